@@ -1,0 +1,38 @@
+# make setup | test | demo | clean; the targets that need the virtual environment make it first.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+DEMO := runs/demo
+CONFIG = --config configs/demo/$(1).yaml
+
+.PHONY: setup test demo clean
+
+setup: .venv/.stamp
+
+.venv/.stamp: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed, $(PYTHON) is older or missing: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { echo "$(PYTHON) -m venv failed: install the venv module (Debian, Ubuntu: python3-venv)"; exit 1; }
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+test: .venv/.stamp
+	$(PY) -m ruff check .
+	$(PY) -m pytest -q
+
+# An interrupted demo goes on where it stopped; what is finished is not repeated.
+demo: .venv/.stamp
+	$(PY) -m data.demo --out $(DEMO)/data
+	$(PY) -m data.prepare_sr_data --source $(DEMO)/data/images/test --out $(DEMO)/lr_test --scales 4 --overwrite
+	$(PY) stage1_pretrain_yolo.py $(call CONFIG,stage1_yolo_pretrain) --run.resume true
+	$(PY) stage2_pretrain_sr.py $(call CONFIG,stage2_sr_pretrain) --run.resume true
+	$(PY) stage3_finetune_joint.py $(call CONFIG,stage3_joint_finetune) --run.resume true
+	$(PY) evaluate.py $(call CONFIG,evaluate) --run.resume true
+	@test -e $(DEMO)/inference/predictions.json || $(PY) inference.py $(call CONFIG,inference)
+	@cat $(DEMO)/evaluate/table.md
+	@echo "Table, Pareto picture, masks and boxes: $(DEMO)/evaluate. Detections on LR images: $(DEMO)/inference."
+
+clean:
+	rm -rf $(DEMO) .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

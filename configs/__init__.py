@@ -1,0 +1,1 @@
+"""Typed settings (schema.py) and the YAML files that fill them."""

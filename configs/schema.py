@@ -1,0 +1,402 @@
+"""Every key of every YAML, typed: name, default, unit, meaning. `--help` prints these lines.
+
+The scripts import this file before anything heavy, so it must stay free of torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how a run executes.
+
+    Args:
+        out: run folder; refused if it holds another run's results, unless `resume` is set.
+        seed: seed of initial weights, sample order, augmentation and Gumbel noise.
+        device: auto picks CUDA when there is one.
+        precision: autocast type of the forward pass (fp16 uses a gradient scaler and needs CUDA).
+        threads: CPU threads of PyTorch, 0 keeps PyTorch's own choice.
+        workers: data-loading processes, 0 loads in the main process; never changes results.
+        resume: continue from the newest good checkpoint in `out`; a finished run is left as it is.
+        checkpoint_every: optimiser steps between checkpoints, besides the one after every epoch.
+        log_every: optimiser steps between TensorBoard and metrics.jsonl lines.
+    """
+
+    out: str = "runs/run"
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    threads: int = 0
+    workers: int = 2
+    resume: bool = False
+    checkpoint_every: int = 200
+    log_every: int = 20
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of a training image; each is a pure function of (seed, epoch, sample index).
+
+    Args:
+        mosaic: probability of joining four images into one.
+        close_mosaic: epochs at the end that run without mosaic.
+        scale: zoom drawn from [1 - scale, 1 + scale].
+        translate: shift drawn from [-translate, translate], as a share of the canvas.
+        flip_lr: probability of mirroring left-right.
+        flip_ud: probability of mirroring up-down.
+        hsv_h: largest hue change, as a share of the colour circle.
+        hsv_s: largest relative change of saturation.
+        hsv_v: largest relative change of brightness.
+    """
+
+    mosaic: float = 0.0
+    close_mosaic: int = 0
+    scale: float = 0.0
+    translate: float = 0.0
+    flip_lr: float = 0.5
+    flip_ud: float = 0.0
+    hsv_h: float = 0.0
+    hsv_s: float = 0.0
+    hsv_v: float = 0.0
+
+
+@dataclass(frozen=True)
+class DetectionDataConfig:
+    """A YOLO-format data set and how its low-resolution images come about.
+
+    Args:
+        yaml: Ultralytics data-set YAML (path, train, val, test, names), used unmodified.
+        imgsz: HR canvas in pixels, one side or [height, width]; LR canvas = imgsz / scale.
+        scale: super-resolution factor.
+        lr: bicubic (made from HR on the fly), folder (read from lr_folder) or native (the images are LR, no HR exists).
+        lr_folder: folder that mirrors the image folders with LR copies, for `lr: folder`.
+        on_bad_image: unreadable images are counted and skipped, or stop the run.
+        on_bad_label: faulty label lines stop the run, or their image is counted and skipped.
+        max_pixels: images with more pixels than this are refused before decoding.
+    """
+
+    yaml: str = ""
+    imgsz: int | list[int] = 640
+    scale: int = 4
+    lr: Literal["bicubic", "folder", "native"] = "bicubic"
+    lr_folder: str | None = None
+    on_bad_image: Literal["skip", "error"] = "skip"
+    on_bad_label: Literal["error", "skip"] = "error"
+    max_pixels: int = 100_000_000
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """One SR network.
+
+    Args:
+        name: bicubic, espcn, fsrcnn, edsr or srresnet.
+        args: keyword arguments of the network, besides scale.
+        weights: checkpoint to start from; name and args must agree with it.
+    """
+
+    name: str = "espcn"
+    args: dict[str, bool | int | float | str] = field(default_factory=dict)
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """The Ultralytics detection model.
+
+    Args:
+        model: model YAML (yolo11n.yaml, yolov5nu.yaml, yolo26n.yaml, own file) or an Ultralytics .pt file.
+        weights: checkpoint to start from: .pth of stage 1, .pt, or a plain state dict (matching keys only).
+    """
+
+    model: str = "yolo11n.yaml"
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Stage1Config:
+    """Stage 1: train the detector on high-resolution images with Ultralytics' trainer.
+
+    Args:
+        run: where and how to run.
+        data: data set.
+        detector: detection model.
+        epochs: passes over the training images.
+        batch: images per optimiser step.
+        lr: initial learning rate (AdamW).
+        warmup_epochs: epochs of learning-rate warm-up.
+        patience: epochs without a better validation mAP before stopping, 0 never stops early.
+        augment: image augmentation.
+    """
+
+    run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/stage1"))
+    data: DetectionDataConfig = field(default_factory=DetectionDataConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    epochs: int = 100
+    batch: int = 16
+    lr: float = 1e-3
+    warmup_epochs: float = 3.0
+    patience: int = 0
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(
+            mosaic=1.0, close_mosaic=10, scale=0.5, translate=0.1, hsv_h=0.015, hsv_s=0.7, hsv_v=0.4
+        )
+    )
+
+
+@dataclass(frozen=True)
+class SRDataConfig:
+    """HR photographs for SR training and benchmark folders for validation.
+
+    Args:
+        train: folders of HR images, searched recursively (or prepared sub-images, see data/prepare_sr_data.py).
+        lr_train: folders of LR images of the same names, one per train folder; empty makes LR by bicubic.
+        val: folders of HR images, or folders with HR/ and LR_bicubic/X{scale}/ inside (Set5 style).
+        patch: side of the LR training patch in pixels.
+        samples_per_epoch: training patches per epoch.
+        cache: keep decoded images in memory.
+        max_pixels: images with more pixels than this are refused before decoding.
+    """
+
+    train: list[str] = field(default_factory=list)
+    lr_train: list[str] = field(default_factory=list)
+    val: list[str] = field(default_factory=list)
+    patch: int = 48
+    samples_per_epoch: int = 16_000
+    cache: bool = True
+    max_pixels: int = 100_000_000
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser steps.
+
+    Args:
+        epochs: passes over the training set.
+        batch: images per optimiser step, over all processes.
+        micro_batch: images per forward pass, batch is a multiple of micro_batch x processes; 0 means batch / processes.
+        lr: learning rate (stage 2), or the high learning rate (stage 3: masker, detector head, last SR layers).
+        lr_low: low learning rate (stage 3: detector backbone, other SR layers).
+        lr_masker: learning rate of the masker; null takes lr.
+        lr_final: learning rate at the end as a share of the start (cosine decay).
+        warmup: optimiser steps of linear warm-up.
+        weight_decay: decoupled weight decay of weight tensors with two or more dimensions.
+        clip_norm: largest gradient norm, 0 switches clipping off.
+        ema: decay of the exponential moving average of the weights, 0 switches it off.
+    """
+
+    epochs: int = 10
+    batch: int = 16
+    micro_batch: int = 0
+    lr: float = 1e-4
+    lr_low: float = 1e-6
+    lr_masker: float | None = None
+    lr_final: float = 0.05
+    warmup: int = 100
+    weight_decay: float = 0.0
+    clip_norm: float = 10.0
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage2Config:
+    """Stage 2: pre-train SR_Fast, then SR_Quality, on LR-HR pairs (L1, Adam).
+
+    Args:
+        run: where and how to run.
+        data: SR images.
+        scale: super-resolution factor.
+        sr_fast: light network.
+        sr_quality: strong network.
+        optim_fast: optimiser of SR_Fast.
+        optim_quality: optimiser of SR_Quality.
+        val_every: epochs between validations.
+    """
+
+    run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/stage2"))
+    data: SRDataConfig = field(default_factory=SRDataConfig)
+    scale: int = 4
+    sr_fast: NetworkConfig = field(default_factory=lambda: NetworkConfig("espcn", {"n_feats": 8}))
+    sr_quality: NetworkConfig = field(default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"}))
+    optim_fast: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=50, lr=1e-3))
+    optim_quality: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=100, lr=2e-4))
+    val_every: int = 5
+
+
+@dataclass(frozen=True)
+class MaskerConfig:
+    """The network that decides patch by patch.
+
+    Args:
+        patch: side of a patch in LR pixels.
+        channels: width of its convolutions.
+        bias: initial logit in favour of SR_Quality.
+        halo: LR pixels of real neighbours that SR_Quality sees around a patch; null: full receptive field (exact).
+    """
+
+    patch: int = 16
+    channels: int = 16
+    bias: float = 2.0
+    halo: int | None = 2
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the stage-3 loss.
+
+    Args:
+        det: detection loss.
+        sparse: sparsity loss.
+        sparsity: mean (mean mask) or flops ((F/F_full - target)^2, LAUDNet).
+        target: target of the kept share, for `sparsity: flops`.
+        smooth: total variation of the mask probabilities.
+        rec: L1 between SR and HR image; needs HR images.
+    """
+
+    det: float = 1.0
+    sparse: float = 10.0
+    sparsity: Literal["mean", "flops"] = "flops"
+    target: float = 0.25
+    smooth: float = 0.01
+    rec: float = 0.0
+
+
+@dataclass(frozen=True)
+class GumbelConfig:
+    """Temperature of the Gumbel-Softmax, exponential per optimiser step.
+
+    Args:
+        start: temperature at the first step.
+        end: temperature at the last step.
+    """
+
+    start: float = 5.0
+    end: float = 0.1
+
+
+@dataclass(frozen=True)
+class Stage3Config:
+    """Stage 3: joint fine-tuning of masker, SR networks and detector.
+
+    Args:
+        run: where and how to run.
+        data: data set.
+        mode: joint; frozen_detector (SR and masker learn through it); detector_only (the retrained baseline).
+        sr: what feeds the detector: conditional, or one network everywhere.
+        masker: the network that decides.
+        sr_fast: light network, with the weights of stage 2.
+        sr_quality: strong network, with the weights of stage 2.
+        detector: detector, with the weights of stage 1.
+        optim: optimiser.
+        losses: weights of the loss terms.
+        gumbel: temperature schedule.
+        augment: image augmentation.
+        freeze_bn: keep the detector's BatchNorm statistics as they are.
+        val_every: epochs between validations.
+        val_images: validation images drawn into TensorBoard.
+    """
+
+    run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/stage3"))
+    data: DetectionDataConfig = field(default_factory=DetectionDataConfig)
+    mode: Literal["joint", "frozen_detector", "detector_only"] = "joint"
+    sr: Literal["conditional", "bicubic", "sr_fast", "sr_quality"] = "conditional"
+    masker: MaskerConfig = field(default_factory=MaskerConfig)
+    sr_fast: NetworkConfig = field(default_factory=lambda: NetworkConfig("espcn", {"n_feats": 8}))
+    sr_quality: NetworkConfig = field(default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"}))
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=30, weight_decay=5e-4, ema=0.999))
+    losses: LossConfig = field(default_factory=LossConfig)
+    gumbel: GumbelConfig = field(default_factory=GumbelConfig)
+    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(scale=0.25, translate=0.1, hsv_v=0.2))
+    freeze_bn: bool = True
+    val_every: int = 1
+    val_images: int = 4
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The comparison table: detection quality against measured milliseconds.
+
+    Args:
+        run: where and how to run; `out` receives results.json, table.md, table.csv and pictures.
+        data: data set.
+        split: which split to evaluate.
+        system: stage-3 checkpoint (conditional_sr_yolo_jointly_tuned.pth).
+        detector: stage-1 checkpoint (yolo_pretrained_hr.pth) of the rows hr, lr, bicubic, sr_fast and sr_quality.
+        sr_fast: stage-2 checkpoint of the row sr_fast.
+        sr_quality: stage-2 checkpoint of the row sr_quality.
+        retrained: name -> checkpoint of further stage-3 runs, one row each (for instance bicubic_retrained).
+        budgets: kept shares of the rows conditional_budget_*, conditional_random_* and conditional_edge_*.
+        batch: images per call when measuring quality.
+        conf: lowest score of a detection that counts.
+        iou: overlap above which non-maximum suppression drops a box.
+        max_det: most detections per image.
+        limit: evaluate only the first images, 0 takes all.
+        timing_runs: timed calls per row (batch 1, rows interleaved), 0 skips timing.
+        overlays: images drawn with mask and boxes.
+    """
+
+    run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/evaluate"))
+    data: DetectionDataConfig = field(default_factory=DetectionDataConfig)
+    split: Literal["train", "val", "test"] = "val"
+    system: str = ""
+    detector: str = ""
+    sr_fast: str | None = None
+    sr_quality: str | None = None
+    retrained: dict[str, str] = field(default_factory=dict)
+    budgets: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5])
+    batch: int = 8
+    conf: float = 0.001
+    iou: float = 0.7
+    max_det: int = 300
+    limit: int = 0
+    timing_runs: int = 20
+    overlays: int = 8
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """Detect objects in low-resolution images, folders, globs or videos.
+
+    Args:
+        source: image, folder, glob or video file, of any size.
+        weights: stage-3 checkpoint.
+        policy: learned, threshold=T, budget=R, all_fast, all_quality, random=R or edge=R.
+        conf: lowest score shown.
+        iou: overlap above which non-maximum suppression drops a box.
+        max_det: most detections per image.
+        device: auto picks CUDA when there is one.
+        half: run in 16 bit (fp16 on CUDA, bf16 on CPU).
+        batch: images per call.
+        threads: CPU threads of PyTorch, 0 keeps PyTorch's own choice.
+        save_sr: save the super-resolved images.
+        save_mask: save the masks as pictures.
+        save_txt: save labels in YOLO format, class cx cy w h score.
+        save_json: save all detections in predictions.json.
+        save_images: save pictures with boxes.
+        out: run folder; a number is added if it exists.
+        max_pixels: images with more pixels than this are refused before decoding.
+    """
+
+    source: str = ""
+    weights: str = ""
+    policy: str = "learned"
+    conf: float = 0.25
+    iou: float = 0.7
+    max_det: int = 300
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    half: bool = False
+    batch: int = 1
+    threads: int = 0
+    save_sr: bool = False
+    save_mask: bool = False
+    save_txt: bool = False
+    save_json: bool = False
+    save_images: bool = True
+    out: str = "runs/inference"
+    max_pixels: int = 100_000_000

@@ -1,0 +1,1 @@
+"""Reading images and labels, degrading them, and serving them as batches."""

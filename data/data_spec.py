@@ -1,0 +1,275 @@
+"""Ultralytics data-set YAMLs: which images a split has, whether they and their labels can be used."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import yaml
+
+from data.images import IMAGE_SUFFIXES, ImageError, check_image, list_images
+from data.labels import LabelError, label_path, parse_label_file
+
+SPLITS = ("train", "val", "test")
+LARGEST_LOSS = 0.1
+EXAMPLES = 3
+
+
+class DataSetError(ValueError):
+    """A data set that cannot be used: which YAML or split, what is wrong, and what to do."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set as its YAML describes it.
+
+    Args:
+        yaml: the file.
+        names: class names by class id.
+        splits: image files of each split that was found (they need not exist or be readable).
+        missing: why each other split that the YAML mentions cannot be used.
+    """
+
+    yaml: Path
+    names: tuple[str, ...]
+    splits: dict[str, tuple[Path, ...]]
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def images(self, split: str) -> tuple[Path, ...]:
+        """Image files of a split. Raises DataSetError where it is absent, missing or empty."""
+        if split in self.missing:
+            raise DataSetError(self.missing[split])
+        if split not in self.splits:
+            has = ", ".join(self.splits)
+            raise DataSetError(f"{self.yaml}: no split `{split}`; it has {has}: add the key or choose one of these")
+        return self.splits[split]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One usable image: file, label file, size in pixels (EXIF upright), classes int64 (n,), boxes float32 (n, 4)
+    normalised cx, cy, w, h."""
+
+    image: Path
+    label: Path
+    height: int
+    width: int
+    classes: np.ndarray
+    boxes: np.ndarray
+
+
+@dataclass
+class ScanReport:
+    """What a scan found: images listed, used, without objects, without a label file; boxes; and for each cause how many
+    images were left out, with the messages of the first few."""
+
+    split: str
+    listed: int
+    used: int = 0
+    boxes: int = 0
+    backgrounds: int = 0
+    unlabelled: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """One line for the console."""
+        text = f"{self.split}: {self.used} images, {self.boxes} boxes, {self.backgrounds} without objects"
+        if self.unlabelled:
+            text += f" ({self.unlabelled} have no label file)"
+        for cause, count in self.dropped.items():
+            more = f" and {count - len(self.examples[cause])} more" if count > len(self.examples[cause]) else ""
+            text += f"; {count} skipped for a {cause}: {' | '.join(self.examples[cause])}{more}"
+        if self.used and self.unlabelled == self.used:
+            text += "; WARNING: no label file at all was found, expected labels/ beside images/"
+        return text
+
+
+# ---------------------------------------------------------------------- the YAML
+
+
+def load_data_spec(yaml_file: str | os.PathLike) -> DataSpec:
+    """Read an Ultralytics data-set YAML (path, train, val, test, names, nc), unmodified. Nothing is downloaded.
+
+    `path` may be absolute, relative to the YAML's folder or to the working directory; absent, it is the YAML's folder.
+    A split is a folder (searched recursively), a .txt list of images, one image, or a list of these.
+
+    Raises:
+        DataSetError: no such file, not such a YAML, names and nc disagree, or none of its splits exists.
+    """
+    file = Path(yaml_file)
+    if not file.is_file():
+        raise DataSetError(f"{file}: no such data-set YAML; check data.yaml in the configuration")
+    try:
+        # The base loader keeps every value as text: a class called `no` or `007` stays what it is.
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataSetError(f"{file}: not a YAML file ({error}); correct it") from None
+    if not isinstance(content, dict):
+        raise DataSetError(f"{file}: holds no keys; expected path, train, val, names")
+    content = {key: value for key, value in content.items() if value not in ("", "~", "null", [], {})}
+    if "validation" in content:
+        content.setdefault("val", content["validation"])
+    names = _names(file, content)
+    entries = {split: content[split] for split in SPLITS if split in content}
+    if not entries:
+        raise DataSetError(f"{file}: none of the keys train, val, test; add at least one")
+    root = _root(file, content, entries)
+    splits, missing = {}, {}
+    for split, entry in entries.items():
+        try:
+            images = _split_images(root, entry)
+        except FileNotFoundError as error:
+            missing[split] = f"{file}: `{split}: {entry}` not found, looked for {error}; {_remedy(content)}"
+        except UnicodeDecodeError:
+            missing[split] = f"{file}: `{split}: {entry}` is no folder and no .txt list of images; correct the entry"
+        else:
+            if images:
+                splits[split] = images
+            else:
+                missing[split] = f"{file}: `{split}: {entry}` holds no image ({', '.join(IMAGE_SUFFIXES)}); add images"
+    if not splits:
+        raise DataSetError(next(iter(missing.values())))
+    return DataSpec(file, names, splits, missing)
+
+
+def _remedy(content: dict) -> str:
+    fetch = " (nothing is downloaded here: fetch the data set first)" if "download" in content else ""
+    return f"correct `path` or the entry in the YAML, or put the data there{fetch}"
+
+
+def _names(file: Path, content: dict) -> tuple[str, ...]:
+    """Class names in the order of their ids, from a list, a mapping, or `nc` alone."""
+    names, count = content.get("names"), content.get("nc")
+    if count is not None and not (str(count).isdecimal() and int(count) > 0):
+        raise DataSetError(f"{file}: `nc: {count}` is not a number of classes; correct it")
+    if names is None and count is None:
+        raise DataSetError(f"{file}: no class names; add `names:` (a list, or 0: first, 1: second, ...)")
+    if names is None:
+        return tuple(f"class_{i}" for i in range(int(count)))
+    if isinstance(names, dict):
+        if not all(key.isdecimal() for key in names) or sorted(map(int, names)) != list(range(len(names))):
+            raise DataSetError(f"{file}: the ids of `names` must be 0..{len(names) - 1}, got {', '.join(names)}")
+        names = [names[key] for key in sorted(names, key=int)]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataSetError(f"{file}: `names` must be a list of names or a mapping from id to name")
+    if count is not None and int(count) != len(names):
+        raise DataSetError(f"{file}: nc is {count}, but `names` has {len(names)} entries; make them agree")
+    return tuple(names)
+
+
+def _root(file: Path, content: dict, entries: dict) -> Path:
+    """The folder that split entries are relative to: the first candidate in which train, else val, exists."""
+    path = Path(content.get("path", "."))
+    candidates = [file.parent / path, Path.cwd() / path] if "path" in content else [file.parent]
+    for split in ("train", "val", "test"):
+        for candidate in candidates:
+            entry = entries.get(split, [])
+            if entry and all(_located(candidate, item) for item in _as_list(entry)):
+                return candidate
+    return candidates[0]
+
+
+def _as_list(entry: str | list[str]) -> list[str]:
+    return entry if isinstance(entry, list) else [entry]
+
+
+def _located(root: Path, item: str) -> Path | None:
+    """The file or folder that an entry means; `../` may also mean `./`, as in Ultralytics' older YAMLs."""
+    candidates = [root / item] + ([root / item[3:]] if item.startswith("../") else [])
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _split_images(root: Path, entry: str | list[str]) -> tuple[Path, ...]:
+    """Image files of one entry, sorted; an image listed twice stays twice, which is how people give it more weight.
+
+    Raises FileNotFoundError with the place that was looked at.
+    """
+    images: list[Path] = []
+    for item in _as_list(entry):
+        found = _located(root, item)
+        if found is None:
+            raise FileNotFoundError(root / item)
+        if found.is_dir():
+            # Links to folders are resolved before labels are looked for, as Ultralytics does.
+            images += list_images(os.path.realpath(found))
+        elif found.suffix.lower() in IMAGE_SUFFIXES:
+            images.append(Path(os.path.abspath(found)))
+        else:
+            lines = found.read_text(encoding="utf-8-sig").splitlines()
+            images += [_listed(line.strip(), found.parent, root) for line in lines if line.strip()]
+    return tuple(sorted(images))
+
+
+def _listed(line: str, folder: Path, root: Path) -> Path:
+    """An image named in a .txt list: absolute, or relative to the list's folder, the data-set folder or the working
+    directory."""
+    candidates = [Path(os.path.abspath(base / line)) for base in (folder, root, Path.cwd())]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+# ---------------------------------------------------------------------- the files
+
+
+def scan_split(
+    spec: DataSpec,
+    split: str,
+    on_bad_image: Literal["skip", "error"] = "skip",
+    on_bad_label: Literal["skip", "error"] = "error",
+    max_pixels: int = 100_000_000,
+    threads: int = 8,
+) -> tuple[list[Record], ScanReport]:
+    """Check the images of a split (headers only) and read their labels.
+
+    Args:
+        spec: data set.
+        split: train, val or test.
+        on_bad_image: leave unreadable images out, or raise.
+        on_bad_label: leave images with a faulty label file out, or raise.
+        max_pixels: images with more pixels than this count as unreadable.
+        threads: files read at the same time.
+
+    Returns:
+        Records in the order of the image paths, and the report.
+
+    Raises:
+        DataSetError: the split is absent or empty, more than 10 % of its images are unusable, or all are.
+        ImageError, LabelError: the first bad file, where that is asked for.
+    """
+    images = spec.images(split)
+    report = ScanReport(split, len(images))
+    records = []
+
+    def inspect(image: Path) -> Record | ImageError | LabelError:
+        label = label_path(image)
+        try:
+            height, width = check_image(image, max_pixels)
+            return Record(image, label, height, width, *parse_label_file(label, len(spec.names)))
+        except (ImageError, LabelError) as error:
+            return error
+
+    with ThreadPoolExecutor(threads) as pool:
+        for found in pool.map(inspect, images):
+            if isinstance(found, Record):
+                records.append(found)
+                continue
+            bad_image = isinstance(found, ImageError)
+            cause, choice = ("bad image", on_bad_image) if bad_image else ("bad label", on_bad_label)
+            if choice == "error":
+                pool.shutdown(cancel_futures=True)
+                raise found
+            report.dropped[cause] = report.dropped.get(cause, 0) + 1
+            report.examples.setdefault(cause, [])
+            if len(report.examples[cause]) < EXAMPLES:
+                report.examples[cause].append(str(found))
+        report.unlabelled = sum(not exists for exists in pool.map(os.path.exists, (r.label for r in records)))
+    report.used, report.boxes = len(records), sum(len(record.classes) for record in records)
+    report.backgrounds = sum(len(record.classes) == 0 for record in records)
+    if not records or len(records) < (1 - LARGEST_LOSS) * len(images):
+        share = f"{len(images) - len(records)} of {len(images)} images cannot be used, more than {LARGEST_LOSS:.0%}"
+        raise DataSetError(f"{spec.yaml}: {share}; repair or remove the files. {report.summary()}")
+    return records, report

@@ -1,0 +1,80 @@
+"""The order of training samples as a pure function of (seed, epoch), so that a run can resume at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+class EpochBatchSampler:
+    """Yields one list of (epoch, index) keys per micro-batch; a `batch_sampler` for `torch.utils.data.DataLoader`.
+
+    Step g of the epoch takes `order[g * batch : (g + 1) * batch]` of one global permutation, whatever the number of
+    processes. It is cut into micro-batches, and micro-batch j goes to process `j % world`. The tail that does not fill
+    a batch is dropped; a set smaller than a batch is repeated to fill one.
+
+    Args:
+        length: samples in the data set.
+        batch: samples per optimiser step, over all processes.
+        micro_batch: samples per list; 0 means batch / world.
+        seed: seed of the run.
+        epoch: epoch, counted from 0.
+        rank: number of this process.
+        world: number of processes.
+        start_step: steps of this epoch that are already done.
+        shuffle: permute; otherwise the order is 0, 1, 2, ...
+
+    Raises:
+        ValueError: an empty data set, or sizes that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch: int,
+        micro_batch: int,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        world: int = 1,
+        start_step: int = 0,
+        shuffle: bool = True,
+    ):
+        if length < 1:
+            raise ValueError("the data set is empty: nothing to sample from")
+        if batch < 1 or micro_batch < 0:
+            raise ValueError(f"batch must be at least 1 and micro_batch at least 0, got {batch} and {micro_batch}")
+        if not 0 <= rank < world:
+            raise ValueError(f"rank must lie in 0..{world - 1}, got {rank}")
+        micro_batch = micro_batch or max(batch // world, 1)
+        if batch % (micro_batch * world):
+            raise ValueError(
+                f"batch {batch} is no multiple of micro_batch x processes = {micro_batch} x {world}; change one of them"
+            )
+        self.length, self.batch, self.micro_batch = length, batch, micro_batch
+        self.seed, self.epoch, self.shuffle = seed, epoch, shuffle
+        self.rank, self.world, self.start_step = rank, world, start_step
+        if not 0 <= start_step <= self.steps:
+            raise ValueError(f"start_step {start_step} lies outside this epoch of {self.steps} steps")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole epoch, those before `start_step` included."""
+        return max(self.length // self.batch, 1)
+
+    def order(self) -> np.ndarray:
+        """Sample indices of the whole epoch over all processes, int64 (steps * batch,)."""
+        order = np.arange(self.length)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return np.resize(order, self.steps * self.batch)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        micro_batches = self.order().reshape(self.steps, -1, self.world, self.micro_batch)
+        for micro_batch in micro_batches[self.start_step :, :, self.rank].reshape(-1, self.micro_batch):
+            yield [(self.epoch, int(index)) for index in micro_batch]
+
+    def __len__(self) -> int:
+        """Micro-batches that this process still gets."""
+        return (self.steps - self.start_step) * self.batch // (self.micro_batch * self.world)

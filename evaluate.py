@@ -1,0 +1,148 @@
+"""The comparison table: every way from an LR image to boxes, detection quality against measured milliseconds.
+
+    python evaluate.py --config configs/evaluate.yaml
+
+Writes results.json, table.md, table.csv, pareto.png and overlays/ into the run folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from pathlib import Path
+
+from configs.schema import EvaluateConfig
+from utils.cli import run
+from utils.config import config_to_dict, parse_config
+
+PICTURED = "conditional_learned"
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = parse_config(EvaluateConfig, __doc__, argv)
+
+    import torch
+
+    from data.detection import DetectionDataset, canvas_size, load_data_spec, scan_split
+    from utils.evaluation import Evaluation
+    from utils.evaluation_rows import build_rows
+    from utils.logger import open_run
+    from utils.predictor import choose_device
+    from utils.report import RESULTS, table_markdown, write_report
+
+    # 1. Data and rows; the run folder is opened once all input is known to be good
+    check(config)
+    device, data = choose_device(config.run.device), config.data
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    spec = load_data_spec(data.yaml)
+    rows = build_rows(config, spec.names)
+    canvas = canvas_size(data.imgsz, data.scale, math.lcm(*{row.detector.stride for row in rows}))
+    records, report = scan_split(
+        spec, config.split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label
+    )
+    print(report.summary())
+    dataset = DetectionDataset(
+        records[: config.limit or None],
+        spec.names,
+        canvas,
+        data.scale,
+        lr=data.lr,
+        lr_folder=data.lr_folder,
+        max_pixels=data.max_pixels,
+    )
+    evaluation = Evaluation(rows, dataset, config, device)
+    folder = open_run(config)
+    if (folder / RESULTS).exists():
+        print(table_markdown(json.loads((folder / RESULTS).read_text(encoding="utf-8"))["rows"]))
+        print(f"evaluate: already finished, {folder / RESULTS}")
+        return 0
+
+    # 2. Quality, then time on a machine that has nothing else to do
+    quality = evaluation.quality()
+    costs = evaluation.cost()
+
+    # 3. Report
+    save_overlays(evaluation, folder / "overlays")
+    results = describe(config, argv, len(dataset), canvas, device)
+    table = write_report(folder, results | {"rows": evaluation.table(quality, costs)})
+    print(table)
+    print(f"evaluate: {folder / RESULTS}, with table.md and table.csv beside it")
+    print(f"pictures: {folder / 'pareto.png'}, {folder / 'overlays'}")
+    return 0
+
+
+def check(config: EvaluateConfig) -> None:
+    """Values out of range.
+
+    Raises:
+        ValueError: naming the key, its value and the remedy.
+    """
+    if config.batch < 1 or config.max_det < 1:
+        raise ValueError(f"batch is {config.batch}, max_det {config.max_det}; both must be at least 1")
+    for name in ("limit", "timing_runs", "overlays"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; give 0 or more")
+    for name in ("conf", "iou"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; give a number from 0 to 1")
+    if not Path(config.data.yaml).is_file():
+        raise FileNotFoundError(f"data.yaml: {config.data.yaml!r} does not exist; give the data set's YAML file")
+
+
+def describe(config: EvaluateConfig, argv: list[str] | None, images: int, canvas: tuple[int, int], device) -> dict:
+    """Everything of results.json besides its rows."""
+    import torch
+
+    from data.degradation import LR_PROTOCOLS
+    from utils.evaluation import SHOWN_CONF, TIMED_IMAGES, WARMUP
+    from utils.logger import cpu_name, environment
+
+    machine, yaml = environment(), Path(config.data.yaml).resolve()
+    arguments = sys.argv[1:] if argv is None else argv
+    return {
+        "dataset": yaml.parent.name if yaml.stem in ("data", "dataset") else yaml.stem,
+        "split": config.split,
+        "scale": config.data.scale,
+        "lr_protocol": LR_PROTOCOLS[config.data.lr],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "dtype": config.run.precision,
+        "threads": torch.get_num_threads(),
+        "versions": machine["versions"],
+        "images": images,
+        "canvas": list(canvas),
+        "seed": config.run.seed,
+        "date": machine["date"],
+        "command": shlex.join(["python", "evaluate.py", *arguments]),
+        "git": machine["git"],
+        "timing": {
+            "batch": 1,
+            "images": min(TIMED_IMAGES, images),
+            "rounds": config.timing_runs,
+            "warmup": WARMUP,
+            "conf": SHOWN_CONF,
+            "includes": "LR tensor in memory to boxes after non-maximum suppression, rows interleaved",
+        },
+        "config": config_to_dict(config),
+    }
+
+
+def save_overlays(evaluation, folder: Path) -> None:
+    """Pictures of images spread over the split, by the learned policy."""
+    import cv2
+
+    from utils.atomic_file import replace_file
+    from utils.evaluation import spread
+
+    row = next(row for row in evaluation.rows if row.name == PICTURED)
+    for index in spread(len(evaluation.dataset), evaluation.config.overlays):
+        picture = evaluation.overlay(row, index)
+        name = f"{index:05d}_{evaluation.dataset.records[index].image.stem}.png"
+        encoded = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+        replace_file(folder / name, lambda file, content=encoded: file.write(content))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,137 @@
+"""Detect objects in low-resolution images, folders, globs or videos.
+
+    python inference.py --weights conditional_sr_yolo_jointly_tuned.pth --source images/ --policy budget=0.25 --save-txt
+
+Options may also be written as for `yolo predict`: conf=0.3 save_txt=True. Put a glob in quotes. Boxes are in pixels of
+the original images. Exit status: 0 all files read, 1 some skipped or results not saved, 2 bad arguments or weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from configs.schema import InferenceConfig
+from utils.config import parse_config
+
+
+def translate(argv: list[str]) -> list[str]:
+    """`conf=0.3`, as users of `yolo predict` write it -> `--conf=0.3`; the value that follows an option stays."""
+    kinds = {field.name: field.type for field in fields(InferenceConfig)}
+    result = []
+    for token in argv:
+        key, equals, _ = token.partition("=")
+        before = result[-1] if result else ""
+        # With postponed annotations a field's type is its text.
+        takes_value = before.startswith("--") and "=" not in before and kinds.get(_plain(before[2:])) != "bool"
+        result.append(f"--{token}" if equals and _plain(key) in kinds and not takes_value else token)
+    return result
+
+
+def _plain(option: str) -> str:
+    return option.replace("-", "_")
+
+
+def check(config: InferenceConfig) -> None:
+    """Values out of range.
+
+    Raises:
+        ValueError: naming the option, its value and the remedy.
+    """
+    for name in ("conf", "iou"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; give a number from 0 to 1")
+    for name in ("max_det", "batch", "max_pixels"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; give 1 or more")
+    if config.threads < 0:
+        raise ValueError(f"threads is {config.threads}; give 0 for PyTorch's own choice, or more")
+    if not config.weights:
+        raise ValueError("no weights given; name the checkpoint of stage 3 with --weights")
+    if not Path(config.out).name:
+        raise ValueError(f"out is {config.out!r}; name a new folder")
+
+
+def prepare(config: InferenceConfig):
+    """Files to read, predictor, and a new run folder.
+
+    Raises:
+        ValueError, OSError, CheckpointError: arguments or weights that cannot be used.
+    """
+    import torch
+
+    from data.sources import list_sources
+    from models.mask_policy import parse_policy
+    from utils.load import load_system
+    from utils.prediction_writer import new_run_folder
+    from utils.predictor import Predictor, choose_device
+
+    check(config)
+    policy, device = parse_policy(config.policy), choose_device(config.device)
+    files = list_sources(config.source)
+    system = load_system(config.weights)
+    if not hasattr(system.front, "masker") and (config.policy != "learned" or config.save_mask):
+        raise ValueError(f"{config.weights}: this system has no masker; leave out --policy and --save_mask")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    predictor = Predictor(system, policy, device, config.half, config.conf, config.iou, config.max_det)
+    return files, predictor, new_run_folder(config.out)
+
+
+def detect(config: InferenceConfig, files: list, predictor, folder: Path) -> dict:
+    """Predict and save, a printed line per image, then a summary.
+
+    Returns:
+        Skipped file -> reason.
+
+    Raises:
+        OSError: results cannot be saved.
+    """
+    from data.sources import Skipped, group_frames, read_frames
+    from utils.prediction_writer import PredictionWriter, describe
+    from utils.predictor import StageTimes, predict_groups
+
+    times, skipped, images, objects = StageTimes(predictor.device), {}, 0, 0
+    names = predictor.system.detector.names
+    frames = read_frames(files, config.max_pixels)
+    groups = times.over("reading", group_frames(frames, config.batch, predictor.padded_size))
+    with PredictionWriter(folder, files, config, predictor.system.scale, names) as writer:
+        for item in predict_groups(predictor, groups, times):
+            if isinstance(item, Skipped):
+                print(f"{item.file.label}: skipped, {item.reason}", flush=True)
+                skipped[item.file] = item.reason
+                continue
+            frame, prediction = item
+            with times.measure("saving"):
+                writer.write(frame, prediction)
+            print(f"{frame.label}: {frame.width}x{frame.height} {describe(prediction, names)}", flush=True)
+            images, objects = images + 1, objects + len(prediction.boxes)
+    speed = ", ".join(f"{seconds * 1e3 / max(images, 1):.1f}ms {stage}" for stage, seconds in times.seconds.items())
+    print(f"\n{len(files)} files, {images} images, {objects} objects, {len(skipped)} files skipped")
+    print(f"Speed per image: {speed}")
+    print(f"Results saved to {folder}", *([f"({writer.labels} label files)"] if config.save_txt else []))
+    return skipped
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = parse_config(InferenceConfig, __doc__, translate(sys.argv[1:] if argv is None else argv))
+    from utils.checkpoint import CheckpointError
+
+    try:
+        files, predictor, folder = prepare(config)
+    except (ValueError, OSError, CheckpointError) as error:
+        print(f"inference.py: error: {error}", file=sys.stderr)
+        return 2
+    try:
+        skipped = detect(config, files, predictor, folder)
+    except OSError as error:
+        print(f"inference.py: error: {error}; what was saved until here is in {folder}", file=sys.stderr)
+        return 1
+    for file, reason in skipped.items():
+        print(f"skipped {file.label}: {reason}", file=sys.stderr)
+    return 1 if skipped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""SR networks by name: add a network by adding a line to SR_NETWORKS."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import nn
+
+from models.sr_fast import ESPCN, FSRCNN, Bicubic
+from models.sr_quality import EDSR, SRResNet
+
+SR_NETWORKS = {
+    "bicubic": Bicubic,
+    "espcn": ESPCN,
+    "fsrcnn": FSRCNN,
+    "edsr": EDSR,
+    "srresnet": SRResNet,
+}  # fmt: skip
+
+SCALES = (2, 3, 4)
+
+
+def build_sr(name: str, scale: int, args: dict | None = None) -> nn.Module:
+    """Build the SR network `name` for `scale` with the keyword arguments `args` (besides scale).
+
+    The network carries `spec` = {"name", "args"}, plain values from which the same network can be built again
+    (its "args" include scale).
+
+    Raises:
+        ValueError: unknown name, scale or argument, or a value of the wrong kind; the message says what is valid.
+    """
+    if name not in SR_NETWORKS:
+        raise ValueError(f"SR network {name!r} is unknown; use one of {', '.join(SR_NETWORKS)}")
+    if scale not in SCALES:
+        raise ValueError(f"SR network {name!r}: scale is {scale!r}; use one of {', '.join(map(str, SCALES))}")
+    args = {key: value for key, value in (args or {}).items() if (key, value) != ("scale", scale)}
+    parameters = inspect.signature(SR_NETWORKS[name]).parameters
+    defaults = {key: parameter.default for key, parameter in parameters.items() if key != "scale"}
+    for key, value in args.items():
+        if key not in defaults:
+            raise ValueError(f"SR network {name!r}: unknown argument {key!r}; it takes {', '.join(defaults) or 'none'}")
+        kind = type(defaults[key])
+        if type(value) not in ((int, float) if kind is float else (kind,)) or (kind is int and value < 1):
+            needed = "a positive integer" if kind is int else f"of type {kind.__name__}"
+            raise ValueError(f"SR network {name!r}: {key} is {value!r}, but must be {needed}")
+    network = SR_NETWORKS[name](scale=scale, **args)
+    network.spec = {"name": name, "args": {"scale": scale, **args}}
+    return network

@@ -1,0 +1,101 @@
+"""ConditionalSR: a cheap SR network everywhere, a strong one on the patches that a Masker selects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.mask_policy import MaskPolicy
+from models.masker import Masker
+from models.tile_execution import expand_mask, run_on_tiles
+from utils.gumbel import gumbel_softmax
+
+
+@dataclass(frozen=True)
+class ConditionalOutput:
+    """What ConditionalSR returns.
+
+    Args:
+        sr: SR images (B, 3, scale * h, scale * w) in [0, 1].
+        mask: patches (B, 1, gh, gw), 1 where SR_Quality was taken, else 0; its mean is the kept share. None where one
+            network runs everywhere.
+        probability: the masker's probability of quality (B, 1, gh, gw), None where the masker did not run.
+    """
+
+    sr: torch.Tensor
+    mask: torch.Tensor | None
+    probability: torch.Tensor | None
+
+
+class ConditionalSR(nn.Module):
+    """sr = mask * sr_quality(lr) + (1 - mask) * sr_fast(lr), mask = masker(lr) patch by patch.
+
+    `forward` runs both networks densely and is differentiable; `infer` runs sr_quality on the selected patches only.
+
+    Args:
+        masker: decides patch by patch.
+        sr_fast: light network.
+        sr_quality: strong network of the same scale.
+        halo: LR pixels of real neighbours around a patch when sr_quality runs on patches; None is exact.
+
+    Raises:
+        ValueError: the two networks have different scales.
+    """
+
+    def __init__(self, masker: Masker, sr_fast: nn.Module, sr_quality: nn.Module, halo: int | None = None):
+        super().__init__()
+        if sr_fast.scale != sr_quality.scale:
+            raise ValueError(
+                f"sr_fast is x{sr_fast.scale} but sr_quality is x{sr_quality.scale}; build both for the same scale"
+            )
+        self.masker = masker
+        self.sr_fast = sr_fast
+        self.sr_quality = sr_quality
+        self.halo = halo
+        self.scale = sr_fast.scale
+        self.patch = masker.patch
+
+    def fuse(self, fast: torch.Tensor, quality: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Mix two HR images (B, 3, H, W) by a patch mask (B, 1, gh, gw), upsampled to pixels."""
+        pixels = expand_mask(mask[:, 0], self.patch * self.scale, *fast.shape[-2:])  # (B, 1, H, W)
+        return pixels * quality + (1 - pixels) * fast
+
+    def forward(self, lr: torch.Tensor, tau: float = 1.0, noise: torch.Tensor | None = None) -> ConditionalOutput:
+        """Dense, differentiable.
+
+        Args:
+            lr: LR images (B, 3, h, w) in [0, 1].
+            tau: temperature of the Gumbel-Softmax.
+            noise: Gumbel noise (B, 2, gh, gw); ignored in eval mode, where nothing is left to chance.
+        """
+        logits = self.masker(lr)  # (B, 2, gh, gw)
+        mask = gumbel_softmax(logits, tau, noise if self.training else None)
+        sr = self.fuse(self.sr_fast(lr), self.sr_quality(lr), mask)
+        return ConditionalOutput(sr.clamp(0, 1), mask, quality_probability(logits))
+
+    @torch.no_grad()
+    def infer(self, lr: torch.Tensor, policy: MaskPolicy) -> ConditionalOutput:
+        """Conditional execution: sr_fast everywhere, sr_quality on the patches that `policy` selects.
+
+        Args:
+            lr: LR images (B, 3, h, w) in [0, 1].
+            policy: which patches; the masker runs only where the policy looks at it.
+
+        Raises:
+            RuntimeError: a BatchNorm layer is in training mode; its statistics would depend on the selected patches.
+        """
+        if any(module.training for module in self.modules() if isinstance(module, _BatchNorm)):
+            raise RuntimeError("infer: a BatchNorm layer is in training mode; call eval() first")
+        logits = self.masker(lr) if policy.needs_masker else None
+        mask = policy.select(lr, logits, self.patch)  # (B, gh, gw)
+        sr = run_on_tiles(self.sr_quality, lr, mask, self.patch, self.halo, self.sr_fast(lr))
+        probability = None if logits is None else quality_probability(logits)
+        return ConditionalOutput(sr.clamp(0, 1), mask[:, None].float(), probability)
+
+
+def quality_probability(logits: torch.Tensor) -> torch.Tensor:
+    """Logits (B, 2, gh, gw) -> probability of quality (B, 1, gh, gw)."""
+    return logits.float().softmax(dim=1)[:, 1:]

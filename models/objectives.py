@@ -1,0 +1,104 @@
+"""What the training stages minimise: modules whose forward maps a batch to named losses.
+
+`total` carries the gradient; the other entries are for the log. Being modules, they wrap into DDP as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.conditional_sr import ConditionalSR
+from models.system import ConditionalSRDetector
+from utils.gumbel import gumbel_noise, temperature
+from utils.losses import smoothness, sparsity_flops, sparsity_mean
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: the optimiser step about to be made, of how many."""
+
+    step: int
+    total_steps: int
+
+
+class PixelObjective(nn.Module):
+    """L1 between the super-resolved and the HR patch (stage 2; Lim et al. 2017)."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
+        loss = F.l1_loss(self.network(batch.lr).float(), batch.hr)
+        return {"total": loss, "l1": loss.detach()}
+
+
+@dataclass(frozen=True)
+class JointWeights:
+    """Weights and forms of the stage-3 loss terms; see configs.schema.LossConfig."""
+
+    det: float = 1.0
+    sparse: float = 10.0
+    sparsity: str = "flops"
+    target: float = 0.25
+    smooth: float = 0.01
+    rec: float = 0.0
+
+
+class JointObjective(nn.Module):
+    """L = w_det L_det + w_sparse L_sparsity + w_smooth L_smooth + w_rec L1(SR, HR) (stage 3).
+
+    Args:
+        system: front end and detector.
+        weights: of the loss terms.
+        seed: of the Gumbel noise, which is a pure function of (seed, epoch, sample index).
+        tau: temperature at the first and at the last step.
+        fast_share: MACs of SR_Fast and Masker as a share of everything in SR_Quality, for `sparsity: flops`.
+    """
+
+    def __init__(
+        self,
+        system: ConditionalSRDetector,
+        weights: JointWeights,
+        seed: int = 0,
+        tau: tuple[float, float] = (5.0, 0.1),
+        fast_share: float = 0.0,
+    ):
+        super().__init__()
+        self.system = system
+        self.weights = weights
+        self.seed = seed
+        self.tau = tau
+        self.fast_share = fast_share
+
+    def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
+        w, front = self.weights, self.system.front
+        losses: dict[str, Tensor] = {}
+        total = 0.0
+        if isinstance(front, ConditionalSR):
+            tau = temperature(progress.step, progress.total_steps, *self.tau)
+            grid = front.masker.grid(*batch.lr.shape[-2:])
+            noise = gumbel_noise(batch.indices, batch.epoch, self.seed, grid).to(batch.lr.device)
+            output = front(batch.lr, tau, noise)
+            sr = output.sr
+            kept = sparsity_mean(output.mask)
+            if w.sparsity == "mean":
+                sparse = kept
+            else:
+                sparse = sparsity_flops(output.mask, w.target, self.fast_share)
+            smooth = smoothness(output.probability)
+            total = total + w.sparse * sparse + w.smooth * smooth
+            losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "kept_share": kept.detach()}
+        else:
+            sr = front(batch.lr).clamp(0, 1)
+        detection = self.system.detector.loss(sr, batch.boxes, batch.classes, batch.image_index)
+        total = total + w.det * detection["det"]
+        losses |= {name: value.detach() for name, value in detection.items()}
+        if w.rec > 0:
+            rec = F.l1_loss(sr.float(), batch.hr)
+            total = total + w.rec * rec
+            losses["rec"] = rec.detach()
+        return {"total": total} | losses

@@ -1,0 +1,128 @@
+"""Light SR networks for the patches that need no detail: bicubic, ESPCN and FSRCNN.
+
+All map LR images (B, 3, h, w) in [0, 1] to (B, 3, scale * h, scale * w); the output is not clamped. `radius` is the
+reach in LR pixels of one LR pixel's HR cell into its surroundings, `tail` the last layers with parameters.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from models.interpolation_init import init_copy, init_deconvolution, init_pixel_shuffle
+from utils.resize import cubic_matrix
+
+#################################################################################
+#                                    Bicubic                                    #
+#################################################################################
+
+
+@lru_cache(maxsize=64)
+def _interpolation_matrix(size: int, scale: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The matrix (scale * size, size) of cubic interpolation along one axis."""
+    with torch.inference_mode(False):  # a cached inference tensor could not serve a later training step
+        return torch.tensor(cubic_matrix(size, scale * size), dtype=dtype, device=device)
+
+
+class Bicubic(nn.Module):
+    """Bicubic interpolation in MATLAB's convention (a = -0.5, symmetric border) as two matrix products.
+
+    On CPUs this is several times faster than `F.interpolate`, most of all in bfloat16. It has no parameters.
+    """
+
+    radius = 2  # four taps: floor(u) - 1 ... floor(u) + 2 around a position u less than half a pixel off
+    tail = None
+
+    def __init__(self, scale: int):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, lr: torch.Tensor) -> torch.Tensor:
+        height, width = lr.shape[-2:]
+        rows = _interpolation_matrix(height, self.scale, lr.dtype, lr.device)  # (scale * h, h)
+        columns = _interpolation_matrix(width, self.scale, lr.dtype, lr.device)  # (scale * w, w)
+        return rows @ (lr @ columns.T)  # (B, 3, h, scale * w), then (B, 3, scale * h, scale * w)
+
+
+#################################################################################
+#                                     ESPCN                                     #
+#################################################################################
+
+
+class ESPCN(nn.Module):
+    """ESPCN (Shi et al. 2016, arXiv:1609.05158): two tanh convolutions at LR resolution, then a sub-pixel convolution.
+
+    Args:
+        scale: 2, 3 or 4.
+        n_feats: maps of the first layer, at least 2; the second has half of them. The paper has 64.
+        colors: image channels.
+    """
+
+    def __init__(self, scale: int, n_feats: int = 64, colors: int = 3):
+        super().__init__()
+        self.scale = scale
+        self.radius = 2 + 1 + 1
+        self.features = nn.Sequential(
+            nn.Conv2d(colors, n_feats, 5, padding=2),
+            nn.Tanh(),
+            nn.Conv2d(n_feats, n_feats // 2, 3, padding=1),
+            nn.Tanh(),
+        )
+        self.tail = nn.Sequential(nn.Conv2d(n_feats // 2, colors * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+        self.initialize_weights(colors)
+
+    def initialize_weights(self, colors: int) -> None:
+        gain = 0.25  # keeps the image, centred on mid-grey, in the part where tanh(x) = x
+        init_copy(self.features[0], colors, gain, shift=-0.5 * gain)
+        init_copy(self.features[2], colors)
+        init_pixel_shuffle(self.tail[0], colors, self.scale, 1 / gain, shift=0.5)
+
+    def forward(self, lr: torch.Tensor) -> torch.Tensor:
+        x = self.features(lr)  # (B, n_feats / 2, h, w)
+        return self.tail(x)  # (B, 3, scale * h, scale * w)
+
+
+#################################################################################
+#                                     FSRCNN                                    #
+#################################################################################
+
+
+def conv_prelu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.PReLU(outputs))
+
+
+class FSRCNN(nn.Module):
+    """FSRCNN(d, s, m) (Dong et al. 2016, arXiv:1608.00367): an hourglass of convolutions, then a 9x9 deconvolution.
+
+    Args:
+        scale: 2, 3 or 4.
+        d: maps of the wide layers.
+        s: maps of the narrow layers.
+        m: 3x3 convolutions in the narrow part.
+        colors: image channels.
+    """
+
+    def __init__(self, scale: int, d: int = 56, s: int = 12, m: int = 4, colors: int = 3):
+        super().__init__()
+        self.scale = scale
+        padding = (10 - scale) // 2  # centres the 9 taps on the HR cell of an LR pixel
+        self.radius = 2 + m + max(-(-padding // scale), (8 - padding) // scale)
+        self.features = nn.Sequential(
+            conv_prelu(colors, d, 5),
+            conv_prelu(d, s, 1),
+            *[conv_prelu(s, s, 3) for _ in range(m)],
+            conv_prelu(s, d, 1),
+        )
+        self.tail = nn.ConvTranspose2d(d, colors, 9, scale, padding, output_padding=2 * padding + scale - 9)
+        self.initialize_weights(colors)
+
+    def initialize_weights(self, colors: int) -> None:
+        for layer in self.features:
+            init_copy(layer[0], colors)  # an image in [0, 1] passes PReLU unchanged
+        init_deconvolution(self.tail, colors, self.scale)
+
+    def forward(self, lr: torch.Tensor) -> torch.Tensor:
+        x = self.features(lr)  # (B, d, h, w)
+        return self.tail(x)  # (B, 3, scale * h, scale * w)

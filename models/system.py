@@ -1,0 +1,90 @@
+"""The whole way as one module: LR image -> super-resolved image -> boxes.
+
+The front end is a ConditionalSR, or one SR network that runs everywhere (the baselines). A system rebuilds itself
+from its `spec`, so a checkpoint needs no YAML beside it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models import build_sr
+from models.conditional_sr import ConditionalOutput, ConditionalSR
+from models.detector_yolo import YoloDetector
+from models.mask_policy import MaskPolicy
+from models.masker import Masker
+
+
+def build_front(spec: dict) -> nn.Module:
+    """Front end from its spec: {"name": "conditional", "args": {...}} or the spec of one SR network."""
+    if spec["name"] != "conditional":
+        args = dict(spec["args"])
+        return build_sr(spec["name"], args.pop("scale"), args)
+    args = spec["args"]
+    return ConditionalSR(
+        Masker(**args["masker"]), build_front(args["sr_fast"]), build_front(args["sr_quality"]), halo=args["halo"]
+    )
+
+
+def front_spec(front: nn.Module) -> dict:
+    """Inverse of `build_front`: plain types only."""
+    if not isinstance(front, ConditionalSR):
+        return front.spec
+    return {
+        "name": "conditional",
+        "args": {
+            "masker": {"patch": front.masker.patch, "channels": front.masker.channels, "bias": front.masker.bias},
+            "sr_fast": front.sr_fast.spec,
+            "sr_quality": front.sr_quality.spec,
+            "halo": front.halo,
+        },
+    }
+
+
+class ConditionalSRDetector(nn.Module):
+    """LR images in, boxes out.
+
+    Args:
+        front: ConditionalSR or any SR network, (B, 3, h, w) in [0, 1] -> (B, 3, s*h, s*w).
+        detector: YOLO detector on the super-resolved image.
+    """
+
+    def __init__(self, front: nn.Module, detector: YoloDetector):
+        super().__init__()
+        self.front = front
+        self.detector = detector
+
+    @property
+    def scale(self) -> int:
+        return self.front.scale
+
+    def train(self, mode: bool = True) -> ConditionalSRDetector:
+        super().train(mode)
+        if not any(p.requires_grad for p in self.front.parameters()):
+            self.front.eval()  # a fixed front end keeps its BatchNorm statistics too
+        return self
+
+    @property
+    def spec(self) -> dict:
+        args = {"front": front_spec(self.front), "detector": self.detector.spec["args"]}
+        return {"name": "conditional_sr_yolo", "args": args}
+
+    @classmethod
+    def from_spec(cls, args: dict) -> ConditionalSRDetector:
+        """System with fresh weights from `spec["args"]`."""
+        return cls(build_front(args["front"]), YoloDetector(**args["detector"]))
+
+    def upscale(self, lr: Tensor, policy: MaskPolicy) -> ConditionalOutput:
+        """Super-resolve without gradient. (B, 3, h, w) -> sr (B, 3, s*h, s*w) in [0, 1]; no mask for a plain front."""
+        if isinstance(self.front, ConditionalSR):
+            return self.front.infer(lr, policy)
+        with torch.no_grad():
+            return ConditionalOutput(sr=self.front(lr).clamp(0, 1), mask=None, probability=None)
+
+    def predict(
+        self, lr: Tensor, policy: MaskPolicy, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
+    ) -> tuple[list[Tensor], ConditionalOutput]:
+        """Boxes per image, (n, 6): x1, y1, x2, y2 in SR pixels, score, class; and what the front end made."""
+        output = self.upscale(lr, policy)
+        return self.detector.predict(output.sr, conf=conf, iou=iou, max_det=max_det), output

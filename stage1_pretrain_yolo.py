@@ -1,0 +1,142 @@
+"""Stage 1: train the detector on high-resolution images with Ultralytics' trainer (AdamW).
+
+    python stage1_pretrain_yolo.py --config configs/stage1_yolo_pretrain.yaml
+
+Writes yolo_pretrained_hr.pth (moving-average weights of the best epoch) into the run folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs.schema import Stage1Config
+from utils.cli import run
+from utils.config import parse_config
+
+OUTPUT = "yolo_pretrained_hr.pth"
+
+
+def training_arguments(config: Stage1Config, data: Path, folder: Path, device: str) -> dict:
+    """What Ultralytics' trainer is told; everything else keeps its default."""
+    augment, imgsz = config.augment, config.data.imgsz
+    return {
+        "data": str(data),
+        "save_dir": str(folder),
+        "imgsz": imgsz if isinstance(imgsz, int) else max(imgsz),
+        "epochs": config.epochs,
+        "batch": config.batch,
+        "nbs": config.batch,  # one optimiser step per batch
+        "optimizer": "AdamW",
+        "lr0": config.lr,
+        "lrf": 0.05,
+        "warmup_epochs": config.warmup_epochs,
+        "warmup_bias_lr": 0.0,
+        "patience": config.patience,
+        "seed": config.run.seed,
+        "deterministic": True,
+        "device": device,
+        "pretrained": False,
+        "amp": False,
+        "plots": False,
+        "mosaic": augment.mosaic,
+        "close_mosaic": augment.close_mosaic,
+        "scale": augment.scale,
+        "translate": augment.translate,
+        "fliplr": augment.flip_lr,
+        "flipud": augment.flip_ud,
+        "hsv_h": augment.hsv_h,
+        "hsv_s": augment.hsv_s,
+        "hsv_v": augment.hsv_v,
+    }
+
+
+def check(config: Stage1Config) -> None:
+    """Raises ValueError for settings that stage 1 cannot run with."""
+    sides = [config.data.imgsz] if isinstance(config.data.imgsz, int) else config.data.imgsz
+    if len(sides) not in (1, 2) or any(side < 32 or side % 32 for side in sides):
+        raise ValueError(f"data.imgsz is {config.data.imgsz}; expected one side or [height, width], multiples of 32")
+    if config.data.lr == "native":
+        raise ValueError(
+            "data.lr is native: stage 1 needs HR images; use a detector trained elsewhere via detector.weights of "
+            "stage 3, or set data.lr to bicubic if the images of data.yaml are HR"
+        )
+    for name in ("epochs", "batch", "lr"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be positive")
+
+
+def pick_device(config: Stage1Config) -> str:
+    """Ultralytics' name of the device. Raises ValueError where the machine lacks it, or it lacks the precision."""
+    import torch
+
+    device, found = config.run.device, torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise ValueError("run.device is cuda, but PyTorch finds no CUDA device; set run.device to auto or cpu")
+    if config.run.precision == "fp16" and (device == "cpu" or not found):
+        raise ValueError("run.precision is fp16, which needs CUDA; set run.precision to bf16 or fp32")
+    return "0" if found and device != "cpu" else "cpu"
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = parse_config(Stage1Config, __doc__, argv)
+    check(config)
+
+    import torch
+
+    from data.data_spec import load_data_spec, scan_split
+    from data.detection_view import build_view
+    from models.detector_weights import load_detector
+    from models.yolo_training import HRDetectionTrainer, epochs_done, take_best
+    from utils.checkpoint import save_network
+    from utils.logger import MetricsLog, open_run
+
+    # 1. Run folder, data
+    device, data = pick_device(config), config.data
+    folder = open_run(config)
+    output, training = folder / OUTPUT, (folder / "ultralytics").absolute()
+    if output.exists():
+        print(f"stage 1: already finished, {output}")
+        return 0
+    spec = load_data_spec(data.yaml)
+    records = {}
+    for split in ("train", "val"):
+        records[split], report = scan_split(
+            spec, split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label
+        )
+        print(report.summary())
+    view = build_view(folder / "view", spec.names, records)
+
+    # 2. Detector
+    torch.manual_seed(config.run.seed)
+    detector, taken = load_detector(config.detector.model, config.detector.weights, spec.names)
+    print(f"detector {config.detector.model}: {taken}")
+
+    # 3. Training
+    last = training / "weights" / "last.pt"
+    done = epochs_done(last)
+    log = MetricsLog(folder)
+    log.resume_from(done)
+    if done < config.epochs:
+        arguments = training_arguments(config, view, training, device)
+        arguments |= {"resume": str(last)} if done else {}
+        trainer = HRDetectionTrainer(
+            detector,
+            arguments,
+            config.run.precision,
+            config.run.threads or torch.get_num_threads(),
+            config.run.workers,
+            on_epoch=lambda epoch, metrics: log.scalars({"epoch": epoch, **metrics}, epoch),
+        )
+        trainer.train()
+
+    # 4. Result
+    metrics = take_best(detector, training / "weights" / "best.pt")
+    meta = {"stage": 1, "metrics": metrics, "epochs": config.epochs, "imgsz": data.imgsz, "seed": config.run.seed}
+    meta |= {"data": Path(data.yaml).name}
+    save_network(output, "detector", detector.spec["name"], detector.spec["args"], detector.state_dict(), meta)
+    print(f"stage 1: {output}  {metrics}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

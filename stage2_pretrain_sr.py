@@ -1,0 +1,114 @@
+"""Stage 2: pre-train SR_Fast, then SR_Quality, on LR-HR pairs (L1), with PSNR/SSIM on benchmark folders.
+
+    python stage2_pretrain_sr.py --config configs/stage2_sr_pretrain.yaml
+
+Writes sr_fast_pretrained.pth and sr_quality_pretrained.pth into the run folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs.schema import NetworkConfig, OptimConfig, Stage2Config
+from utils.cli import run
+from utils.config import parse_config
+
+OUTPUTS = {"sr_fast": "sr_fast_pretrained.pth", "sr_quality": "sr_quality_pretrained.pth"}
+
+
+def train_network(
+    role: str, network_config: NetworkConfig, optim: OptimConfig, config: Stage2Config, folder: Path, accelerator
+) -> None:
+    """Train one network and save it."""
+    import torch
+
+    from data.sr_pairs import SRPairDataset, benchmark_pairs, collate_pairs
+    from models.objectives import PixelObjective
+    from utils.checkpoint import save_network
+    from utils.load import build_or_load_sr
+    from utils.logger import MetricsLog
+    from utils.loop import Trainer, TrainingData
+    from utils.optimizer_utils import decay_groups
+    from utils.sr_eval import benchmark
+
+    # 1. Data
+    data = config.data
+    dataset = SRPairDataset(
+        data.train,
+        data.lr_train,
+        config.scale,
+        data.patch,
+        data.samples_per_epoch,
+        config.run.seed,
+        data.cache,
+        data.max_pixels,
+    )
+    if dataset.too_small:
+        accelerator.print(f"{len(dataset.too_small)} images are smaller than a patch and are left out")
+    if data.cache:
+        dataset.preload()
+    pairs = {Path(val).name: benchmark_pairs(val, config.scale) for val in data.val}
+
+    # 2. Network; seeded here, so that its first weights do not depend on what ran before
+    torch.manual_seed(config.run.seed)
+    network = build_or_load_sr(network_config, config.scale)
+
+    def validate(epoch: int, step: int) -> dict:
+        last = epoch + 1 == optim.epochs
+        if not (last or (epoch + 1) % config.val_every == 0):
+            return {}
+        return benchmark(network, pairs, config.scale, accelerator.device)
+
+    # 3. Training; a network without parameters (bicubic) is only measured
+    main = accelerator.is_main_process
+    if any(p.requires_grad for p in network.parameters()):
+        log = MetricsLog(folder / role, main=main)
+        trainer = Trainer(
+            f"stage 2 {role}",
+            PixelObjective(network),
+            decay_groups(role, network.parameters(), optim.lr, optim.weight_decay),
+            TrainingData(dataset, collate_pairs, config.run.workers),
+            optim,
+            config.run,
+            folder / role,
+            log,
+            accelerator,
+            validate,
+        )
+        log.resume_from(trainer.restore())
+        trainer.fit()
+    network.to(accelerator.device).eval()
+
+    # 4. Result
+    if main:
+        metrics = benchmark(network, pairs, config.scale, accelerator.device)
+        meta = {"stage": 2, "role": role, "metrics": metrics, "epochs": optim.epochs, "seed": config.run.seed}
+        spec = network.spec
+        save_network(folder / OUTPUTS[role], "sr", spec["name"], spec["args"], network.state_dict(), meta)
+        print(f"{role}: {spec['name']} -> {folder / OUTPUTS[role]}  {metrics}")
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = parse_config(Stage2Config, __doc__, argv)
+
+    from utils.logger import open_run
+    from utils.loop import make_accelerator
+
+    accelerator = make_accelerator(config.run)
+    folder = open_run(config, main=accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+    for role, network_config, optim in (
+        ("sr_fast", config.sr_fast, config.optim_fast),
+        ("sr_quality", config.sr_quality, config.optim_quality),
+    ):
+        if (folder / OUTPUTS[role]).exists():
+            accelerator.print(f"{role}: already finished, {folder / OUTPUTS[role]}")
+            continue
+        train_network(role, network_config, optim, config, folder, accelerator)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

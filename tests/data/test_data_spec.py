@@ -1,0 +1,175 @@
+"""Data-set YAMLs of every kind, and the scan of their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from data.data_spec import DataSetError, load_data_spec, scan_split
+from data.images import ImageError
+from data.labels import LabelError
+
+
+def make_set(folder: Path, images: int = 3, splits: tuple[str, ...] = ("train", "val")) -> Path:
+    for split in splits:
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(images):
+            Image.fromarray(np.full((8, 12, 3), i, np.uint8)).save(folder / f"images/{split}/{i}.png")
+            (folder / f"labels/{split}/{i}.txt").write_text("0 0.5 0.5 0.5 0.5\n" * (i % 2))
+    return folder
+
+
+def write(folder: Path, name: str = "data.yaml", **content) -> Path:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": ["a"]} | content))
+    return file
+
+
+def stems(spec, split="train"):
+    return [path.stem for path in spec.splits[split]]
+
+
+@pytest.mark.parametrize("place", ["absent", "absolute", "to the yaml", "to the working directory"])
+def test_path_may_be_relative_to_either(tmp_path, monkeypatch, place):
+    root = make_set(tmp_path / "sets" / "one")
+    monkeypatch.chdir(tmp_path / "sets")
+    file = {
+        "absent": lambda: write(root),
+        "absolute": lambda: write(tmp_path / "elsewhere", path=str(root)),
+        "to the yaml": lambda: write(tmp_path / "yamls", path="../sets/one"),
+        "to the working directory": lambda: write(tmp_path / "yamls", path="one"),
+    }[place]()
+    spec = load_data_spec(file)
+    assert stems(spec) == ["0", "1", "2"] and all(path.is_file() for path in spec.splits["val"])
+    assert set(spec.splits) == {"train", "val"}
+
+
+def test_split_may_be_text_list_or_several(tmp_path):
+    root = make_set(tmp_path / "one")
+    (root / "lists").mkdir()
+    absolute = root / "images/train/2.png"
+    (root / "lists/train.txt").write_text(f"\ufeff../images/train/0.png\r\nimages/train/1.png\n\n{absolute}\n")
+    spec = load_data_spec(write(root, train="lists/train.txt", val=["images/val", "images/train"]))
+    assert stems(spec) == ["0", "1", "2"] and all(path.is_file() for path in spec.splits["train"])
+    assert len(spec.splits["val"]) == 6
+    records, _ = scan_split(spec, "train")
+    assert [len(record.classes) for record in records] == [0, 1, 0]
+
+
+def test_linked_folders_are_resolved_as_ultralytics_does(tmp_path):
+    root = make_set(tmp_path / "real")
+    (tmp_path / "one/images").mkdir(parents=True)
+    (tmp_path / "one/images/train").symlink_to(root / "images/train")
+    records, _ = scan_split(load_data_spec(write(tmp_path / "one", val=None)), "train")
+    assert sum(len(record.classes) for record in records) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"names": ["a", "b"], "nc": 2}, ("a", "b")),
+        ({"names": {1: "b", 0: "a"}}, ("a", "b")),
+        ({"names": {"0": "no", "1": 7}}, ("no", "7")),
+        ({"names": None, "nc": 2}, ("class_0", "class_1")),
+    ],
+)
+def test_names(tmp_path, content, names):
+    assert load_data_spec(write(make_set(tmp_path), **content)).names == names
+
+
+def test_unquoted_yaml_words_stay_names(tmp_path):
+    file = make_set(tmp_path) / "data.yaml"
+    file.write_text("train: images/train\nval: images/val\ntest:  # optional\nnames:\n  0: no\n  1: 007\n")
+    spec = load_data_spec(file)
+    assert spec.names == ("no", "007") and "test" not in spec.splits
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"names": ["a", "b"], "nc": 3}, "nc is 3, but `names` has 2"),
+        ({"nc": "many"}, "`nc: many`"),
+        ({"names": {0: "a", 2: "b"}}, r"0\.\.1, got 0, 2"),
+        ({"names": "a"}, "must be a list"),
+        ({"names": None}, "no class names"),
+        ({"train": None, "val": None}, "none of the keys"),
+        ({"train": "nothing", "val": "nowhere"}, r"`train: nothing` not found, looked for .*nothing"),
+        ({"train": "nothing", "val": "nowhere", "download": "https://x.y/z.zip"}, "nothing is downloaded"),
+    ],
+)
+def test_faulty_yaml_is_explained(tmp_path, content, message):
+    with pytest.raises(DataSetError, match=rf"data\.yaml: .*{message}"):
+        load_data_spec(write(make_set(tmp_path), **content))
+
+
+def test_no_yaml_at_all(tmp_path):
+    with pytest.raises(DataSetError, match=r"none\.yaml: no such"):
+        load_data_spec(tmp_path / "none.yaml")
+    for text, message in (("- a\n", "holds no keys"), ("a: [", "not a YAML file"), ("", "holds no keys")):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(DataSetError, match=message):
+            load_data_spec(tmp_path / "bad.yaml")
+
+
+def test_only_the_split_that_is_used_must_exist(tmp_path):
+    root = make_set(tmp_path)
+    (root / "images/empty").mkdir()
+    spec = load_data_spec(write(root, val="images/empty", test="images/none"))
+    assert len(scan_split(spec, "train")[0]) == 3
+    with pytest.raises(DataSetError, match=r"`val: images/empty` holds no image"):
+        scan_split(spec, "val")
+    with pytest.raises(DataSetError, match=r"`test: images/none` not found"):
+        scan_split(spec, "test")
+    with pytest.raises(DataSetError, match="no split `extra`; it has train"):
+        scan_split(spec, "extra")
+
+
+def test_report_counts(tmp_path):
+    root = make_set(tmp_path, images=30)
+    (root / "images/train/3.png").write_bytes(b"no image")
+    (root / "labels/train/5.txt").write_text("9 0.5 0.5 0.1 0.1\n")
+    (root / "labels/train/7.txt").unlink()
+    spec = load_data_spec(write(root))
+    with pytest.raises(LabelError, match=r"5\.txt:1: class id 9"):
+        scan_split(spec, "train")
+    with pytest.raises(ImageError, match=r"3\.png"):
+        scan_split(spec, "train", on_bad_image="error", on_bad_label="skip")
+    records, report = scan_split(spec, "train", on_bad_label="skip")
+    assert (report.listed, report.used, report.boxes, report.backgrounds, report.unlabelled) == (30, 28, 12, 16, 1)
+    assert report.dropped == {"bad image": 1, "bad label": 1} and len(records) == 28
+    line = report.summary()
+    assert "\n" not in line and "3.png" in line and "5.txt:1" in line and "28 images, 12 boxes" in line
+    assert records[1].height == 8 and records[1].width == 12 and records[1].boxes.shape == (1, 4)
+
+
+def test_too_many_bad_files_stop(tmp_path):
+    root = make_set(tmp_path, images=30)
+    for i in range(4):
+        (root / f"images/train/{i}.png").write_bytes(b"")
+    with pytest.raises(DataSetError, match="4 of 30 images cannot be used, more than 10%"):
+        scan_split(load_data_spec(write(root)), "train")
+    with pytest.raises(DataSetError, match="30 of 30"):
+        scan_split(load_data_spec(write(root)), "val", max_pixels=10)
+
+
+def test_labels_in_the_wrong_place_are_pointed_out(tmp_path):
+    root = make_set(tmp_path)
+    (root / "labels").rename(root / "annotations")
+    assert "WARNING: no label file at all" in scan_split(load_data_spec(write(root)), "train")[1].summary()
+
+
+def test_real_data_set(shared_data):
+    spec = load_data_spec(shared_data("hit_uav") / "data.yaml")
+    assert spec.names == ("Person", "Car", "Bicycle", "OtherVehicle")
+    counts = {split: scan_split(spec, split)[1] for split in ("train", "val", "test")}
+    assert {s: (r.used, r.boxes) for s, r in counts.items()} == {
+        "train": (480, 4125),
+        "val": (120, 1359),
+        "test": (160, 1212),
+    }

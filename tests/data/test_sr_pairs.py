@@ -1,0 +1,216 @@
+"""data/sr_pairs.py: training patches and benchmark images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from data.degradation import degrade_bicubic
+from data.images import ImageError, read_rgb
+from data.sampler import EpochBatchSampler
+from data.sr_pairs import SRPairDataset, benchmark_pairs, collate_pairs, dihedral
+
+LIMIT = 10**8
+
+
+def save(path: Path, height: int, width: int, seed: int = 0) -> np.ndarray:
+    image = np.random.default_rng((seed, height, width)).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return image
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    for number, (height, width) in enumerate(((41, 50), (32, 32), (60, 39))):
+        save(tmp_path / "hr" / f"sub{number % 2}" / f"{number}.png", height, width)
+    return tmp_path / "hr"
+
+
+def make(folder: Path, scale: int = 2, lr: Path | None = None, **more) -> SRPairDataset:
+    arguments = {"patch": 8, "samples_per_epoch": 40, "seed": 1, "cache": True, "max_pixels": LIMIT} | more
+    return SRPairDataset([folder], [lr] if lr else [], scale, **arguments)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_patches_are_cut_from_whole_images(photographs: Path, scale: int) -> None:
+    """Some symmetry of the sample is found in the HR image, and at the same place of the LR image."""
+    dataset = make(photographs, scale)
+    for index in range(20):
+        sample = dataset[0, index]
+        lr, hr = (sample[key].permute(1, 2, 0).numpy() for key in ("lr", "hr"))
+        assert lr.shape == (8, 8, 3) and hr.shape == (8 * scale, 8 * scale, 3) and hr.dtype == np.uint8
+        whole = read_rgb(sample["file"], LIMIT)
+        height, width = (size // scale * scale for size in whole.shape[:2])
+        small = degrade_bicubic(whole[:height, :width], scale)
+        assert any(
+            np.array_equal(dihedral(small[y : y + 8, x : x + 8], k), lr)
+            and np.array_equal(dihedral(whole[scale * y : scale * (y + 8), scale * x : scale * (x + 8)], k), hr)
+            for y in range(small.shape[0] - 7)
+            for x in range(small.shape[1] - 7)
+            for k in range(8)
+        )
+
+
+def test_samples_are_a_pure_function_of_seed_epoch_and_index(photographs: Path) -> None:
+    first, second = make(photographs), make(photographs, cache=False)
+    second[3, 5]
+    for key in ((0, 0), (0, 1), (1, 0), (7, 39)):
+        for name in ("lr", "hr"):
+            assert torch.equal(first[key][name], second[key][name])
+    assert not torch.equal(first[0, 0]["hr"], first[1, 0]["hr"])
+    assert not torch.equal(first[0, 0]["hr"], make(photographs, seed=2)[0, 0]["hr"])
+
+
+def test_all_images_positions_and_symmetries_occur(tmp_path: Path) -> None:
+    image = save(tmp_path / "hr" / "a.png", 18, 18)
+    dataset = make(tmp_path / "hr", samples_per_epoch=400)
+    seen = {dataset[0, k]["hr"].permute(1, 2, 0).numpy().tobytes() for k in range(400)}
+    cuts = [image[y : y + 16, x : x + 16] for y in (0, 2) for x in (0, 2)]
+    assert seen == {np.ascontiguousarray(dihedral(cut, k)).tobytes() for cut in cuts for k in range(8)}
+
+
+def test_eight_symmetries() -> None:
+    square = np.arange(27).reshape(3, 3, 3)
+    expected = [np.rot90(x, k) for x in (square, square[:, ::-1]) for k in range(4)]
+    assert {dihedral(square, k).tobytes() for k in range(8)} == {x.tobytes() for x in expected}
+    np.testing.assert_array_equal(dihedral(square, 0), square)
+
+
+@pytest.mark.parametrize("ending", ["", "x2"])
+def test_lr_folder(photographs: Path, tmp_path: Path, ending: str) -> None:
+    for file in photographs.rglob("*.png"):
+        hr = read_rgb(file, LIMIT)
+        lr = 255 - hr[1 : hr.shape[0] // 2 * 2 : 2, 1 : hr.shape[1] // 2 * 2 : 2]
+        target = tmp_path / "lr" / file.parent.name / f"{file.stem}{ending}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(lr).save(target)
+    dataset = make(photographs, lr=tmp_path / "lr")
+    lr, hr = dataset.pair(0)
+    np.testing.assert_array_equal(lr, 255 - hr[1::2, 1::2])
+    assert dataset[0, 0]["lr"].shape == (3, 8, 8)
+    next((tmp_path / "lr").rglob("*.png")).unlink()
+    with pytest.raises(ImageError, match=r"no LR image for .*png; add .*\.png"):
+        make(photographs, lr=tmp_path / "lr")
+
+
+def test_lr_of_another_scale(tmp_path: Path) -> None:
+    save(tmp_path / "hr" / "a.png", 64, 64)
+    save(tmp_path / "lr" / "a.png", 16, 16)
+    with pytest.raises(ImageError, match=r"lr.a\.png: 16x16 pixels, but HR has 64x64, which is not x2; wrong scale"):
+        make(tmp_path / "hr", lr=tmp_path / "lr")
+    make(tmp_path / "hr", 4, lr=tmp_path / "lr")
+
+
+def test_too_small_images_are_left_out_and_listed(photographs: Path, tmp_path: Path) -> None:
+    before = make(photographs).files
+    save(photographs / "small.png", 100, 15)
+    dataset = make(photographs)
+    assert dataset.files == before and dataset.too_small == [photographs / "small.png"]
+    save(tmp_path / "tiny" / "a.png", 15, 100)
+    with pytest.raises(ImageError, match=r"a\.png: this and all other .* 16x16; lower data\.patch"):
+        make(tmp_path / "tiny")
+
+
+def test_bad_images_are_found_before_training(photographs: Path) -> None:
+    save(photographs / "bad.png", 50, 50)
+    (photographs / "bad.png").write_bytes((photographs / "bad.png").read_bytes()[:100])
+    with pytest.raises(ImageError, match=r"bad\.png: truncated"):
+        make(photographs)
+
+
+def test_folders_that_do_not_fit(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="no images"):
+        make(tmp_path / "empty")
+    with pytest.raises(ImageError, match="no such folder"):
+        make(tmp_path / "missing")
+    with pytest.raises(ValueError, match=r"data\.train"):
+        SRPairDataset([], [], 2, 8, 1, 0, True, LIMIT)
+    with pytest.raises(ValueError, match=r"data\.lr_train names 1 folders, but data\.train 2"):
+        SRPairDataset([photographs, photographs], [photographs], 2, 8, 1, 0, True, LIMIT)
+
+
+def test_cache(photographs: Path) -> None:
+    dataset = make(photographs)
+    before = dataset[0, 0]
+    dataset.preload()
+    for file in photographs.rglob("*.png"):
+        file.unlink()
+    assert torch.equal(dataset[0, 0]["hr"], before["hr"])
+    with pytest.raises(ImageError, match="no such file"):
+        lazy = make(save_one(photographs), cache=False)
+        next(photographs.rglob("*.png")).unlink()
+        lazy[0, 0]
+
+
+def save_one(folder: Path) -> Path:
+    save(folder / "one.png", 40, 40)
+    return folder
+
+
+def test_batches_do_not_depend_on_workers(photographs: Path) -> None:
+    dataset = make(photographs)
+    dataset.preload()
+    runs = []
+    for workers in (0, 2):
+        sampler = EpochBatchSampler(len(dataset), 8, 4, 0, 2)
+        loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate_pairs, num_workers=workers)
+        runs.append(list(loader))
+    assert len(runs[0]) == 10
+    for one, other in zip(*runs, strict=True):
+        assert torch.equal(one.lr, other.lr) and torch.equal(one.hr, other.hr) and one.files == other.files
+
+
+def test_batch_moves_and_converts(photographs: Path) -> None:
+    dataset = make(photographs)
+    batch = collate_pairs([dataset[0, 0], dataset[0, 1]])
+    assert batch.lr.dtype == torch.uint8 and batch.lr.shape == (2, 3, 8, 8) and len(batch.files) == 2
+    moved = batch.to("cpu")
+    assert moved.hr.dtype == torch.float32 and moved.hr.min() >= 0 and moved.hr.max() <= 1
+    assert torch.equal((moved.hr * 255).round().byte(), batch.hr)
+    assert torch.equal(moved.to("cpu").lr, moved.lr)
+
+
+def test_prepared_folder_counts_as_its_hr_part(tmp_path: Path) -> None:
+    hr = save(tmp_path / "HR" / "a.png", 40, 40)
+    save(tmp_path / "LR_bicubic" / "X2" / "ax2.png", 20, 20)
+    assert [file.name for file, _ in make(tmp_path).files] == ["a.png"]
+    ((name, lr, same),) = benchmark_pairs(tmp_path, 2)
+    assert name == "a"
+    np.testing.assert_array_equal(same, hr)
+    np.testing.assert_array_equal(lr, read_rgb(tmp_path / "LR_bicubic" / "X2" / "ax2.png", LIMIT))
+    with pytest.raises(ImageError, match=r"X4: no such folder; give .*HR to have LR made by bicubic"):
+        benchmark_pairs(tmp_path, 4)
+
+
+def test_benchmark_from_plain_folder(tmp_path: Path) -> None:
+    grey = save(tmp_path / "a.png", 21, 30)[:, :, 0]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    ((_, lr, hr),) = benchmark_pairs(tmp_path, 4)
+    assert hr.shape == (20, 28, 3) and lr.shape == (5, 7, 3)
+    np.testing.assert_array_equal(lr, degrade_bicubic(hr, 4))
+    save(tmp_path / "b.png", 3, 30)
+    with pytest.raises(ImageError, match=r"b\.png: 30x3 pixels give no LR pixel at x4"):
+        benchmark_pairs(tmp_path, 4)
+
+
+@pytest.mark.parametrize(("name", "images"), [("Set5", 5), ("Set14", 14)])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_real_benchmarks(shared_data, name: str, images: int, scale: int) -> None:
+    pairs = benchmark_pairs(shared_data("sr_bench") / name, scale)
+    assert [pair[0] for pair in pairs] == [f"img_{k:03d}" for k in range(1, images + 1)]
+    assert all(hr.shape == (lr.shape[0] * scale, lr.shape[1] * scale, 3) for _, lr, hr in pairs)
+
+
+def test_lr_made_from_more_hr_rows_than_are_there(shared_data) -> None:
+    """BSD100 x3: HR has 480x320 pixels, LR 160x107."""
+    folder = shared_data("sr_bench") / "BSD100"
+    for _, lr, hr in benchmark_pairs(folder, 3)[:3]:
+        assert sorted(hr.shape[:2]) == [318, 480] and hr.shape[0] == 3 * lr.shape[0] and hr.shape[1] == 3 * lr.shape[1]
+        assert np.mean(np.abs(degrade_bicubic(hr, 3).astype(int) - lr)[3:-3, 3:-3] > 1) < 5e-3

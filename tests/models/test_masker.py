@@ -1,0 +1,80 @@
+"""Masker: grid, independence of the batch, cost, initial bias."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.masker import Masker
+from models.sr_quality import EDSR
+from utils.flops_counter import count_macs_at
+
+PATCHES = (4, 5, 7, 8, 12, 16, 31, 32, 64)
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+@pytest.mark.parametrize("size", [(1, 1), (3, 65), (64, 64), (61, 47)])
+def test_one_decision_per_patch_for_any_size(patch, size):
+    masker = Masker(patch)
+    logits = masker(torch.rand(2, 3, *size))
+    assert logits.shape == (2, 2, -(-size[0] // patch), -(-size[1] // patch))
+    assert logits.shape[2:] == masker.grid(*size)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("patch", [8, 7])
+def test_a_batch_gives_what_its_images_give(patch):
+    masker, lr = Masker(patch), torch.rand(4, 3, 45, 37)
+    assert torch.allclose(masker(lr), torch.cat([masker(image[None]) for image in lr]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("patch", [8, 7])
+def test_gradient_reaches_every_parameter(patch):
+    masker = Masker(patch)
+    lr = torch.rand(1, 3, 40, 33, requires_grad=True)
+    masker(lr)[:, 1].sum().backward()
+    assert lr.grad.abs().sum() > 0
+    assert all(parameter.grad.abs().sum() > 0 for parameter in masker.parameters())
+
+
+@pytest.mark.parametrize("bias", [0.0, 2.0, 5.0])
+def test_the_bias_decides_at_the_start(bias):
+    torch.manual_seed(0)
+    for lr in (torch.rand(2, 3, 64, 64), torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)):
+        logits = Masker(8, bias=bias)(lr)
+        assert (logits[:, 1] - logits[:, 0] - bias).abs().max() < 0.5
+
+
+def test_sees_the_content():
+    torch.manual_seed(0)
+    lr = torch.full((1, 3, 64, 64), 0.5)
+    lr[..., :32] = torch.rand(1, 3, 64, 32)
+    logits = Masker(8)(lr)
+    assert (logits[..., 1] - logits[..., 6]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+def test_costs_at_most_one_percent_of_a_small_sr_quality(patch):
+    quality = EDSR(4, n_blocks=8, n_feats=32, tail="single")
+    assert count_macs_at(quality, 160, 160) == 171_360 * 160**2
+    assert count_macs_at(Masker(patch), 160, 160) <= 0.01 * count_macs_at(quality, 160, 160)
+
+
+def test_saved_weights_give_the_same_logits(tmp_path):
+    masker, twin, lr = Masker(8), Masker(8), torch.rand(1, 3, 20, 20)
+    torch.save(masker.state_dict(), tmp_path / "masker.pth")
+    twin.load_state_dict(torch.load(tmp_path / "masker.pth", weights_only=True))
+    assert torch.equal(masker(lr), twin(lr))
+
+
+def test_bfloat16_autocast_stays_close_to_float32():
+    masker, lr = Masker(8), torch.rand(1, 3, 40, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = masker(lr)
+    assert (low.float() - masker(lr)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("patch", [0, 3, 65])
+def test_patch_out_of_range_is_refused(patch):
+    with pytest.raises(ValueError, match="4 to 64"):
+        Masker(patch)

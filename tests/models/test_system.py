@@ -1,0 +1,159 @@
+"""The joined system and its objective: gradients, modes, batches, rebuilding."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from configs.schema import OptimConfig
+from models import build_sr
+from models.conditional_sr import ConditionalSR
+from models.detector_yolo import YoloDetector
+from models.mask_policy import parse_policy
+from models.masker import Masker
+from models.objectives import JointObjective, JointWeights, PixelObjective, Progress
+from models.system import ConditionalSRDetector
+from utils.gumbel import gumbel_noise
+from utils.optimizer_utils import stage3_groups
+
+NAMES = ("dark", "bright")
+PROGRESS = Progress(step=0, total_steps=10)
+
+
+def make_system(halo: int | None = None, front: str = "conditional") -> ConditionalSRDetector:
+    torch.manual_seed(0)
+    quality = build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 8})
+    if front == "conditional":
+        front_end = ConditionalSR(Masker(8, channels=4, bias=0.0), build_sr("espcn", 2), quality, halo=halo)
+    else:
+        front_end = build_sr(front, 2, {})
+    # Fresh SR networks start as equal interpolators; the mask can only matter where they differ.
+    with torch.no_grad():
+        for parameter in quality.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return ConditionalSRDetector(front_end, YoloDetector("yolo11n.yaml", NAMES))
+
+
+def make_batch(images: int = 2) -> SimpleNamespace:
+    generator = torch.Generator().manual_seed(1)
+    lr = torch.rand(images, 3, 32, 32, generator=generator)
+    return SimpleNamespace(
+        lr=lr,
+        hr=torch.rand(images, 3, 64, 64, generator=generator),
+        boxes=torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.3, 0.6, 0.3, 0.2]])[:images],
+        classes=torch.tensor([0, 1])[:images],
+        image_index=torch.arange(2)[:images],
+        indices=torch.arange(images),
+        epoch=0,
+    )
+
+
+def test_gradient_reaches_the_masker_from_the_detection_loss_alone():
+    system = make_system().train()
+    weights = JointWeights(det=1.0, sparse=0.0, smooth=0.0, rec=0.0)
+    JointObjective(system, weights)(make_batch(), PROGRESS)["total"].backward()
+    for name, parameter in system.front.masker.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_every_term_pulls_where_it_should():
+    for name in ("sparse", "smooth", "rec"):
+        system = make_system().train()
+        weights = JointWeights(**({"det": 0.0, "sparse": 0.0, "smooth": 0.0, "rec": 0.0} | {name: 1.0}))
+        losses = JointObjective(system, weights)(make_batch(), PROGRESS)
+        losses["total"].backward()
+        masker = sum(p.grad.abs().sum() for p in system.front.masker.parameters() if p.grad is not None)
+        detector = sum(p.grad.abs().sum() for p in system.detector.parameters() if p.grad is not None)
+        assert masker > 0 and detector == 0, name
+        assert name in losses
+
+
+def test_sparsity_lowers_the_kept_share():
+    system = make_system().train()
+    objective = JointObjective(system, JointWeights(det=0.0, sparse=10.0, smooth=0.0, target=0.25))
+    optimizer = torch.optim.Adam(system.front.masker.parameters(), lr=3e-3)
+    batch, shares = make_batch(), []
+    for step in range(60):
+        losses = objective(batch, Progress(step, 60))
+        optimizer.zero_grad()
+        losses["total"].backward()
+        optimizer.step()
+        shares.append(losses["kept_share"].item())
+    assert shares[0] > 0.4
+    assert abs(sum(shares[-10:]) / 10 - 0.25) < 0.1
+
+
+def test_frozen_detector_passes_gradient_and_keeps_every_number():
+    system = make_system()
+    groups = stage3_groups(system, "frozen_detector", OptimConfig(lr=1e-2, lr_low=1e-2))
+    before = {name: value.clone() for name, value in system.detector.state_dict().items()}
+    optimizer = torch.optim.AdamW(groups)
+    system.train()
+    front_before = {name: value.clone() for name, value in system.front.state_dict().items()}
+    for _ in range(2):
+        JointObjective(system, JointWeights(rec=0.0))(make_batch(), PROGRESS)["total"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(torch.equal(value, before[name]) for name, value in system.detector.state_dict().items())
+    changed = [name for name, value in system.front.state_dict().items() if not torch.equal(value, front_before[name])]
+    assert {name.split(".")[0] for name in changed} == {"masker", "sr_fast", "sr_quality"}
+
+
+def test_detector_only_leaves_the_front_end_alone():
+    system = make_system(front="espcn")
+    groups = stage3_groups(system, "detector_only", OptimConfig())
+    assert {group["name"].split("/")[0] for group in groups} == {"head", "backbone"}
+    system.train()
+    assert not system.front.training and system.detector.training
+
+
+def test_learning_rates_follow_the_plan():
+    system = make_system()
+    groups = stage3_groups(system, "joint", OptimConfig(lr=1e-4, lr_low=1e-6, lr_masker=3e-4, weight_decay=0.01))
+    rates = {group["name"].removesuffix("/vectors"): group["lr"] for group in groups}
+    low = {"sr_fast/body", "sr_quality/body", "backbone"}
+    high = {"sr_fast/tail", "sr_quality/tail", "head"}
+    assert rates == {"masker": 3e-4} | dict.fromkeys(low, 1e-6) | dict.fromkeys(high, 1e-4)
+    assert all(group["weight_decay"] == (0.0 if "vectors" in group["name"] else 0.01) for group in groups)
+    ours = [id(p) for group in groups for p in group["params"]]
+    trainable = [id(p) for p in system.parameters() if p.requires_grad]
+    assert len(ours) == len(set(ours))
+    dfl = {id(p) for m in system.modules() if type(m).__name__ == "DFL" for p in m.parameters()}
+    assert set(trainable) - dfl == set(ours) - dfl
+
+
+@pytest.mark.parametrize("policy", ["learned", "budget=0.25", "random=0.5", "edge=0.5", "all_fast", "all_quality"])
+def test_batch_equals_singles_and_repeats(policy: str):
+    system, lr, chosen = make_system(halo=2).eval(), make_batch().lr, parse_policy(policy)
+    boxes, output = system.predict(lr, chosen, conf=0.001)
+    again, same = system.predict(lr, chosen, conf=0.001)
+    assert torch.equal(output.sr, same.sr) and all(torch.equal(a, b) for a, b in zip(boxes, again, strict=True))
+    for row in range(len(lr)):
+        single, one = system.predict(lr[row : row + 1], chosen, conf=0.001)
+        torch.testing.assert_close(one.sr[0], output.sr[row], atol=1e-5, rtol=0)
+        assert torch.equal(one.mask[0], output.mask[row])
+        torch.testing.assert_close(single[0], boxes[row], atol=2e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("front", ["conditional", "bicubic", "espcn"])
+def test_rebuilds_itself_from_its_spec(front: str):
+    system = make_system(halo=3, front=front).eval()
+    again = ConditionalSRDetector.from_spec(system.spec["args"])
+    again.load_state_dict(system.state_dict())
+    lr, policy = make_batch().lr, parse_policy("learned")
+    assert torch.equal(system.upscale(lr, policy).sr, again.eval().upscale(lr, policy).sr)
+    assert again.spec == system.spec
+
+
+def test_noise_belongs_to_the_sample_not_to_the_batch():
+    whole = gumbel_noise(torch.tensor([3, 7]), 2, 0, (4, 5))
+    assert torch.equal(whole[1:], gumbel_noise(torch.tensor([7]), 2, 0, (4, 5)))
+    assert not torch.equal(whole[1:], gumbel_noise(torch.tensor([7]), 3, 0, (4, 5)))
+
+
+def test_pixel_objective_is_l1():
+    network, batch = build_sr("bicubic", 2), make_batch()
+    losses = PixelObjective(network)(batch, PROGRESS)
+    assert losses["total"].item() == pytest.approx((network(batch.lr) - batch.hr).abs().mean().item(), rel=1e-6)

@@ -1,0 +1,148 @@
+"""Every shipped YAML: parses into its class, survives saving, and refuses each of its keys when misspelt."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+
+from configs import schema
+from utils.config import ConfigError, config_to_dict, load_config, parse_config, save_config
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
+CLASSES = {
+    "stage1_yolo_pretrain": schema.Stage1Config,
+    "stage2_sr_pretrain": schema.Stage2Config,
+    "stage3_joint_finetune": schema.Stage3Config,
+    "evaluate": schema.EvaluateConfig,
+    "inference": schema.InferenceConfig,
+}
+FILES = sorted(file for file in FOLDER.rglob("*.yaml") if file.stem in CLASSES)
+each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(FOLDER)))
+
+
+def dotted(tree: dict, path: tuple = ()) -> list[tuple]:
+    """Paths of all keys, sections included; the free keys inside `args` and `retrained` are not ours to check."""
+    found = []
+    for key, value in tree.items():
+        found.append((*path, key))
+        if isinstance(value, dict) and key not in ("args", "retrained"):
+            found += dotted(value, (*path, key))
+    return found
+
+
+def misspell(word: str, chance: random.Random) -> list[str]:
+    """One letter left out, doubled, replaced, added, and two swapped."""
+    i, letter = chance.randrange(len(word)), chance.choice("abcdefghijklmnopqrstuvwxyz_")
+    j = chance.randrange(max(1, len(word) - 1))
+    return [
+        word[:i] + word[i + 1 :],
+        word[:i] + word[i] + word[i:],
+        word[:i] + letter + word[i + 1 :],
+        word[:i] + letter + word[i:],
+        word[:j] + word[j : j + 2][::-1] + word[j + 2 :],
+    ]
+
+
+def misspelt(tree: dict, chance: random.Random):
+    """(path of the right key, path of the wrong key, tree with it), none of whose wrong keys happens to be right."""
+    for path in dotted(tree):
+        for wrong in set(misspell(path[-1], chance)):
+            changed = copy = {**tree}
+            for part in path[:-1]:
+                copy[part] = {**copy[part]}
+                copy = copy[part]
+            items = [(wrong if key == path[-1] else key, value) for key, value in copy.items()]
+            copy.clear()
+            copy.update(items)
+            if wrong and wrong != path[-1] and len(items) == len(copy):
+                yield path, (*path[:-1], wrong), changed
+
+
+def valid_names(file: Path) -> set[tuple]:
+    return set(dotted(config_to_dict(CLASSES[file.stem]())))
+
+
+def test_every_folder_holds_all_five():
+    for folder in (FOLDER, *(FOLDER / name for name in ("demo", "hit_uav", "bccd"))):
+        assert {file.stem for file in folder.glob("*.yaml")} >= set(CLASSES)
+
+
+@each_file
+def test_parses_and_survives_saving(file: Path, tmp_path: Path):
+    config = load_config(CLASSES[file.stem], file)
+    assert config == parse_config(CLASSES[file.stem], "", ["--config", str(file)])
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(CLASSES[file.stem], tmp_path / "saved.yaml") == config
+    assert yaml.safe_load((tmp_path / "saved.yaml").read_text()) == config_to_dict(config)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_general_files_repeat_the_defaults(name: str):
+    """The general files are documented defaults; only paths, worker counts and examples differ."""
+    config, default = load_config(CLASSES[name], FOLDER / f"{name}.yaml"), CLASSES[name]()
+    flat = {path: value for path in dotted(config_to_dict(config)) if not isinstance(value := at(config, path), dict)}
+    for path, value in flat.items():
+        if not isinstance(value, str | list | None) and path[-1] != "workers":
+            assert value == at(default, path), path
+
+
+def at(config, path: tuple):
+    tree = config_to_dict(config)
+    for part in path:
+        tree = tree[part]
+    return tree
+
+
+def test_misspelt_keys_of_files_are_refused_with_the_right_name(tmp_path: Path):
+    chance, right, total = random.Random(0), 0, 0
+    for file in FILES:
+        tree, valid = yaml.safe_load(file.read_text()), valid_names(file)
+        for path, wrong, changed in misspelt(tree, chance):
+            if wrong in valid:
+                continue
+            (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+            with pytest.raises(ConfigError) as caught:
+                load_config(CLASSES[file.stem], tmp_path / "wrong.yaml")
+            message = str(caught.value)
+            line = f"wrong.yaml:{line_of(wrong, tmp_path / 'wrong.yaml')}: unknown key '{'.'.join(wrong)}'"
+            assert line in message, message
+            total += 1
+            right += f"did you mean {'.'.join(path)}?" in message
+    assert total > 1000
+    assert right >= 0.95 * total, f"{right} of {total}"
+
+
+def line_of(path: tuple, file: Path) -> int:
+    """Line of a key in block style, found by its indentation (safe_dump indents by two)."""
+    depth, wanted = 0, list(path)
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        if line.startswith("  " * depth + wanted[depth] + ":"):
+            depth += 1
+            if depth == len(wanted):
+                return number
+    raise AssertionError(f"{path} not in the file")
+
+
+def test_misspelt_options_are_refused_with_the_right_name(capsys):
+    chance, right, total = random.Random(1), 0, 0
+    for name, config_class in CLASSES.items():
+        valid = valid_names(Path(name))
+        for path in sorted(valid):
+            if isinstance(at(config_class(), path), dict):  # sections and free mappings
+                continue
+            for wrong in set(misspell(path[-1], chance)):
+                option = ".".join((*path[:-1], wrong))
+                if not wrong or (*path[:-1], wrong) in valid:
+                    continue
+                with pytest.raises(SystemExit) as caught:
+                    parse_config(config_class, "", [f"--{option}", "1"])
+                error = capsys.readouterr().err
+                assert caught.value.code == 2
+                assert f"unknown option --{option.replace('-', '_')};" in error and error.count("\n") == 1, error
+                total += 1
+                right += f"did you mean --{'.'.join(path)}?" in error
+    assert total > 500
+    assert right >= 0.95 * total, f"{right} of {total}"

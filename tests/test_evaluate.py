@@ -1,0 +1,274 @@
+"""The evaluation script from end to end on a drawn data set with an untrained system: files, determinism, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from evaluate import main
+from models import build_sr
+from models.conditional_sr import ConditionalSR
+from models.detector_yolo import YoloDetector
+from models.masker import Masker
+from models.system import ConditionalSRDetector
+from tests.drawn import draw_detection_set
+from utils.checkpoint import CheckpointError, save_network
+from utils.config import ConfigError
+from utils.flops_counter import count_parameters
+from utils.report import COLUMNS
+
+NAMES = ("dark", "bright")
+TINY = {  # a whole YOLO with strides 8, 16, 32, but quick
+    "nc": 2,
+    "backbone": [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 16, 16, 32, 32)],
+    "head": [[[2, 3, 4], 1, "Detect", ["nc"]]],
+    "yaml_file": "tiny.yaml",
+}
+TIMES = ("sr_ms", "total_ms", "total_ms_p95", "peak_mem_mb")
+ROWS = (
+    "hr lr bicubic sr_fast sr_quality conditional_learned conditional_budget_0.25 conditional_budget_0.5 "
+    "conditional_random_0.25 conditional_random_0.5 conditional_edge_0.25 conditional_edge_0.5 conditional_all_fast "
+    "conditional_all_quality bicubic_retrained"
+).split()
+
+
+def save(path: Path, kind: str, network: torch.nn.Module) -> str:
+    save_network(path, kind, network.spec["name"], network.spec["args"], network.state_dict(), {"seed": 0})
+    return str(path)
+
+
+def talkative_detector(names: tuple[str, ...] = NAMES) -> YoloDetector:
+    """An untrained detector that finds boxes of about 16 pixels everywhere, so that some hit an object."""
+    detector = YoloDetector(TINY, names)
+    with torch.no_grad():
+        for scores, sides in zip(detector.head.cv3, detector.head.cv2, strict=True):
+            scores[-1].weight.normal_(std=0.1)
+            scores[-1].bias.fill_(-1.0)
+            sides[-1].bias.view(4, -1)[:, 1] += 5.0  # one stride to each side
+    return detector
+
+
+@dataclass(frozen=True)
+class Project:
+    """A drawn data set and one checkpoint of every kind, scale 2."""
+
+    folder: Path
+    data: Path
+
+    def __getitem__(self, name: str) -> str:
+        return str(self.folder / f"{name}.pth")
+
+    def arguments(self, out: Path, **changes: str) -> list[str]:
+        options = {
+            "run.out": out,
+            "run.device": "cpu",
+            "run.workers": "0",
+            "data.yaml": self.data,
+            "data.imgsz": "64",
+            "data.scale": "2",
+            "system": self["system"],
+            "detector": self["detector"],
+            "sr_fast": self["sr_fast"],
+            "retrained": json.dumps({"bicubic_retrained": self["bicubic"]}),
+            "budgets": "[0.25, 0.5]",
+            "batch": "3",
+            "timing_runs": "2",
+            "overlays": "2",
+        }
+        return [f"--{key}={value}" for key, value in (options | changes).items() if value is not None]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    folder = tmp_path_factory.mktemp("project")
+    data = draw_detection_set(folder / "set", images=4, size=(48, 64))
+    torch.manual_seed(0)
+    fast, quality = build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 8})
+    masker = Masker(8, bias=0.0)
+    with torch.no_grad():
+        masker.logits.weight.normal_(std=1.0)  # so that the learned mask is mixed
+    detector = talkative_detector()
+    save(folder / "sr_fast.pth", "sr", build_sr("espcn", 2))
+    save(folder / "sr_x4.pth", "sr", build_sr("espcn", 4))
+    save(folder / "detector.pth", "detector", talkative_detector())
+    save(folder / "other_classes.pth", "detector", YoloDetector(TINY, ("cat", "dog", "cow")))
+    save(folder / "system.pth", "system", ConditionalSRDetector(ConditionalSR(masker, fast, quality, halo=2), detector))
+    save(folder / "bicubic.pth", "system", ConditionalSRDetector(build_sr("bicubic", 2), YoloDetector("yolo11n.yaml", NAMES)))
+    return Project(folder, data)
+
+
+@pytest.fixture(scope="module")
+def finished(project: Project, tmp_path_factory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(project.arguments(out)) == 0
+    return out, json.loads((out / "results.json").read_text())
+
+
+def test_results_follow_the_schema(finished):
+    out, results = finished
+    assert list(results)[:8] == "dataset split scale lr_protocol device dtype threads versions".split()
+    assert (results["dataset"], results["split"], results["scale"], results["dtype"]) == ("set", "val", 2, "fp32")
+    assert results["threads"] == torch.get_num_threads() and results["images"] == 4
+    assert "bicubic" in results["lr_protocol"] and results["versions"]["torch"] == torch.__version__
+    assert "evaluate.py --run.out=" in results["command"]
+    assert [row["name"] for row in results["rows"]] == ROWS
+    for row in results["rows"]:
+        assert set(COLUMNS) <= row.keys()
+        assert 0 <= row["map50_95"] <= row["map50"] <= 1
+        assert 0 < row["total_ms"] <= row["total_ms_p95"]
+        assert (row["kept_share"] is not None) == row["name"].startswith("conditional_")
+        assert (row["sr_ms"] is None) == (row["sr_gmacs"] is None) == (row["name"] in ("hr", "lr"))
+        assert (row["psnr"] is None) == (row["name"] in ("hr", "lr"))
+    assert any(row["map50"] > 0 for row in results["rows"]), "no box anywhere would compare nothing"
+
+
+def test_shares_macs_and_parameters_add_up(project: Project, finished):
+    rows = {row["name"]: row for row in finished[1]["rows"]}
+    kept = {name: row["kept_share"] for name, row in rows.items()}
+    for policy in ("budget", "random", "edge"):
+        assert kept[f"conditional_{policy}_0.25"] == pytest.approx(0.25)
+        assert kept[f"conditional_{policy}_0.5"] == pytest.approx(0.5)
+    assert (kept["conditional_all_fast"], kept["conditional_all_quality"]) == (0, 1)
+    assert 0 < kept["conditional_learned"] < 1
+    macs = {name: row["sr_gmacs"] for name, row in rows.items()}
+    assert macs["conditional_all_fast"] < macs["conditional_random_0.25"] < macs["conditional_budget_0.25"]
+    assert macs["conditional_budget_0.25"] < macs["conditional_budget_0.5"]
+    assert macs["conditional_all_fast"] == macs["sr_fast"]
+    assert macs["conditional_all_quality"] == pytest.approx(macs["sr_fast"] + macs["sr_quality"])
+    detector = count_parameters(YoloDetector(TINY, NAMES))
+    fast, quality = count_parameters(build_sr("espcn", 2)), rows["sr_quality"]["params"] - detector
+    assert rows["hr"]["params"] == rows["lr"]["params"] == rows["bicubic"]["params"] == detector
+    assert rows["conditional_all_fast"]["params"] == detector + fast
+    assert rows["conditional_random_0.25"]["params"] == detector + fast + quality
+    assert rows["conditional_learned"]["params"] == detector + fast + quality + count_parameters(Masker(8))
+    hr = rows["hr"]["total_gmacs"]
+    assert rows["sr_fast"]["total_gmacs"] == pytest.approx(hr + macs["sr_fast"])
+    assert rows["lr"]["total_gmacs"] == pytest.approx(hr / 4, rel=1e-3), "the detector sees a quarter of the pixels"
+
+
+def test_tables_and_pictures(finished):
+    out, results = finished
+    lines = (out / "table.md").read_text().splitlines()
+    assert lines[0].startswith("set, split val: 4 images, x2, LR = HR shrunk")
+    assert [line.split("|")[1].strip() for line in lines[4:]] == ROWS
+    with (out / "table.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["name"] for row in table] == ROWS
+    assert float(table[0]["map50_95"]) == results["rows"][0]["map50_95"] and table[0]["kept_share"] == ""
+    assert cv2.imread(str(out / "pareto.png")).shape[0] > 400
+    overlays = sorted((out / "overlays").iterdir())
+    assert [path.name for path in overlays] == ["00000_0.png", "00003_3.png"]
+    height, width = cv2.imread(str(overlays[0])).shape[:2]
+    assert height >= 384 and width >= 5 * 384, "LR, mask, SR, detections, ground truth"
+
+
+def without_times(results: dict) -> list[dict]:
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in results["rows"]]
+
+
+def test_two_runs_agree_whatever_the_batch(project: Project, finished, tmp_path: Path):
+    arguments = {"timing_runs": "0", "overlays": "0", "run.seed": "5"}
+    assert main(project.arguments(tmp_path / "again", **arguments)) == 0
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    assert without_times(again) == without_times(finished[1])
+    assert all(row["total_ms"] is None and row["sr_ms"] is None for row in again["rows"])
+
+
+def test_results_are_never_overwritten(project: Project, finished, capsys):
+    out, results = finished
+    before = (out / "results.json").read_bytes()
+    with pytest.raises((ConfigError, SystemExit), match="holds another run"):
+        main(project.arguments(out))
+    assert main(project.arguments(out, **{"run.resume": "true"})) == 0
+    assert "already finished" in capsys.readouterr().out
+    assert (out / "results.json").read_bytes() == before
+
+
+def test_native_low_resolution_images_have_no_hr_row(project: Project, tmp_path: Path):
+    options = {"data.lr": "native", "retrained": "{}", "budgets": "[]", "timing_runs": "0", "overlays": "1", "limit": "2"}
+    assert main(project.arguments(tmp_path / "native", **options, sr_fast=None)) == 0
+    results = json.loads((tmp_path / "native" / "results.json").read_text())
+    names = [row["name"] for row in results["rows"]]
+    assert names == [name for name in ROWS[1:6]] + ["conditional_all_fast", "conditional_all_quality"]
+    assert results["images"] == 2 and all(row["psnr"] is None for row in results["rows"])
+
+
+def test_lr_row_boxes_are_in_hr_pixels(project: Project):
+    from models.mask_policy import MaskPolicy
+    from utils.evaluation_rows import Row
+
+    class Fixed:
+        """Finds one box that spans the unpadded LR image."""
+
+        stride = 32
+
+        def predict(self, images, conf, iou, max_det):
+            assert images.shape == (1, 3, 32, 64) and torch.allclose(images[..., 24:, :], torch.tensor(114 / 255))
+            return [torch.tensor([[0.0, 0.0, 40.0, 24.0, 0.5, 1.0]])]
+
+    row = Row("lr", Fixed(), policy=MaskPolicy("learned"))
+    boxes, output = row.detect(torch.zeros(1, 3, 24, 40), 2, 0.001, 0.7, 300)
+    assert boxes[0].tolist() == [[0, 0, 80, 48, 0.5, 1]] and output is None
+
+
+@pytest.mark.parametrize(
+    "changes, error, words",
+    [
+        ({"system": None}, ValueError, "system: no checkpoint is given; stage3_finetune_joint.py writes it"),
+        ({"detector": "missing.pth"}, CheckpointError, "detector: missing.pth does not exist; stage1_pretrain_yolo.py"),
+        ({"sr_quality": "missing.pth"}, CheckpointError, "sr_quality: missing.pth does not exist; stage2_pretrain_sr.py"),
+        ({"detector": "@system"}, CheckpointError, "expected a checkpoint of kind 'detector', found 'system'"),
+        ({"system": "@bicubic"}, ValueError, "has bicubic as front end and no masker; name it under `retrained`"),
+        ({"detector": "@other_classes"}, ValueError, r"its classes are \['cat', 'dog', 'cow'\], the data set's are"),
+        ({"data.scale": "4"}, ValueError, "system.pth: wrong scale checkpoint, it is for x2"),
+        ({"sr_fast": "@sr_x4"}, ValueError, "sr_x4.pth: wrong scale checkpoint, it is for x4"),
+        ({"data.imgsz": "70"}, ValueError, "multiple of 32 .* use 64"),
+        ({"retrained": '{"bicubic": "@bicubic"}'}, ValueError, "retrained.bicubic: the table has a row of this name"),
+        ({"budgets": "[1.5]"}, ValueError, r"the value 1.5 is outside \[0, 1\]"),
+        ({"data.yaml": "nowhere.yaml"}, FileNotFoundError, "data.yaml: 'nowhere.yaml' does not exist"),
+        ({"split": "test"}, ValueError, "no split `test`"),
+        ({"run.precision": "fp16"}, ValueError, "fp16 needs CUDA"),
+        ({"batch": "0"}, ValueError, "batch is 0"),
+        ({"overlays": "-1"}, ValueError, "overlays is -1"),
+        ({"conf": "3"}, ValueError, "conf is 3"),
+    ],
+)
+def test_bad_input_is_refused(project: Project, tmp_path: Path, changes: dict, error: type, words: str):
+    named = {key: value and value.replace("@bicubic", project["bicubic"]) for key, value in changes.items()}
+    named = {key: project[value[1:]] if value and value[0] == "@" else value for key, value in named.items()}
+    with pytest.raises(error, match=words):
+        main(project.arguments(tmp_path / "run", **named))
+    assert not (tmp_path / "run").exists(), "a refused run leaves nothing behind"
+
+
+def test_truncated_checkpoint_is_named(project: Project, tmp_path: Path):
+    short = tmp_path / "short.pth"
+    short.write_bytes(Path(project["detector"]).read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"short.pth: truncated"):
+        main(project.arguments(tmp_path / "run", detector=str(short)))
+
+
+def test_empty_split(project: Project, tmp_path: Path):
+    data = tmp_path / "set"
+    shutil.copytree(project.data.parent, data)
+    for image in (data / "images" / "val").iterdir():
+        image.unlink()
+    with pytest.raises(ValueError, match="holds no image"):
+        main(project.arguments(tmp_path / "run", **{"data.yaml": str(data / "data.yaml")}))
+
+
+def test_images_stay_as_they_are(project: Project, finished):
+    fresh = project.folder / "fresh"
+    draw_detection_set(fresh, images=4, size=(48, 64))
+    for path in sorted(fresh.rglob("*.png")):
+        assert np.array_equal(cv2.imread(str(path)), cv2.imread(str(project.data.parent / path.relative_to(fresh))))
+    assert yaml.safe_load(project.data.read_text()) == yaml.safe_load((fresh / "data.yaml").read_text())

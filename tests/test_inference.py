@@ -1,0 +1,434 @@
+"""inference.py from the command line's side: what it writes, counts, skips and refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import inference
+from data.sources import list_sources
+from models import build_sr
+from models.conditional_sr import ConditionalSR
+from models.detector_yolo import YoloDetector
+from models.mask_policy import parse_policy
+from models.masker import Masker
+from models.system import ConditionalSRDetector
+from utils.checkpoint import save_network
+from utils.load import load_system
+from utils.prediction_writer import label_lines, new_run_folder, output_names
+from utils.predictor import Predictor, is_out_of_memory, to_image_pixels
+
+CPU = torch.device("cpu")
+NAMES = ("cat", "dog")
+
+
+def liven_up(system: ConditionalSRDetector) -> None:
+    """Give random weights outputs worth looking at: some detections, and masks of both kinds."""
+    detector, images = system.detector, torch.rand(4, 3, 48, 48)
+    sr = system.eval().upscale(images, parse_policy("all_fast")).sr
+    norms = [m for m in detector.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # plain average, so that one batch sets the statistics
+    with torch.no_grad():
+        detector.train().raw(sr)
+        raw = detector.eval().raw(sr)
+        scores = raw.get("one2many", raw)["scores"]
+        for branch in detector.head.cv3:
+            branch[-1].weight.mul_(1.5 / scores.std())
+            branch[-1].bias.fill_(-2.0)
+        masker = system.front.masker
+        masker.logits.weight.normal_()
+        masker.logits.bias.zero_()
+        logits = masker(images)
+        masker.logits.bias[1] -= (logits[:, 1] - logits[:, 0]).median()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    quality = build_sr("edsr", 4, {"n_blocks": 1, "n_feats": 8})
+    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 4), quality, halo=1)
+    system = ConditionalSRDetector(front, YoloDetector("yolov8n.yaml", NAMES))
+    liven_up(system)
+    path = tmp_path_factory.mktemp("weights") / "system.pth"
+    save_network(path, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain_weights(tmp_path_factory) -> Path:
+    """A system without a masker."""
+    system = ConditionalSRDetector(build_sr("bicubic", 3), YoloDetector("yolov8n.yaml", NAMES))
+    path = tmp_path_factory.mktemp("plain") / "system.pth"
+    save_network(path, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
+    return path
+
+
+def noise(*shape: int, seed: int = 0, dtype=np.uint8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+def draw_video(path: Path, frames: int, height: int = 18, width: int = 22) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (width, height))
+    for index in range(frames):
+        writer.write(noise(height, width, 3, seed=index))
+    writer.release()
+
+
+@pytest.fixture
+def good(tmp_path) -> Path:
+    """Folder of readable files of many kinds."""
+    folder = tmp_path / "good"
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(noise(17, 23, 3)).save(folder / "odd.png")
+    Image.fromarray(noise(17, 23, 3, seed=1)).save(folder / "sub" / "odd.png")
+    Image.fromarray(noise(16, 24)).save(folder / "grey.jpg")
+    Image.fromarray(noise(9, 8, dtype=np.uint16)).save(folder / "deep.tif")
+    Image.fromarray(noise(1, 1, 3)).save(folder / "dot.png")
+    return folder
+
+
+def spoil(folder: Path) -> None:
+    """Add three files that cannot be read."""
+    Image.fromarray(noise(40, 40, 3)).save(folder / "corrupt.jpg")
+    whole = (folder / "corrupt.jpg").read_bytes()
+    (folder / "corrupt.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.png").write_text("this is a text")
+    (folder / "broken.mp4").write_bytes(b"no video")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def infer(weights: Path, source, out: Path, *options: str) -> int:
+    argv = ["--weights", str(weights), "--source", str(source), "--out", str(out), "--device", "cpu", *options]
+    return inference.main(argv)
+
+
+def entries(out: Path) -> dict[str, dict]:
+    return {entry["file"]: entry for entry in json.loads((out / "predictions.json").read_text())}
+
+
+# ---------------------------------------------------------------------------------------------------------- results
+
+
+def test_folder_with_all_results(weights, good, tmp_path, capsys):
+    before, out = digests(good), tmp_path / "out"
+    everything = ("--save-sr", "--save-mask", "--save-txt", "--save-json", "--max-det", "7", "--conf", "0.1")
+    assert infer(weights, good, out, *everything) == 0
+    assert digests(good) == before
+    stems = ["deep", "dot", "grey", "odd", "sub/odd"]
+    pictures = {"deep.png", "dot.png", "grey.jpg", "odd.png", "sub/odd.png"}
+    written = set(digests(out))
+    assert pictures | {f"{kind}/{stem}.png" for kind in ("sr", "masks") for stem in stems} <= written
+    for path, entry in entries(out).items():
+        height, width = entry["height"], entry["width"]
+        name = Path(path).relative_to(good).with_suffix("").as_posix()
+        assert Image.open(out / "sr" / f"{name}.png").size == (4 * width, 4 * height)
+        mask = np.asarray(Image.open(out / "masks" / f"{name}.png"))
+        assert mask.shape == (height, width) and set(np.unique(mask)) <= {0, 255}
+        check_labels(out / "labels" / f"{name}.txt", entry)
+    assert {Path(path).name: (e["width"], e["height"]) for path, e in entries(out).items()} == {
+        "deep.tif": (8, 9), "dot.png": (1, 1), "grey.jpg": (24, 16), "odd.png": (23, 17)
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    assert f"image 4/5 {good / 'odd.png'}: 23x17 " in printed and "kept 0." in printed
+    assert "5 files, 5 images" in printed and "ms SR" in printed and "ms detection" in printed
+
+
+def check_labels(path: Path, entry: dict) -> None:
+    """Labels and predictions.json tell the same, inside of the image."""
+    height, width, detections = entry["height"], entry["width"], entry["detections"]
+    assert 0 <= entry["kept_share"] <= 1
+    assert path.exists() == bool(detections)
+    lines = path.read_text().splitlines() if detections else []
+    assert len(lines) == len(detections) <= 7
+    for line, found in zip(lines, detections, strict=True):
+        label, cx, cy, w, h, score = map(float, line.split())
+        assert (int(label), NAMES[int(label)]) == (found["class"], found["name"])
+        assert score == pytest.approx(found["score"], abs=1e-4) and score >= 0.1
+        corners = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
+        assert found["box"] == pytest.approx(corners, abs=2e-3)
+        x1, y1, x2, y2 = found["box"]
+        assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
+
+
+def test_there_is_something_to_compare(weights, good, tmp_path):
+    assert infer(weights, good, tmp_path / "out", "--save_json", "--save_images", "false") == 0
+    found = [entry["detections"] for entry in entries(tmp_path / "out").values()]
+    kept = [entry["kept_share"] for entry in entries(tmp_path / "out").values()]
+    assert sum(map(len, found)) > 5 and any(0 < share < 1 for share in kept)
+
+
+@pytest.mark.parametrize("policy", ["learned", "budget=0.25", "random=0.5", "edge=0.3", "all_fast", "all_quality"])
+def test_batch_gives_what_singles_give(weights, tmp_path, policy):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index, (height, width) in enumerate([(17, 23), (20, 24), (24, 17), (9, 9), (24, 24), (1, 1), (8, 3)]):
+        Image.fromarray(noise(height, width, 3, seed=index)).save(folder / f"{index}.png")
+    for name, batch in (("one", "1"), ("many", "3")):
+        options = ("--policy", policy, "--batch", batch, "--save_json", "--save_sr", "--save_images", "false")
+        assert infer(weights, folder, tmp_path / name, *options) == 0
+    one, many = entries(tmp_path / "one"), entries(tmp_path / "many")
+    assert list(one) == list(many)
+    for path in one:
+        assert one[path]["kept_share"] == many[path]["kept_share"]
+        assert len(one[path]["detections"]) == len(many[path]["detections"])
+        for a, b in zip(one[path]["detections"], many[path]["detections"], strict=True):
+            assert a["class"] == b["class"] and a["score"] == pytest.approx(b["score"], abs=1e-4)
+            assert a["box"] == pytest.approx(b["box"], abs=1e-2)
+        pictures = [np.asarray(Image.open(tmp_path / run / "sr" / f"{Path(path).stem}.png")) for run in ("one", "many")]
+        assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1
+
+
+def test_policies_decide_the_kept_share(weights, good, tmp_path):
+    shares = {"all_fast": 0, "all_quality": 1, "budget=0.5": 0.5}
+    for policy, share in shares.items():
+        out = tmp_path / policy
+        assert infer(weights, good / "odd.png", out, "--policy", policy, "--save-json", "save_images=False") == 0
+        (entry,) = entries(out).values()
+        assert entry["kept_share"] == share
+
+
+def test_half_is_close(weights, good, tmp_path):
+    for name, options in (("full", ()), ("half", ("--half",))):
+        assert infer(weights, good / "odd.png", tmp_path / name, "--policy", "all_quality", "--save-sr", *options) == 0
+    full, half = (np.asarray(Image.open(tmp_path / n / "sr" / "odd.png")).astype(int) for n in ("full", "half"))
+    assert np.abs(full - half).max() > 0 and np.abs(full - half).mean() < 3
+
+
+def test_video(weights, tmp_path, capsys):
+    draw_video(tmp_path / "clip.mp4", 5)
+    options = ("--save-txt", "--save-json", "--save-sr", "--save-mask", "--batch", "2", "--conf", "0.1")
+    assert infer(weights, tmp_path / "clip.mp4", tmp_path / "out", *options) == 0
+    frames = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [frame["frame"] for frame in frames] == [1, 2, 3, 4, 5]
+    labels = {f"clip_{frame['frame']}.txt" for frame in frames if frame["detections"]}
+    assert labels and {p.name for p in (tmp_path / "out" / "labels").iterdir()} == labels
+    assert Image.open(tmp_path / "out" / "sr" / "clip_5.png").size == (88, 72)
+    assert Image.open(tmp_path / "out" / "masks" / "clip_5.png").size == (22, 18)
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
+    size = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    assert size == (88, 72) and capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    assert f"video 1/1 {tmp_path / 'clip.mp4'} (frame 3): 22x18 " in capsys.readouterr().out
+
+
+def test_video_of_odd_size(plain_weights, tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (17, 21, 3), dtype=np.uint8)).save(tmp_path / "clip.gif")
+    assert infer(plain_weights, tmp_path / "clip.gif", tmp_path / "out") == 0
+    good, frame = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4")).read()
+    assert good and frame.shape == (50, 62, 3)
+
+
+def test_glob_and_config_file(weights, good, tmp_path):
+    config = tmp_path / "inference.yaml"
+    config.write_text(f"weights: {weights}\nsource: {good}/**/odd.png\nsave_json: true\nout: {tmp_path / 'out'}\n")
+    assert inference.main(["--config", str(config), "device=cpu"]) == 0
+    assert [Path(path).relative_to(good).as_posix() for path in entries(tmp_path / "out")] == ["odd.png", "sub/odd.png"]
+
+
+def test_system_without_masker(plain_weights, good, tmp_path, capsys):
+    assert infer(plain_weights, good, tmp_path / "out", "--save-json", "--save-sr") == 0
+    assert {entry["kept_share"] for entry in entries(tmp_path / "out").values()} == {None}
+    assert Image.open(tmp_path / "out" / "sr" / "odd.png").size == (69, 51)
+    assert "kept" not in capsys.readouterr().out
+    assert infer(plain_weights, good, tmp_path / "out", "--policy", "budget=0.5") == 2
+    assert "no masker" in capsys.readouterr().err
+
+
+def test_boxes_lie_where_the_object_is(plain_weights, tmp_path, monkeypatch):
+    def bright_pixels(self, images, conf, iou, max_det):
+        rows, columns = (images[0].mean(0) > 0.75).nonzero().unbind(1)
+        ends = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float()
+        return [torch.cat([ends, torch.tensor([0.9, 1.0])])[None]]
+
+    monkeypatch.setattr(YoloDetector, "predict", bright_pixels)
+    image = np.zeros((17, 23, 3), np.uint8)
+    image[3:9, 15:23] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert infer(plain_weights, tmp_path / "a.png", tmp_path / "out", "--save-json", "--save-sr") == 0
+    (entry,) = entries(tmp_path / "out").values()
+    assert entry["detections"][0]["box"] == pytest.approx([15, 3, 23, 9], abs=0.5)
+    sr = np.asarray(Image.open(tmp_path / "out" / "sr" / "a.png"))
+    assert sr[12:24, 48:66].min() > 230 and sr[:6, :60].max() < 30 and sr[:45, :42].max() < 30
+    drawn = np.asarray(Image.open(tmp_path / "out" / "a.png")).astype(int)
+    rows, columns = np.abs(drawn - sr).max(2).nonzero()
+    assert rows.max() in range(25, 29) and columns.max() == 68
+
+
+# ------------------------------------------------------------------------------------------------ nothing overwritten
+
+
+def test_a_second_run_gets_a_folder_of_its_own(weights, good, tmp_path):
+    out = tmp_path / "runs" / "out"
+    assert infer(weights, good / "dot.png", out) == 0
+    first = digests(out)
+    assert infer(weights, good / "dot.png", out) == infer(weights, good / "dot.png", out) == 0
+    assert digests(out) == first and (tmp_path / "runs" / "out3" / "dot.png").exists()
+    assert new_run_folder(out) == tmp_path / "runs" / "out4"
+
+
+def test_names_are_never_used_twice(tmp_path):
+    given = ["a.jpg", "a.png", "A.tif", "sr/x.png", "x.png", "labels/x.png", "clip_7.png", "a-2.png", "n/a.png"]
+    given += ["clip.mp4", "n/clip.mp4", "a.avi"]
+    for name in given:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = [name.as_posix() for name in output_names(list_sources(tmp_path)).values()]
+    assert len({name.casefold() for name in names}) == len(given)
+    assert {"sr_/x", "labels_/x", "x", "n/a", "n/clip", "clip-2", "clip_7"} <= set(names)
+    frames = {f"{name}_7" for name in names[-3:]}
+    assert frames.isdisjoint(names[:-3])
+
+
+def test_names_stay_in_the_run_folder(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "x.png").touch()
+    monkeypatch.chdir(tmp_path / "a")
+    (name,) = output_names(list_sources("*/../../x.png")).values()
+    assert name.as_posix() == "b/x"
+
+
+# -------------------------------------------------------------------------------------------------------- exit status
+
+
+def test_unreadable_files_are_named_counted_and_skipped(weights, good, tmp_path, capsys):
+    spoil(good)
+    before = digests(good)
+    assert infer(weights, good, tmp_path / "out", "--save-json", "--batch", "4") == 1
+    assert digests(good) == before and len(entries(tmp_path / "out")) == 5
+    captured = capsys.readouterr()
+    assert "8 files, 5 images" in captured.out and "3 files skipped" in captured.out
+    for name in ("corrupt.jpg", "text.png", "broken.mp4"):
+        assert f"{good / name}: skipped, " in captured.out and f"{good / name}: " in captured.err
+    assert f"{good / 'text.png'}: not an image" in captured.err
+
+
+def test_huge_images_are_skipped_before_decoding(weights, good, tmp_path, capsys):
+    assert infer(weights, good, tmp_path / "out", "--max-pixels", "300") == 1
+    assert "more than the limit of 300" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--weights", "nowhere.pth"), "nowhere.pth: does not exist"),
+        (("--weights", ""), "--weights"),
+        (("--source", "nowhere/*.png"), "no image or video found"),
+        (("--source", ""), "--source"),
+        (("--policy", "budget=2"), "budget"),
+        (("--policy", "clever"), "learned"),
+        (("--conf", "1.5"), "conf is 1.5"),
+        (("--batch", "0"), "batch is 0"),
+        (("--out", ""), "out is ''"),
+    ],
+)
+def test_bad_arguments(weights, good, tmp_path, capsys, options, message):
+    assert infer(weights, good, tmp_path / "out", *options) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_cuda_without_cuda(weights, good, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert infer(weights, good, tmp_path / "out", "--device", "cuda") == 2
+    assert "--device cpu" in capsys.readouterr().err
+
+
+def test_unknown_option(weights, good, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        infer(weights, good, tmp_path / "out", "--save-text")
+    assert stopped.value.code == 2
+
+
+def test_damaged_weights(good, tmp_path, capsys):
+    (tmp_path / "w.pth").write_bytes(b"PK not really")
+    assert infer(tmp_path / "w.pth", good, tmp_path / "out") == 2
+    assert "w.pth: truncated" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told(weights, good, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("utils.prediction_writer.PredictionWriter.write", full)
+    assert infer(weights, good / "dot.png", tmp_path / "out") == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_out_of_memory_skips_and_tells_what_to_do(weights, good, tmp_path, capsys, monkeypatch):
+    upscale = ConditionalSRDetector.upscale
+
+    def fail_on_large(self, lr, policy):
+        if lr.shape[-1] > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return upscale(self, lr, policy)
+
+    monkeypatch.setattr(ConditionalSRDetector, "upscale", fail_on_large)
+    assert infer(weights, good, tmp_path / "out", "--save-json") == 1
+    assert len(entries(tmp_path / "out")) == 2
+    captured = capsys.readouterr()
+    assert "3 files skipped" in captured.out and "smaller --batch, a cheaper --policy" in captured.err
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory():
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+
+
+def test_padding_reaches_whole_strides(weights, plain_weights):
+    by_four, by_three = (Predictor(load_system(w), parse_policy("learned"), CPU) for w in (weights, plain_weights))
+    assert [by_four.padded_size(h, w) for h, w in ((1, 1), (8, 9), (128, 160))] == [(8, 8), (8, 16), (128, 160)]
+    assert by_three.padded_size(1, 33) == (32, 64)
+
+
+def test_boxes_are_clipped_and_those_in_the_padding_dropped():
+    boxes = np.array([[-8, 4, 44, 20, 0.9, 0], [41, 0, 60, 20, 0.8, 1], [4, 4, 8, 8, 0.7, 1]], np.float32)
+    found = to_image_pixels(boxes, 4, height=4, width=10)
+    assert found.tolist() == [[0, 1, 10, 4, np.float32(0.9), 0], [1, 1, 2, 2, np.float32(0.7), 1]]
+
+
+def test_label_lines():
+    boxes = np.array([[0, 5, 10, 10, 0.5, 3]], np.float32)
+    assert label_lines(boxes, height=20, width=40) == "3 0.125 0.375 0.25 0.25 0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["conf=0.3", "save-txt=True"], ["--conf=0.3", "--save-txt=True"]),
+        (["--half", "conf=0.3"], ["--half", "--conf=0.3"]),
+        (["--save-txt", "batch=2"], ["--save-txt", "--batch=2"]),
+        (["--policy", "budget=0.25"], ["--policy", "budget=0.25"]),
+        (["policy=budget=0.25"], ["--policy=budget=0.25"]),
+        (["--out", "conf=1"], ["--out", "conf=1"]),
+        (["--out=a", "conf=1"], ["--out=a", "--conf=1"]),
+        (["--config", "a.yaml", "nothing=1"], ["--config", "a.yaml", "nothing=1"]),
+    ],
+)
+def test_spellings_of_yolo_predict(given, expected):
+    assert inference.translate(given) == expected
+
+
+def test_help_is_fast_and_loads_no_torch():
+    code = "import sys, inference\ntry: inference.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    start, folder = time.perf_counter(), Path(inference.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert "--save_json" in done.stdout and done.stdout.endswith("False\n"), done.stderr
+    assert time.perf_counter() - start < 10  # far above the second that it takes on an idle machine

@@ -1,0 +1,66 @@
+"""MAC and parameter counts: arithmetic, published figures, and what conditional execution really executes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models import build_sr
+from models.conditional_sr import ConditionalSR
+from models.mask_policy import MaskPolicy
+from models.masker import Masker
+from utils.flops_counter import count_macs, count_macs_at, count_parameters, fast_share, sr_macs
+
+
+def test_a_convolution_counts_one_mac_per_weight_and_output_pixel():
+    assert count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.rand(2, 3, 5, 7)) == 2 * 5 * 7 * 8 * 3 * 9
+    assert count_parameters(nn.Conv2d(3, 8, 3)) == 8 * 3 * 9 + 8
+
+
+def test_counting_leaves_modes_and_statistics_alone():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1).eval())
+    statistics = network[1].running_mean.clone()
+    count_macs(network, torch.rand(2, 3, 5, 7))
+    assert count_macs_at(network, 5, 7) == 5 * 7 * (12 + 16)
+    assert network.training and network[1].training and not network[2].training
+    assert torch.equal(network[1].running_mean, statistics)
+
+
+@pytest.mark.parametrize("name", ["bicubic", "espcn", "fsrcnn", "edsr", "srresnet"])
+def test_shapes_alone_give_the_same_count_as_running(name):
+    network = build_sr(name, 2)
+    assert count_macs_at(network, 11, 13) == count_macs(network, torch.rand(1, 3, 11, 13))
+
+
+def test_multiply_adds_for_a_720p_image_at_x4():
+    """SRResNet has 127.8 G for an output of 1280 x 720 in published tables; EDSR-baseline by arithmetic, per LR pixel."""
+    assert count_macs_at(build_sr("srresnet", 4), 180, 320) / 1e9 == pytest.approx(127.8, abs=0.05)
+    edsr = 9 * (3 * 64 + 33 * 64 * 64 + 64 * 256 + 4 * 64 * 256 + 16 * 64 * 3)
+    assert count_macs_at(build_sr("edsr", 4), 180, 320) == 180 * 320 * edsr
+
+
+def test_bicubic_counts_both_matrix_products():
+    assert count_macs_at(build_sr("bicubic", 4), 10, 20) == 3 * (10 * 20 * 80 + 40 * 10 * 80)
+
+
+@pytest.mark.parametrize("halo", [None, 0, 2])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.6, 1.0])
+def test_conditional_macs_are_those_that_run(halo, share):
+    system = ConditionalSR(Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), halo)
+    lr = torch.rand(1, 3, 50, 61)
+    with FlopCounterMode(display=False) as counter:
+        output = system.infer(lr, MaskPolicy("budget", share))
+    assert sr_macs(system, 50, 61, int(output.mask.sum())) == counter.get_total_flops() // 2
+
+
+def test_conditional_macs_without_masker_and_bounds():
+    system = ConditionalSR(Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), 2)
+    fast, quality, masker = (count_macs_at(net, 64, 64) for net in (system.sr_fast, system.sr_quality, system.masker))
+    assert sr_macs(system, 64, 64, 0, masker=False) == fast
+    assert sr_macs(system, 64, 64, 64) == fast + quality + masker
+    assert fast_share(system, 64, 64) == pytest.approx((fast + masker) / (fast + masker + quality))
+    assert sr_macs(system, 64, 64, 2.5) == pytest.approx((sr_macs(system, 64, 64, 2) + sr_macs(system, 64, 64, 3)) / 2)
+    with pytest.raises(ValueError, match="64 patches"):
+        sr_macs(system, 64, 64, 65)

@@ -1,0 +1,145 @@
+"""The training loop on a network of two numbers: steps, averaging, stopping before damage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset
+
+from configs.schema import OptimConfig, RunConfig
+from models.objectives import Progress
+from utils.ema import ModelEMA
+from utils.loop import NonFiniteError, Trainer, TrainingData, make_accelerator, micro_batches
+from utils.optimizer_utils import decay_groups, learning_rate_factor
+
+OPTIM = OptimConfig(epochs=2, batch=4, lr=0.1, warmup=1, clip_norm=10.0)
+RUN = RunConfig(device="cpu", workers=0, checkpoint_every=1, log_every=1)
+
+
+@dataclass
+class Points:
+    x: torch.Tensor
+    files: list[str]
+
+    def to(self, device: torch.device) -> Points:
+        return Points(self.x.to(device), self.files)
+
+
+class Line(Dataset):
+    """Sample i is the number i; sample `poison` of epoch 1 is NaN."""
+
+    def __init__(self, length: int, poison: int | None = None):
+        self.length, self.poison = length, poison
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[float, str]:
+        epoch, index = key
+        return (float("nan") if epoch == 1 and index == self.poison else float(index)), f"{index}.png"
+
+
+def collate(samples: list[tuple[float, str]]) -> Points:
+    return Points(torch.tensor([x for x, _ in samples]), [name for _, name in samples])
+
+
+class Fit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 1))
+
+    def forward(self, batch: Points, progress: Progress) -> dict[str, torch.Tensor]:
+        error = (self.weight[0] * batch.x + self.weight[1] - (2 * batch.x + 1)).square().mean()
+        return {"total": error, "error": error.detach()}
+
+
+class Memory:
+    """Log that remembers."""
+
+    def __init__(self):
+        self.rows: list[tuple[dict, int]] = []
+
+    def scalars(self, values: dict, step: int) -> None:
+        self.rows.append((values, step))
+
+
+def make_trainer(folder: Path, optim: OptimConfig = OPTIM, poison: int | None = None) -> Trainer:
+    fit = Fit()
+    groups = decay_groups("line", fit.parameters(), optim.lr, optim.weight_decay)
+    data = TrainingData(Line(8, poison), collate)
+    return Trainer("test", fit, groups, data, optim, RUN, folder, Memory(), Accelerator(cpu=True))
+
+
+def test_makes_every_step_and_lowers_the_loss(tmp_path: Path):
+    trainer = make_trainer(tmp_path, replace(OPTIM, epochs=40))
+    trainer.fit()
+    losses = [row["train/error"] for row, _ in trainer.log.rows if "train/error" in row]
+    assert trainer.step == len(losses) == 80
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_micro_batches_do_not_change_the_result(tmp_path: Path):
+    whole, split = make_trainer(tmp_path / "a"), make_trainer(tmp_path / "b", replace(OPTIM, micro_batch=2))
+    whole.fit()
+    split.fit()
+    torch.testing.assert_close(whole.objective.weight, split.objective.weight)
+
+
+def test_nan_stops_before_the_step_and_names_everything(tmp_path: Path):
+    trainer = make_trainer(tmp_path, poison=5)
+    with pytest.raises(NonFiniteError) as error:
+        trainer.fit()
+    assert torch.isfinite(trainer.objective.weight).all()
+    message = str(error.value)
+    assert "test" in message and "total=nan" in message and "5.png" in message and "epoch 2" in message
+    step = int(message.split("step ")[1].split()[0])
+    assert step == trainer.step + 1
+    again = make_trainer(tmp_path)
+    again.restore()
+    assert torch.equal(again.objective.weight, trainer.objective.weight), "weights were changed by the bad step"
+
+
+def test_infinite_gradient_stops(tmp_path: Path):
+    trainer = make_trainer(tmp_path)
+    trainer.objective.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NonFiniteError, match="gradient norm"):
+        trainer.fit()
+    assert torch.equal(trainer.objective.weight, torch.zeros(2, 1))
+
+
+def test_batch_must_split_evenly():
+    assert micro_batches(replace(OPTIM, batch=8, micro_batch=2), 2) == (2, 2)
+    with pytest.raises(ValueError, match=r"optim\.batch=8 must be a multiple of optim\.micro_batch=3"):
+        micro_batches(replace(OPTIM, batch=8, micro_batch=3), 1)
+
+
+def test_fp16_without_cuda_is_refused():
+    with pytest.raises(ValueError, match="fp16 needs CUDA"):
+        make_accelerator(replace(RUN, precision="fp16"))
+
+
+def test_learning_rate_rises_then_falls():
+    factors = [learning_rate_factor(step, 100, 10, 0.05) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0
+    assert factors[-1] == pytest.approx(0.05)
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+
+
+def test_ema_follows_its_formula():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    ema, expected = ModelEMA(model, 0.9), 0.0
+    for n in range(1, 40):
+        nn.init.constant_(model.weight, float(n))
+        ema.update(model)
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * n
+    assert ema.shadow["weight"].item() == pytest.approx(expected, rel=1e-5)
+    with ema.applied(model):
+        assert model.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert model.weight.item() == 39

@@ -1,0 +1,137 @@
+"""utils/resize.py: MATLAB's bicubic."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from utils.resize import cubic_matrix, resize
+
+sizes = st.integers(1, 70)
+
+
+def keys(x: float) -> float:
+    """Keys' kernel, written once more from the paper."""
+    x = abs(x)
+    if x < 1:
+        return 1.5 * x**3 - 2.5 * x**2 + 1
+    return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
+
+
+def test_doubling_takes_the_textbook_weights() -> None:
+    matrix = cubic_matrix(8, 16)
+    # Output sample 6 lies at input position 2.75.
+    expected = np.array([keys(2.75 - k) for k in range(8)])
+    np.testing.assert_allclose(matrix[6], expected, atol=1e-7)
+    # The first output lies at -0.25; samples -1 and -2 mirror 0 and 1.
+    border = np.zeros(8)
+    for k, sample in ((-2, 1), (-1, 0), (0, 0), (1, 1)):
+        border[sample] += keys(-0.25 - k)
+    np.testing.assert_allclose(matrix[0], border, atol=1e-7)
+
+
+def test_halving_widens_the_kernel() -> None:
+    matrix = cubic_matrix(16, 8)
+    expected = np.array([keys((k - 8.5) / 2) for k in range(16)])
+    np.testing.assert_allclose(matrix[4], expected / expected.sum(), atol=1e-7)
+    assert np.count_nonzero(cubic_matrix(16, 8, antialias=False)[4]) == 4
+
+
+@given(sizes, sizes, st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_rows_sum_to_one_and_flipping_commutes(n: int, m: int, antialias: bool) -> None:
+    matrix = cubic_matrix(n, m, antialias)
+    assert matrix.shape == (m, n) and matrix.dtype == np.float32 and not matrix.flags.writeable
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(matrix, matrix[::-1, ::-1], atol=1e-5)
+    assert cubic_matrix(n, m, antialias) is matrix
+
+
+@given(sizes, sizes, sizes, sizes, st.booleans(), st.sampled_from([1, 3]))
+@settings(max_examples=60, deadline=None)
+def test_resize_is_two_matrix_products(h: int, w: int, height: int, width: int, antialias: bool, channels: int) -> None:
+    image = np.random.default_rng(h * 71 + w).normal(size=(h, w, channels))
+    expected = np.einsum("yh,xw,hwc->yxc", cubic_matrix(h, height, antialias), cubic_matrix(w, width, antialias), image)
+    result = resize(image, height, width, antialias)
+    assert result.dtype == image.dtype and result.flags.c_contiguous and result.flags.writeable
+    np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+def test_agrees_with_torch_and_pillow_inside() -> None:
+    """Both take a = -0.5 with antialiasing, and other borders."""
+    image = np.random.default_rng(0).random((64, 96, 3), dtype=np.float32)
+    ours = resize(image, 16, 24)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
+    theirs = F.interpolate(tensor, (16, 24), mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(ours[2:-2, 2:-2], theirs[2:-2, 2:-2], atol=1e-5)
+    eight_bit = (image * 255).astype(np.uint8)
+    pillow = np.asarray(Image.fromarray(eight_bit).resize((24, 16), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(pillow - resize(eight_bit, 16, 24))[2:-2, 2:-2].max() <= 1  # Pillow rounds after each axis
+
+
+def test_uint8_rounds_half_up_and_clips_once() -> None:
+    pair = np.array([[[10], [11]]], np.uint8)
+    assert resize(pair, 1, 1).item() == 11
+    edge = np.zeros((8, 8, 3), np.uint8)
+    edge[:, 4:] = 255
+    result = resize(edge, 16, 16)
+    assert result.dtype == np.uint8 and result.min() == 0 and result.max() == 255
+    assert resize(edge.astype(np.float32), 16, 16).max() > 255, "floating point is not clipped"
+
+
+def test_constant_images_and_same_size_stay() -> None:
+    for value in (0, 1, 127, 254, 255):
+        assert np.all(resize(np.full((31, 17, 3), value, np.uint8), 9, 40) == value)
+    image = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
+    same = resize(image, 7, 5)
+    assert np.array_equal(same, image) and not np.shares_memory(same, image)
+
+
+def test_input_is_not_written_to_and_may_be_a_view() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    before = image.copy()
+    flipped = resize(image[::-1, ::-1], 10, 15)
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(flipped[::-1, ::-1], resize(image, 10, 15))
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    code = (
+        "import numpy as np, hashlib; from utils.resize import resize;"
+        "x = np.random.default_rng(0).random((257, 311, 3), dtype=np.float32);"
+        "print(hashlib.sha256(resize(x, 100, 333).tobytes()).hexdigest())"
+    )
+    root = Path(__file__).resolve().parents[2]
+    digests = set()
+    for threads in ("1", "4"):
+        variables = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=root, env=os.environ | variables, capture_output=True, text=True, check=True)
+        digests.add(done.stdout)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "size", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), (2, 2), "shape"),
+        (np.zeros((0, 4, 3), np.uint8), (2, 2), "empty"),
+        (np.zeros((4, 4, 3), np.int32), (2, 2), "int32"),
+        (np.zeros((4, 4, 3), np.uint8), (0, 2), "at least 1"),
+    ],
+)
+def test_bad_arguments(image: np.ndarray, size: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resize(image, *size)
+    with pytest.raises(ValueError, match="at least 1"):
+        cubic_matrix(4, 0)

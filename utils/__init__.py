@@ -1,0 +1,1 @@
+"""Small tools that the scripts share: resizing, metrics, losses, configuration, checkpoints, logs."""

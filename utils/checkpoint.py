@@ -1,0 +1,273 @@
+"""Checkpoints that survive kills and tell on damage: written in one step, checksummed, read without executing code.
+
+A network checkpoint says how to rebuild itself: {"kind", "name", "args", "weights", "meta"}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.atomic_file import remove_leftovers, replace_file
+
+KINDS = ("sr", "detector", "system")
+_CHECKSUM = "checksum"
+_MADE_BY = {
+    "yolo_pretrained_hr.pth": "stage1_pretrain_yolo.py",
+    "sr_fast_pretrained.pth": "stage2_pretrain_sr.py",
+    "sr_quality_pretrained.pth": "stage2_pretrain_sr.py",
+    "conditional_sr_yolo_jointly_tuned.pth": "stage3_finetune_joint.py",
+}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used; the message names the file, what is wrong with it, and what to do."""
+
+
+# ------------------------------------------------------------------------------------------------------ save and load
+
+
+def save_checkpoint(path: str | Path, payload: dict[str, Any]) -> None:
+    """Write a payload of plain types and tensors in one step; a kill leaves the old file or the new one.
+
+    Args:
+        path: file to create or replace; its folder is created.
+        payload: None, bool, int, float, str, list, tuple, dict (keys str or int) and dense tensors, nested;
+            NumPy scalars become Python numbers, tensors go to the CPU.
+
+    Raises:
+        TypeError: another type inside, named with its place.
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    _write(Path(path), payload, keep_as=None)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, bit for bit, tensors on the CPU; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: missing, truncated, damaged, a pickle with code in it, or no checkpoint of this project.
+    """
+    path = Path(path)
+    _check_container(path)
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror or error}); check disk and permissions"
+        ) from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+            raise CheckpointError(
+                f"{path}: contains Python objects or code, refused and not executed; use a file that "
+                "this project wrote (plain tensors only)"
+            ) from error
+        raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_replace_it(path)}") from error
+    if not isinstance(payload, dict) or not isinstance(payload.get(_CHECKSUM), str):
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this project (it carries no checksum); give a .pth file that one of the "
+            "stage scripts wrote"
+        )
+    stored = payload.pop(_CHECKSUM)
+    try:
+        found = checksum(payload)
+    except (TypeError, RuntimeError) as error:  # types or tensors that no checkpoint holds
+        raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_replace_it(path)}") from error
+    if stored != found:
+        raise CheckpointError(f"{path}: damaged (its content does not match its checksum); {_replace_it(path)}")
+    return payload
+
+
+def save_network(
+    path: str | Path, kind: str, name: str, args: dict[str, Any], weights: dict[str, Tensor], meta: dict[str, Any]
+) -> None:
+    """Write a checkpoint that rebuilds itself.
+
+    Args:
+        path: file to create or replace.
+        kind: sr, detector or system.
+        name: name of the network within its kind.
+        args: keyword arguments it is built with, plain types.
+        weights: its state dict.
+        meta: where it comes from: stage, seed, metrics; plain types.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, found {kind!r}")
+    save_checkpoint(path, {"kind": kind, "name": name, "args": args, "weights": weights, "meta": meta})
+
+
+def load_network(path: str | Path, kind: str | None = None) -> dict[str, Any]:
+    """Payload of `save_network`: {"kind", "name", "args", "weights", "meta"}.
+
+    Args:
+        path: checkpoint file.
+        kind: sr, detector or system; None takes any.
+
+    Raises:
+        CheckpointError: unreadable (see `load_checkpoint`), no network checkpoint, or one of another kind.
+    """
+    payload = load_checkpoint(path)
+    missing = [key for key in ("kind", "name", "args", "weights", "meta") if key not in payload]
+    if missing:
+        raise CheckpointError(
+            f"{path}: not a network checkpoint ({', '.join(missing)} missing; a training state?); give the .pth file "
+            "that the stage script wrote at its end"
+        )
+    if kind is not None and payload["kind"] != kind:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of kind {kind!r}, found {payload['kind']!r} ({payload['name']}); "
+            "give the file of the right stage"
+        )
+    return payload
+
+
+# ----------------------------------------------------------------------------------------------------- training state
+
+
+class TrainState:
+    """The training state of a run: last.pth, and previous.pth in case last.pth turns out damaged.
+
+    Args:
+        folder: where both files live; created by the first save.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.last = self.folder / "last.pth"
+        self.previous = self.folder / "previous.pth"
+        self._keep_last = True
+
+    def save(self, payload: dict[str, Any]) -> None:
+        """Write last.pth; the one before becomes previous.pth. Only one process may save."""
+        remove_leftovers(self.last)
+        # A damaged last.pth must not push the good previous.pth out.
+        _write(self.last, payload, keep_as=self.previous if self._keep_last else None)
+        self._keep_last = True
+
+    def load_newest(self) -> tuple[dict[str, Any], Path] | None:
+        """The newest good state and its file; None if there is none yet. A damaged file is named on stderr and skipped.
+
+        Raises:
+            CheckpointError: there are files, but none is good: training must not start again unnoticed.
+        """
+        present = [path for path in (self.last, self.previous) if path.exists()]
+        for path in present:
+            try:
+                return load_checkpoint(path), path
+            except CheckpointError as error:
+                print(f"warning: skipped {error}", file=sys.stderr, flush=True)
+                self._keep_last = False
+        if present:
+            raise CheckpointError(
+                f"{self.folder}: no good training state left ({', '.join(path.name for path in present)} damaged); "
+                "delete the run folder to train from the start"
+            )
+        return None
+
+
+# --------------------------------------------------------------------------------------------------------- inner parts
+
+
+def _write(path: Path, payload: dict[str, Any], keep_as: Path | None) -> None:
+    if _CHECKSUM in payload:
+        raise TypeError(f"payload key {_CHECKSUM!r} is reserved")
+    plain = _plain(payload, "payload")
+    plain[_CHECKSUM] = checksum(plain)
+    replace_file(path, lambda file: torch.save(plain, file), keep_as)
+
+
+def checksum(payload: Any) -> str:
+    """SHA-256, in hex, over types, keys, values and tensor bytes in a fixed traversal.
+
+    Raises:
+        TypeError: a type that checkpoints do not hold.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, payload)
+    return digest.hexdigest()
+
+
+def _feed(digest, value: Any) -> None:
+    """Every part is preceded by its type and length, so that no two payloads give the same bytes."""
+    if isinstance(value, Tensor):
+        flat = value.detach().contiguous().reshape(-1)
+        _feed(digest, f"{value.dtype}{tuple(value.shape)}")
+        digest.update(flat.view(torch.uint8).numpy().data)
+    elif isinstance(value, dict):
+        digest.update(b"d" + struct.pack("<q", len(value)))
+        for key, item in value.items():
+            _feed(digest, key)
+            _feed(digest, item)
+    elif isinstance(value, list | tuple):
+        digest.update((b"l" if isinstance(value, list) else b"t") + struct.pack("<q", len(value)))
+        for item in value:
+            _feed(digest, item)
+    elif isinstance(value, float):
+        digest.update(b"f" + struct.pack("<d", value))
+    elif value is None or isinstance(value, bool | int | str):
+        text = str(value).encode("utf-8", "surrogatepass")
+        digest.update(type(value).__name__.encode() + struct.pack("<q", len(text)) + text)
+    else:
+        raise TypeError(f"unexpected {type(value).__name__}")
+
+
+def _plain(value: Any, place: str) -> Any:
+    """Copy with plain containers and CPU tensors; a tensor that views a larger storage is cut out of it."""
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_quantized:
+            raise TypeError(f"{place} is a {value.layout} tensor; store a dense one")
+        value = value.detach().cpu().contiguous()
+        return value.clone() if value.untyped_storage().nbytes() != value.nbytes else value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, dict):
+        wrong = [key for key in value if type(key) not in (str, int)]
+        if wrong:
+            raise TypeError(f"{place} has the key {wrong[0]!r}; keys must be str or int")
+        return {key: _plain(item, f"{place}[{key!r}]") for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item, f"{place}[{i}]") for i, item in enumerate(value))
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"{place} is a {type(value).__name__}; a checkpoint holds plain types and tensors only")
+
+
+def _check_container(path: Path) -> None:
+    """Tell missing, empty, truncated and foreign files apart before PyTorch opens them."""
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        maker = _MADE_BY.get(path.name)
+        where = f"{maker} writes it" if maker else "the stage scripts write such files into their run folders"
+        raise CheckpointError(f"{path}: {kind}; correct the path or train it first ({where})")
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    if start[:1] == b"\x80":
+        raise CheckpointError(
+            f"{path}: a bare pickle, which can contain code, refused and not executed; use a file that "
+            "this project wrote"
+        )
+    if start[:2] != b"PK" and start:
+        raise CheckpointError(f"{path}: not a checkpoint of this project; give a .pth file that a stage script wrote")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: truncated ({path.stat().st_size} bytes); {_replace_it(path)}")
+
+
+def _replace_it(path: Path) -> str:
+    maker = _MADE_BY.get(path.name)
+    return f"copy it again from its source, or make it again with {maker}" if maker else "use another copy of it"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:120]}" if text else type(error).__name__

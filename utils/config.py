@@ -1,0 +1,303 @@
+"""YAML file and command line -> one frozen dataclass, with every mistake named; free of torch, so that --help is fast.
+
+Both sources are read by the same strict rules: jsonargparse, which writes the help, would take the text 'yes' for true
+and the text '1' for a number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import sys
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from utils.atomic_file import replace_text
+from utils.yaml_strict import ConfigError, dump_yaml, load_yaml, load_yaml_lines, parse_yaml
+
+__all__ = ["ConfigError", "changed_keys", "config_to_dict", "load_config", "load_yaml", "parse_config", "save_config"]
+
+Config = TypeVar("Config")
+
+# What may change between a run and its continuation: none of these changes a result.
+FREE_ON_RESUME = frozenset(
+    f"run.{key}" for key in ("out", "resume", "workers", "device", "threads", "log_every", "checkpoint_every")
+)
+
+
+# ---------------------------------------------------------------------------------------------------------- interface
+
+
+def parse_config(config_class: type[Config], description: str, argv: list[str] | None = None) -> Config:
+    """Read `--config FILE` and then `--section.key value` overrides, wherever they stand.
+
+    `--key` alone sets a boolean; `--section.args.name value` sets one entry of a mapping; `-` may stand for `_`.
+
+    Args:
+        config_class: dataclass of configs/schema.py.
+        description: first lines of the help text.
+        argv: arguments without the program name; None takes the command line.
+
+    Raises:
+        SystemExit: status 2 after one line on stderr that names file and line or option, value and remedy;
+            status 0 after --help.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    wants_help = "-h" in argv or "--help" in argv
+    try:
+        file, options = _split(config_class, [token for token in argv if token not in ("-h", "--help")])
+        values = {} if file is None else _read_file(config_class, file)
+        _override(config_class, values, options)
+    except ConfigError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if wants_help:
+        from utils.config_help import print_help  # loads jsonargparse
+
+        print_help(config_class, description, values)
+        sys.exit(0)
+    return _assemble(config_class(), values)
+
+
+def load_config(config_class: type[Config], path: str | Path) -> Config:
+    """Read a YAML file into the dataclass; absent keys keep their defaults.
+
+    Raises:
+        ConfigError: naming file, line, key, value and remedy.
+    """
+    return _assemble(config_class(), _read_file(config_class, str(path)))
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as nested plain dicts, lists and scalars; a copy."""
+    return asdict(config)
+
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Write every key as YAML that `load_config` reads back to an equal object; the file appears in one step."""
+    replace_text(path, dump_yaml(config_to_dict(config)))
+
+
+def changed_keys(old: Any, new: Any) -> list[str]:
+    """Dotted names of the keys in which two configurations of one class differ, without those free on resume."""
+    leaves, _ = _names(type(new))
+    return [name for name in leaves if name not in FREE_ON_RESUME and _get(old, name) != _get(new, name)]
+
+
+# ------------------------------------------------------------------------------------------------------------ sources
+
+
+def _read_file(config_class: type, file: str) -> dict[str, Any]:
+    """YAML file -> {dotted name: checked value}."""
+    tree, lines = load_yaml_lines(file)
+    leaves, sections = _names(config_class)
+    values: dict[str, Any] = {}
+
+    def walk(node: Any, path: tuple) -> None:
+        for key, value in node.items():
+            name, where = ".".join(map(str, (*path, key))), f"{file}:{lines[(*path, key)]}"
+            if "." in str(key):
+                section, _, rest = str(key).rpartition(".")
+                raise ConfigError(f"{where}: unknown key {_show(key)}; write {rest} indented below {section}")
+            if name in leaves:
+                values[name] = _checked(value, leaves[name], name, where)
+            elif name not in sections:
+                given = {".".join(map(str, (*path, k))) for k in node}
+                raise ConfigError(
+                    f"{where}: unknown key {_show(name)}; {_advice(name, leaves, sections, given, value)}"
+                )
+            elif isinstance(value, dict):
+                walk(value, (*path, key))
+            elif value is not None:  # a section whose lines are all commented out is empty
+                raise ConfigError(f"{where}: {name} is a section: its keys stand indented below, found {_show(value)}")
+
+    if tree is not None and not isinstance(tree, dict):
+        raise ConfigError(
+            f"{file}:1: expected a mapping of keys such as {next(iter(leaves)).partition('.')[0]}, found {_show(tree)}"
+        )
+    walk(tree or {}, ())
+    return values
+
+
+def _split(config_class: type, argv: list[str]) -> tuple[str | None, list[tuple[str, str]]]:
+    """Arguments -> (path after --config, [(dotted name, text)])."""
+    leaves, _ = _names(config_class)
+    file, options, rest = None, [], list(argv)
+    while rest:
+        token = rest.pop(0)
+        if not token.startswith("--") or token == "--":
+            hint = f"--config {token}" if token.endswith((".yaml", ".yml")) else "options look like --section.key value"
+            raise ConfigError(f"unexpected argument {_show(token)}; {hint}")
+        option, equals, text = token[2:].partition("=")
+        name = option if option in leaves else option.replace("-", "_")
+        if not equals:
+            if rest and not rest[0].startswith("--"):
+                text = rest.pop(0)
+            elif leaves.get(name) is bool:
+                text = "true"
+            else:
+                _refuse_option(config_class, name, f"--{option}: a value is missing")
+        if name != "config":
+            options.append((name, text))
+        elif file is not None:
+            raise ConfigError(
+                "--config is given twice; give one file and override single keys with --section.key value"
+            )
+        else:
+            file = text
+    return file, options
+
+
+def _assemble(config: Config, values: dict[str, Any], prefix: str = "") -> Config:
+    """Copy of `config` with the values of the given dotted names."""
+    parts = {}
+    for field in fields(config):
+        name, value = prefix + field.name, getattr(config, field.name)
+        parts[field.name] = _assemble(value, values, f"{name}.") if is_dataclass(value) else values.get(name, value)
+    return type(config)(**parts)
+
+
+def _override(config_class: type, values: dict[str, Any], options: list[tuple[str, str]]) -> None:
+    """Put the options of the command line over the values of the file."""
+    leaves, _ = _names(config_class)
+    for name, text in options:
+        section, _, item = name.rpartition(".")
+        if name in leaves:
+            values[name] = _checked(_from_text(text, leaves[name]), leaves[name], f"--{name}")
+        elif get_origin(leaves.get(section)) is dict:
+            kind = get_args(leaves[section])[1]
+            before = values.get(section, _get(config_class(), section))
+            values[section] = {**before, item: _checked(_from_text(text, kind), kind, f"--{name}")}
+        else:
+            _refuse_option(config_class, name, f"unknown option --{name}")
+
+
+def _refuse_option(config_class: type, name: str, problem: str) -> NoReturn:
+    leaves, sections = _names(config_class)
+    if name in sections:
+        first = next(leaf for leaf in leaves if leaf.startswith(name + "."))
+        raise ConfigError(f"--{name} is a section: set its keys, such as --{first}")
+    if name in leaves or name == "config":
+        raise ConfigError(problem)
+    raise ConfigError(f"unknown option --{name}; {_advice(name, {**leaves, 'config': str}, sections, set(), '', '--')}")
+
+
+# ---------------------------------------------------------------------------------------------------- names and types
+
+
+def _names(config_class: type) -> tuple[dict[str, Any], set[str]]:
+    """({dotted name of every key: its type}, dotted names of the sections)."""
+    leaves: dict[str, Any] = {}
+    sections: set[str] = set()
+    hints = get_type_hints(config_class)
+    for field in fields(config_class):
+        kind = hints[field.name]
+        if is_dataclass(kind):
+            below, deeper = _names(kind)
+            sections |= {field.name} | {f"{field.name}.{name}" for name in deeper}
+            leaves |= {f"{field.name}.{name}": type_ for name, type_ in below.items()}
+        else:
+            leaves[field.name] = kind
+    return leaves, sections
+
+
+def _get(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def _advice(
+    name: str, leaves: dict[str, Any], sections: set[str], given: set[str], value: Any = None, prefix: str = ""
+) -> str:
+    """The nearest valid name: among the neighbours that are not given yet, else anywhere, else the list of keys."""
+    section, _, key = name.rpartition(".")
+    mappings = sections | {n for n, kind in leaves.items() if get_origin(kind) is dict}
+    known = mappings if isinstance(value, dict) else leaves.keys() | (sections if value is None else set())
+    beside = {n.rpartition(".")[2]: n for n in known if n.rpartition(".")[0] == section and n not in given}
+    near = difflib.get_close_matches(key, beside, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {prefix}{beside[near[0]]}?"
+    if section and section not in sections:  # the section is misspelt: compare whole names
+        same = [n for n in known if n.rpartition(".")[2] == key] or known
+        anywhere = difflib.get_close_matches(name, sorted(same), n=1, cutoff=0.6)
+    else:  # the section is forgotten or another one
+        elsewhere = {n.rpartition(".")[2] for n in known}
+        near = difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.75)
+        anywhere = sorted(n for n in known if n.rpartition(".")[2] in near)[:3]
+    if anywhere:
+        return f"did you mean {' or '.join(prefix + n for n in anywhere)}?"
+    valid = [n.rpartition(".")[2] for n in [*leaves, *sorted(sections)] if n.rpartition(".")[0] == section]
+    return f"valid keys here: {', '.join(valid)}" if valid and not prefix else "--help lists all keys"
+
+
+def _from_text(text: str, kind: Any) -> Any:
+    """Value of a command-line word: text where the key takes text, else read as YAML."""
+    options = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
+    if options <= {str, NoneType} or get_origin(kind) is Literal:
+        return None if text == "null" and NoneType in options else text
+    try:
+        return parse_yaml(text, "")[0]
+    except ConfigError:  # no YAML: the type check names the text as it stands
+        return text
+
+
+def _checked(value: Any, kind: Any, name: str, where: str = "") -> Any:
+    try:
+        return _convert(value, kind)
+    except TypeError:
+        start = f"{where}: " if where else ""
+        near = difflib.get_close_matches(str(value), map(str, get_args(kind)), 1, 0.7) if _is_literal(kind) else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{start}{name} must be {_describe(kind)}, found {_show(value)}{hint}") from None
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    """`value` as type `kind`; only a whole number may stand for a float.
+
+    Raises:
+        TypeError: it does not fit.
+    """
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        exact = [arg for arg in args if type(value) is arg]  # 1 stays a whole number where int | float is allowed
+        for arg in exact or args:
+            try:
+                return _convert(value, arg)
+            except TypeError:
+                continue
+    elif origin is Literal and isinstance(value, str) and value in args:
+        return value
+    elif origin is list and isinstance(value, list):
+        return [_convert(item, args[0]) for item in value]
+    elif origin is dict and isinstance(value, dict):
+        return {_convert(key, args[0]): _convert(item, args[1]) for key, item in value.items()}
+    elif kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    elif kind is not float and type(value) is kind:
+        return value
+    raise TypeError
+
+
+def _is_literal(kind: Any) -> bool:
+    return get_origin(kind) is Literal
+
+
+def _describe(kind: Any) -> str:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join(_describe(arg) for arg in args)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin is list:
+        return f"a list such as [a, b], each {_describe(args[0])}"
+    if origin is dict:
+        return f"a mapping such as {{name: value}}, each value {_describe(args[1])}"
+    return {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "null"}[kind]
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

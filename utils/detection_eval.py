@@ -1,0 +1,109 @@
+"""Run a detector over a split and score it: mAP in original image coordinates, kept share in and outside of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.detection import DetectionBatch
+from models.conditional_sr import ConditionalOutput
+from utils.metrics import coco_map, psnr_y
+
+Predict = Callable[[DetectionBatch], tuple[list[Tensor], ConditionalOutput | None]]
+
+
+@dataclass
+class SplitResult:
+    """What a split gave. Boxes are x1, y1, x2, y2 in pixels of the original images.
+
+    Shares are of patches (kept_share) and of canvas area inside and outside of ground-truth boxes; None without a mask.
+    """
+
+    detections: list[np.ndarray] = field(default_factory=list)
+    truths: list[tuple[np.ndarray, np.ndarray, tuple[int, int]]] = field(default_factory=list)
+    kept_per_image: list[float] = field(default_factory=list)
+    psnr_per_image: list[float] = field(default_factory=list)
+    inside: np.ndarray = field(default_factory=lambda: np.zeros(2))  # kept area, area
+    outside: np.ndarray = field(default_factory=lambda: np.zeros(2))
+
+    @property
+    def kept_share(self) -> float | None:
+        return float(np.mean(self.kept_per_image)) if self.kept_per_image else None
+
+    @property
+    def kept_inside(self) -> float | None:
+        return float(self.inside[0] / self.inside[1]) if self.kept_per_image and self.inside[1] else None
+
+    @property
+    def kept_outside(self) -> float | None:
+        return float(self.outside[0] / self.outside[1]) if self.kept_per_image and self.outside[1] else None
+
+    @property
+    def psnr(self) -> float | None:
+        return float(np.mean(self.psnr_per_image)) if self.psnr_per_image else None
+
+    def metrics(self, names: tuple[str, ...]) -> dict:
+        return coco_map(self.truths, self.detections, names)
+
+
+def canvas_boxes(batch: DetectionBatch, row: int) -> np.ndarray:
+    """Ground truth of one image as x1, y1, x2, y2 in HR canvas pixels, (n, 4)."""
+    height, width = batch.canvas
+    chosen = (batch.image_index == row).cpu().numpy()
+    boxes = batch.boxes.cpu().numpy()[chosen] * np.array([width, height, width, height], np.float32)
+    return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+
+
+def object_map(boxes: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+    """True where a canvas pixel lies in any box, (H, W)."""
+    covered = np.zeros(canvas, bool)
+    for x1, y1, x2, y2 in boxes:
+        covered[int(np.floor(y1)) : int(np.ceil(y2)), int(np.floor(x1)) : int(np.ceil(x2))] = True
+    return covered
+
+
+def detect_split(
+    predict: Predict,
+    loader: Iterable[DetectionBatch],
+    device: torch.device,
+    patch: int | None = None,
+    with_psnr: bool = False,
+) -> SplitResult:
+    """Predict every batch and collect detections, ground truth, masks and (where HR exists) PSNR.
+
+    Args:
+        predict: batch on `device` -> boxes per image in HR canvas pixels (n, 6), and the front end's output or None.
+        loader: evaluation batches (no augmentation).
+        device: where to run.
+        patch: side of a mask patch in LR pixels, where there are masks.
+        with_psnr: also measure the PSNR (Y) of the super-resolved images.
+    """
+    result = SplitResult()
+    for batch in loader:
+        batch = batch.to(device)
+        detections, output = predict(batch)
+        for row, letterbox in enumerate(batch.letterboxes):
+            found = detections[row].detach().float().cpu().numpy()
+            boxes = letterbox.to_original(found[:, :4])
+            result.detections.append(np.concatenate([boxes, found[:, 4:]], axis=1))
+            truth = canvas_boxes(batch, row)
+            classes = batch.classes[batch.image_index == row].long().cpu().numpy()
+            size = (letterbox.height, letterbox.width)
+            result.truths.append((letterbox.to_original(truth), classes, size))
+            if output is not None and output.mask is not None:
+                mask = output.mask[row, 0].float().cpu().numpy()
+                result.kept_per_image.append(float(mask.mean()))
+                side = np.ones((batch.scale * patch, batch.scale * patch), np.float32)
+                kept = np.kron(mask, side)[: batch.canvas[0], : batch.canvas[1]]
+                covered = object_map(truth, batch.canvas)
+                result.inside += kept[covered].sum(), covered.sum()
+                result.outside += kept[~covered].sum(), (~covered).sum()
+            if with_psnr and output is not None and batch.hr is not None:
+                pair = (output.sr[row].float().cpu().numpy(), batch.hr[row].cpu().numpy())
+                sr, hr = (image.transpose(1, 2, 0).clip(0, 1) for image in pair)
+                result.psnr_per_image.append(psnr_y(sr, hr, border=batch.scale))
+    return result

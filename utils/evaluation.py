@@ -1,0 +1,177 @@
+"""Measures the rows of the comparison table: detection quality over a split, time and memory at batch 1, pictures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from configs.schema import EvaluateConfig
+from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
+from models.conditional_sr import ConditionalOutput
+from utils.detection_eval import SplitResult, canvas_boxes, detect_split
+from utils.evaluation_rows import MacCounter, Row
+from utils.latency import measure_interleaved, peak_memory_mb
+from utils.overlay import detection_panel
+
+SHOWN_CONF = 0.25  # what a user sees: lowest score in timed calls and pictures, not in the mAP
+TIMED_IMAGES = 4
+WARMUP = 2
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Evaluation:
+    """Runs rows over a data set.
+
+    Args:
+        rows: what to measure; moved to the device.
+        dataset: images and labels, with the canvas and the scale of the rows.
+        config: precision, batch, thresholds, timing_runs, overlays.
+        device: where to run.
+
+    Raises:
+        ValueError: fp16 without CUDA.
+    """
+
+    def __init__(self, rows: list[Row], dataset: DetectionDataset, config: EvaluateConfig, device: torch.device):
+        if config.run.precision == "fp16" and device.type != "cuda":
+            raise ValueError("run.precision fp16 needs CUDA; use bf16 or fp32 on a CPU")
+        for row in rows:
+            (row.detector if row.system is None else row.system).to(device)
+        self.rows, self.dataset, self.config, self.device = rows, dataset, config, device
+
+    def autocast(self) -> torch.autocast:
+        precision = self.config.run.precision
+        return torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32")
+
+    def detect(self, row: Row, images: Tensor, conf: float) -> tuple[list[Tensor], ConditionalOutput | None]:
+        """Boxes in HR canvas pixels, and what the front end made."""
+        factor = 1 if row.sees_hr else self.dataset.scale
+        with self.autocast():
+            return row.detect(images, factor, conf, self.config.iou, self.config.max_det)
+
+    def upscale(self, row: Row, images: Tensor) -> ConditionalOutput:
+        """The front end alone."""
+        with self.autocast():
+            return row.upscale(images)
+
+    # ---------------------------------------------------------------- quality
+
+    def quality(self) -> dict[str, SplitResult]:
+        """Result of the split by row name. All rows see a batch while it is there, so every image is decoded once."""
+        results = {row.name: SplitResult() for row in self.rows}
+        loader = make_loader(self.dataset, None, self.config.batch, self.config.run.workers)
+        bar = tqdm(total=len(loader) * len(self.rows), desc="quality", unit="batch", disable=None)
+        for batch in loader:
+            batch = batch.to(self.device)
+            for row in self.rows:
+                bar.set_postfix_str(row.name)
+                merge(results[row.name], self.batch_quality(row, batch))
+                bar.update()
+        bar.close()
+        return results
+
+    def batch_quality(self, row: Row, batch: DetectionBatch) -> SplitResult:
+        """Result of one batch."""
+
+        def predict(batch: DetectionBatch) -> tuple[list[Tensor], ConditionalOutput | None]:
+            return self.detect(row, row.images(batch), self.config.conf)
+
+        return detect_split(predict, [batch], self.device, patch=row.patch, with_psnr=batch.hr is not None)
+
+    # ------------------------------------------------------------------- cost
+
+    def cost(self) -> dict[str, dict[str, float | None]]:
+        """sr_ms, total_ms, total_ms_p95, peak_mem_mb by row name, at batch 1: from the tensor in memory to boxes after
+        non-maximum suppression. All rows take turns on the same few images of the split."""
+        batches = [self.single(index) for index in spread(len(self.dataset), TIMED_IMAGES)]
+        totals, fronts = {}, {}
+        for row in self.rows:
+            images = [row.images(batch) for batch in batches]
+            totals[row.name] = in_turn(lambda x, row=row: self.detect(row, x, SHOWN_CONF), images)
+            if row.system is not None:
+                fronts[f"sr {row.name}"] = in_turn(lambda x, row=row: self.upscale(row, x), images)
+        timings, runs = {}, self.config.timing_runs
+        if runs:
+            bar = tqdm(total=WARMUP + runs, desc="timing", unit="round", disable=None)
+            timings = measure_interleaved(totals | fronts, runs, WARMUP, self.device, on_round=bar.update)
+            bar.close()
+        costs = {}
+        for row in self.rows:
+            total, front = timings.get(row.name), timings.get(f"sr {row.name}")
+            costs[row.name] = {
+                "sr_ms": front.median_ms if front else None,
+                "total_ms": total.median_ms if total else None,
+                "total_ms_p95": total.p95_ms if total else None,
+                "peak_mem_mb": peak_memory_mb(totals[row.name], self.device),
+            }
+        return costs
+
+    def single(self, index: int) -> DetectionBatch:
+        """One image as a batch on the device."""
+        return collate_detection([self.dataset[index]]).to(self.device)
+
+    # ----------------------------------------------------------------- report
+
+    def table(self, quality: dict[str, SplitResult], costs: dict[str, dict]) -> list[dict]:
+        """The rows of results.json."""
+        counter, table = MacCounter(), []
+        for row in self.rows:
+            split, factor = quality[row.name], self.dataset.scale if row.sees_hr else 1
+            height, width = (side * factor for side in self.dataset.lr_canvas)
+            metrics = split.metrics(self.dataset.names)
+            sr = counter.front(row, height, width, split.kept_per_image)
+            total = (sr or 0) + counter.network(row.detector, *row.input_size(height, width))
+            entry = {"name": row.name}
+            entry |= {key: metrics[key] for key in ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")}
+            entry |= {"kept_share": split.kept_share, "sr_gmacs": None if sr is None else sr / 1e9}
+            entry |= {"total_gmacs": total / 1e9, "params": row.parameters_run(split.kept_share)} | costs[row.name]
+            entry |= {"kept_inside": split.kept_inside, "kept_outside": split.kept_outside, "psnr": split.psnr}
+            table.append(entry | {"ap_per_class": metrics["per_class"]})
+        return table
+
+    def overlay(self, row: Row, index: int) -> np.ndarray:
+        """LR, mask, SR, detections and ground truth of one image side by side, uint8 (H, W, 3)."""
+        batch = self.single(index)
+        found, output = self.detect(row, row.images(batch), SHOWN_CONF)
+        truth = canvas_boxes(batch, 0)
+        classes = batch.classes.cpu().numpy()[:, None]
+        truths = np.concatenate([truth, np.full_like(classes, np.nan, dtype=float), classes], axis=1)
+        mask = None if output.mask is None else output.mask[0, 0].float().cpu().numpy()
+        return detection_panel(
+            to_uint8(batch.lr[0]),
+            to_uint8(output.sr[0]),
+            found[0].float().cpu().numpy(),
+            self.dataset.names,
+            truths=truths,
+            mask=mask,
+            patch=row.patch,
+        )
+
+
+def merge(into: SplitResult, part: SplitResult) -> None:
+    """Append one part of a split to what is there."""
+    for name in ("detections", "truths", "kept_per_image", "psnr_per_image"):
+        getattr(into, name).extend(getattr(part, name))
+    into.inside += part.inside
+    into.outside += part.outside
+
+
+def in_turn(function: Callable[[Tensor], object], images: list[Tensor]) -> Callable[[], object]:
+    """A call without arguments that takes one image after the other, round and round."""
+    endless = itertools.cycle(images)
+    return lambda: function(next(endless))
+
+
+def spread(length: int, count: int) -> list[int]:
+    """Up to `count` different indices, evenly spread over range(length)."""
+    return sorted({round(position) for position in np.linspace(0, length - 1, min(count, length)).tolist()})
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
+    return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()

@@ -1,0 +1,82 @@
+"""Counts multiply-accumulates (MAC) and parameters. One MAC is two FLOPs; convolutions and matrix products count."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.conditional_sr import ConditionalSR
+from models.masker import patch_grid
+from models.tile_execution import tile_window
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, trainable or not; buffers such as BatchNorm statistics do not count."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@torch.no_grad()
+def count_macs(module: nn.Module, *inputs: torch.Tensor) -> int:
+    """MACs of module(*inputs), counted while it runs once in eval mode; its mode is restored."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            module(*inputs)
+    finally:
+        for child, training in modes.items():
+            child.training = training
+    return counter.get_total_flops() // 2
+
+
+def count_macs_at(module: nn.Module, height: int, width: int) -> int:
+    """MACs of a network for one RGB image of height x width; only shapes are computed, so any size is quick."""
+    return count_macs(OnMeta(module), torch.empty(1, 3, height, width, device="meta"))
+
+
+class OnMeta(nn.Module):
+    """Calls a network with its weights replaced by shapes without content; the network itself stays as it is."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        tensors = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
+        tensors = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
+        return torch.func.functional_call(self.network, tensors, inputs)
+
+
+def fast_share(conditional: ConditionalSR, height: int, width: int) -> float:
+    """MACs of masker and SR_Fast as a share of all MACs (with SR_Quality everywhere) for an LR image of height x width."""
+    fixed = count_macs_at(conditional.masker, height, width) + count_macs_at(conditional.sr_fast, height, width)
+    return fixed / (fixed + count_macs_at(conditional.sr_quality, height, width))
+
+
+def sr_macs(conditional: ConditionalSR, height: int, width: int, kept_patches: float, masker: bool = True) -> int:
+    """MACs that ConditionalSR.infer executes for one LR image, halos included.
+
+    Args:
+        conditional: the system.
+        height: LR pixels.
+        width: LR pixels.
+        kept_patches: patches on which SR_Quality runs, a number or a mean over images.
+        masker: whether the policy runs the masker.
+
+    Raises:
+        ValueError: more patches than the image has.
+    """
+    rows, columns = patch_grid(height, width, conditional.patch)
+    if not 0 <= kept_patches <= rows * columns:
+        raise ValueError(f"kept_patches is {kept_patches}, but {height}x{width} has {rows * columns} patches")
+    quality = conditional.sr_quality
+    halo = quality.radius if conditional.halo is None else conditional.halo
+    window = tile_window(height, width, conditional.patch, halo)
+    if kept_patches * window[0] * window[1] >= height * width:  # run_on_tiles runs such an image densely
+        cost = count_macs_at(quality, height, width)
+    else:
+        cost = kept_patches * count_macs_at(quality, *window) if kept_patches else 0
+    cost += count_macs_at(conditional.sr_fast, height, width)
+    cost += count_macs_at(conditional.masker, height, width) if masker else 0
+    return round(cost)

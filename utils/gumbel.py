@@ -1,0 +1,50 @@
+"""Gumbel-Softmax with two classes, hard and straight-through (Jang et al. 2017, arXiv:1611.01144)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+
+def gumbel_noise(indices: torch.Tensor | Iterable[int], epoch: int, seed: int, grid: tuple[int, int]) -> torch.Tensor:
+    """Standard Gumbel noise (B, 2, gh, gw) in float32 on the CPU, a pure function of (seed, epoch, sample index).
+
+    Batch composition, process and device have no influence, so a resumed or distributed run draws the same noise.
+
+    Args:
+        indices: sample indices (B,) in the data set, not negative.
+        epoch: epoch, not negative.
+        seed: seed of the run, not negative.
+        grid: rows and columns of patches.
+    """
+    return torch.stack([_sample_noise(int(index), epoch, seed, grid) for index in indices])
+
+
+def _sample_noise(index: int, epoch: int, seed: int, grid: tuple[int, int]) -> torch.Tensor:
+    state = int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0])
+    uniform = torch.rand((2, *grid), generator=torch.Generator().manual_seed(state))
+    return -(-uniform.clamp_min(1e-20).log()).log()
+
+
+def gumbel_softmax(logits: torch.Tensor, tau: float, noise: torch.Tensor | None = None) -> torch.Tensor:
+    """Mask (B, 1, gh, gw) of exact zeros and ones whose gradient is that of the soft probability of class 1.
+
+    Args:
+        logits: (B, 2, gh, gw).
+        tau: temperature, > 0; the lower, the steeper the gradient.
+        noise: Gumbel noise of the logits' shape in training; None decides without chance (argmax).
+    """
+    logits = logits.float()
+    if noise is not None:
+        logits = logits + noise.to(logits.device)
+    soft = (logits / tau).softmax(dim=1)[:, 1:]
+    hard = (logits[:, 1:] > logits[:, :1]).to(soft.dtype)
+    return hard + (soft - soft.detach())  # the bracket is exactly zero, so the mask stays exactly binary
+
+
+def temperature(step: int, total: int, start: float = 5.0, end: float = 0.1) -> float:
+    """Exponential schedule: `start` at step 0, `end` at step total - 1 and later."""
+    progress = min(step / max(total - 1, 1), 1.0)
+    return start * (end / start) ** progress

@@ -1,0 +1,121 @@
+"""Networks from checkpoint files; every refusal names the file, what is wrong, and the remedy."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from configs.schema import DetectorConfig, NetworkConfig
+from models import SR_NETWORKS, build_sr
+from models.detector_weights import load_detector
+from models.detector_yolo import YoloDetector
+from models.system import ConditionalSRDetector
+from utils.checkpoint import CheckpointError, load_network
+
+
+def load_system(path: str | Path) -> ConditionalSRDetector:
+    """Front end and detector of stage 3, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a stage-3 checkpoint.
+    """
+    payload = load_network(path, kind="system")
+    return _filled(path, lambda: ConditionalSRDetector.from_spec(payload["args"]), payload["weights"])
+
+
+def load_detector_checkpoint(path: str | Path) -> YoloDetector:
+    """Detector of stage 1, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a stage-1 checkpoint.
+    """
+    payload = load_network(path, kind="detector")
+    return _filled(path, lambda: YoloDetector(**payload["args"]), payload["weights"])
+
+
+def load_sr(path: str | Path) -> nn.Module:
+    """SR network of stage 2, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a stage-2 checkpoint.
+    """
+    payload = load_network(path, kind="sr")
+    args = dict(payload["args"])
+    return _filled(path, lambda: build_sr(payload["name"], args.pop("scale"), args), payload["weights"])
+
+
+def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
+    """SR network as configured: with fresh weights, or with those of a stage-2 checkpoint of the same network.
+
+    Raises:
+        ValueError: unknown network or argument, or the checkpoint holds another network or scale.
+        CheckpointError: see `load_sr`.
+    """
+    network = build_sr(config.name, scale, config.args)
+    if config.weights is None:
+        return network
+    stored = load_sr(config.weights)
+    check_scale(config.weights, stored.scale, scale)
+    if complete(stored.spec) != complete(network.spec):
+        raise ValueError(
+            f"{config.weights}: holds {describe(stored.spec)}, but the configuration asks for {describe(network.spec)};"
+            " make name and args agree with the checkpoint, or train stage 2 with them"
+        )
+    return stored
+
+
+def build_or_load_detector(config: DetectorConfig, names: tuple[str, ...]) -> YoloDetector:
+    """Detector as configured, for these classes; prints what was taken from the weight file.
+
+    Raises:
+        ValueError, CheckpointError: see `load_detector`.
+    """
+    detector, taken = load_detector(config.model, config.weights, names)
+    print(f"detector {config.model}: {taken}")
+    return detector
+
+
+def check_scale(path: str | Path, stored: int, wanted: int) -> None:
+    """Raises ValueError where a checkpoint is for another super-resolution factor than the configuration."""
+    if stored != wanted:
+        raise ValueError(
+            f"{path}: wrong scale checkpoint, it is for x{stored}, but the configuration's scale is {wanted}; "
+            f"set the scale to {stored}, or train the stages for x{wanted}"
+        )
+
+
+def check_classes(path: str | Path, stored: tuple[str, ...] | list[str], wanted: tuple[str, ...] | list[str]) -> None:
+    """Raises ValueError where a detector was trained for other classes than the data set has."""
+    if list(stored) != list(wanted):
+        raise ValueError(
+            f"{path}: its classes are {list(stored)}, the data set's are {list(wanted)}; use the data-set YAML"
+            " that it was trained with, or train on this one"
+        )
+
+
+def complete(spec: dict) -> dict:
+    """Spec of an SR network with the arguments that were left at their defaults written out."""
+    parameters = inspect.signature(SR_NETWORKS[spec["name"]]).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {"name": spec["name"], "args": defaults | spec["args"]}
+
+
+def describe(spec: dict) -> str:
+    """`edsr(scale=4, n_blocks=8)`."""
+    return f"{spec['name']}({', '.join(f'{key}={value}' for key, value in spec['args'].items())})"
+
+
+def _filled(path: str | Path, build, weights: dict[str, Tensor]):
+    """Network from `build()` with these weights."""
+    try:
+        network = build()
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{path}: cannot be rebuilt from what it says of itself ({type(error).__name__}: {first}); it was written"
+            " by another version of this project: train the stage again"
+        ) from error
+    return network.eval()

@@ -1,0 +1,173 @@
+"""Image quality (PSNR, SSIM on luma, as SR papers report them) and detection quality (COCO mAP through pycocotools)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+
+import cv2
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+LUMA = np.array([65.481, 128.553, 24.966])
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+
+# ---------------------------------------------------------------------- images
+
+
+def rgb_to_y(image: np.ndarray) -> np.ndarray:
+    """Luma by ITU-R BT.601 in studio range, as MATLAB's `rgb2ycbcr`: of an 8-bit image it is rounded to 8 bit too.
+
+    Args:
+        image: (H, W, 3) RGB, uint8 or floating point in [0, 1].
+
+    Returns:
+        float64 (H, W) in [16, 235], whole numbers for uint8.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected an RGB image (H, W, 3), got shape {image.shape}")
+    if image.dtype == np.uint8:
+        return np.floor(16.5 + (image / 255.0) @ LUMA)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"expected uint8 or floating point in [0, 1], got {image.dtype}")
+    return 16.0 + image.astype(np.float64) @ LUMA
+
+
+def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
+    """Peak signal-to-noise ratio on luma in dB, peak 255.
+
+    Args:
+        image: (H, W, 3) RGB, uint8 or floating point in [0, 1].
+        reference: the same size, either kind.
+        border: pixels left out on each side; the custom is the scale.
+
+    Returns:
+        dB; infinite for equal images.
+
+    Raises:
+        ValueError: sizes differ, or nothing is left inside the border.
+    """
+    y, y_reference = _luma_pair(image, reference, border, least=1)
+    mse = np.mean((y - y_reference) ** 2)
+    return float("inf") if mse == 0 else float(10 * np.log10(255.0**2 / mse))
+
+
+def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
+    """Structural similarity on luma (Wang et al. 2004): Gaussian window 11x11, sigma 1.5, range 255, valid region.
+
+    Arguments as `psnr_y`.
+
+    Returns:
+        Mean over the valid region, at most 1.
+
+    Raises:
+        ValueError: sizes differ, or the image without its border is smaller than the window.
+    """
+    x, y = _luma_pair(image, reference, border, least=SSIM_WINDOW)
+    kernel = cv2.getGaussianKernel(SSIM_WINDOW, SSIM_SIGMA)
+    margin = SSIM_WINDOW // 2
+
+    def blur(values: np.ndarray) -> np.ndarray:
+        return cv2.sepFilter2D(values, -1, kernel, kernel)[margin:-margin, margin:-margin]
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y, covariance = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (var_x + var_y + c2)
+    return float(np.mean(luminance * structure))
+
+
+def _luma_pair(image: np.ndarray, reference: np.ndarray, border: int, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Luma of both images without the border."""
+    if image.shape != reference.shape:
+        raise ValueError(f"images differ in size: {image.shape} and {reference.shape}; crop both to the same size")
+    height, width = image.shape[:2]
+    if border < 0 or min(height, width) - 2 * border < least:
+        raise ValueError(f"{height}x{width} pixels without a border of {border} are fewer than {least}x{least}")
+    inside = slice(border, height - border), slice(border, width - border)
+    return rgb_to_y(image)[inside], rgb_to_y(reference)[inside]
+
+
+# ------------------------------------------------------------------ detections
+
+GroundTruth = tuple[np.ndarray, np.ndarray, tuple[int, int]]
+
+
+def coco_map(ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarray], names: Sequence[str]) -> dict:
+    """Average precision by the rules of COCO: IoU 0.50:0.05:0.95, 101 recall points, at most 100 detections per image.
+
+    Args:
+        ground_truth: per image boxes (n, 4) x1 y1 x2 y2 in pixels of the original image, classes (n,), (height, width).
+        detections: per image (m, 6): x1 y1 x2 y2 in the same pixels, score, class.
+        names: class names, index = class.
+
+    Returns:
+        {"map50_95", "map50", "ap_small", "ap_medium", "ap_large": share in [0, 1], "per_class": {name: AP 0.50:0.95}}.
+        Small is below 32^2, large above 96^2 original pixels. None where no such ground truth exists.
+
+    Raises:
+        ValueError: the lists differ in length, shapes are wrong, or a class is not in `names`.
+    """
+    if len(ground_truth) != len(detections):
+        raise ValueError(f"{len(ground_truth)} images of ground truth, but {len(detections)} of detections")
+    truth, found = [], []
+    for image, ((boxes, classes, _), rows) in enumerate(zip(ground_truth, detections, strict=True)):
+        rows = _rows(rows, 6, image, "detections")
+        boxes, classes = _rows(boxes, 4, image, "ground-truth boxes"), np.asarray(classes)
+        truth += _annotations(image, boxes, classes, np.ones(len(boxes)), len(names))
+        found += _annotations(image, rows[:, :4], rows[:, 5], rows[:, 4], len(names))
+    images = [{"id": i, "height": size[0], "width": size[1]} for i, (_, _, size) in enumerate(ground_truth)]
+    with redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(_index(images, truth, names), _index(images, found, names), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    keys = {"map50_95": 0, "map50": 1, "ap_small": 3, "ap_medium": 4, "ap_large": 5}
+    result: dict = {key: _share(evaluation.stats[position]) for key, position in keys.items()}
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas, 100 detections
+    result["per_class"] = {name: _share(precision[:, :, k].mean()) for k, name in enumerate(names)}
+    return result
+
+
+def _rows(values: np.ndarray, columns: int, image: int, what: str) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.size == 0:
+        return np.zeros((0, columns))
+    if values.ndim != 2 or values.shape[1] != columns:
+        raise ValueError(f"{what} of image {image}: expected shape (n, {columns}), got {values.shape}")
+    return values
+
+
+def _annotations(image: int, boxes: np.ndarray, classes: np.ndarray, scores: np.ndarray, n_classes: int) -> list[dict]:
+    """COCO annotations of one image; ids are set later, category = class + 1."""
+    if len(boxes) != len(classes):
+        raise ValueError(f"image {image}: {len(boxes)} boxes, but {len(classes)} classes")
+    annotations = []
+    for (x1, y1, x2, y2), label, score in zip(boxes.tolist(), classes.tolist(), scores.tolist(), strict=True):
+        if not 0 <= label < n_classes:
+            raise ValueError(f"image {image}: class {label:g} lies outside 0..{n_classes - 1} of the data set")
+        box = [x1, y1, x2 - x1, y2 - y1]
+        entry = {"image_id": image, "category_id": int(label) + 1, "bbox": box, "area": box[2] * box[3]}
+        annotations.append(entry | {"score": score, "iscrowd": 0})
+    return annotations
+
+
+def _index(images: list[dict], annotations: list[dict], names: Sequence[str]) -> COCO:
+    # Ids start at 1: pycocotools takes a match with id 0 for no match.
+    numbered = [annotation | {"id": number} for number, annotation in enumerate(annotations, start=1)]
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(names)]
+    coco = COCO()
+    coco.dataset = {"images": images, "annotations": numbered, "categories": categories}
+    coco.createIndex()
+    return coco
+
+
+def _share(value: float) -> float | None:
+    """pycocotools says -1 where there is no ground truth."""
+    return None if value < 0 else float(value)

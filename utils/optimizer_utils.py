@@ -1,0 +1,69 @@
+"""Differential learning rates: which parameter learns how fast in which stage, and the schedule of all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+
+Group = dict
+
+
+def decay_groups(name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> list[Group]:
+    """Trainable parameters as optimiser groups; vectors and scalars (biases, norms) are not decayed."""
+    parameters = [p for p in parameters if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups = [
+        {"name": name, "params": matrices, "lr": lr, "weight_decay": weight_decay},
+        {"name": f"{name}/vectors", "params": vectors, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def split_tail(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(parameters of the last one or two layers, all others) of an SR network."""
+    tail = [] if network.tail is None else list(network.tail.parameters())
+    ids = {id(p) for p in tail}
+    return tail, [p for p in network.parameters() if id(p) not in ids]
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup: int, final: float) -> float:
+    """Linear warm-up over `warmup` steps, then cosine from 1 to `final`: a pure function of the step."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - 1 - warmup)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def stage3_groups(system: nn.Module, mode: str, optim) -> list[Group]:
+    """Optimiser groups of stage 3; parameters that the mode keeps fixed lose `requires_grad`.
+
+    High rate (optim.lr): masker, detector head, last layers of both SR networks. Low rate (optim.lr_low): detector
+    backbone, all other SR layers. `detector_only` fixes the front end, `frozen_detector` the detector.
+
+    Args:
+        system: ConditionalSRDetector.
+        mode: joint, frozen_detector or detector_only.
+        optim: OptimConfig.
+    """
+    front, detector = system.front, system.detector
+    named: list[tuple[str, Iterable[nn.Parameter], float]] = []
+    if mode == "detector_only":
+        front.requires_grad_(False)
+    elif hasattr(front, "masker"):
+        named.append(("masker", front.masker.parameters(), optim.lr if optim.lr_masker is None else optim.lr_masker))
+        networks = {"sr_fast": front.sr_fast, "sr_quality": front.sr_quality}
+    else:
+        networks = {"sr": front}
+    if mode != "detector_only":
+        for name, network in networks.items():
+            tail, body = split_tail(network)
+            named += [(f"{name}/tail", tail, optim.lr), (f"{name}/body", body, optim.lr_low)]
+    if mode == "frozen_detector":
+        detector.freeze()
+    else:
+        parts = detector.parameter_groups()
+        named += [("head", parts["head"], optim.lr), ("backbone", parts["backbone"], optim.lr_low)]
+    return [group for name, params, lr in named for group in decay_groups(name, params, lr, optim.weight_decay)]

@@ -1,0 +1,197 @@
+"""The result of an evaluation as results.json, table.md, table.csv and a Pareto picture (mAP against milliseconds)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from utils.atomic_file import replace_file, replace_text
+
+RESULTS, TABLE, CSV, PICTURE = "results.json", "table.md", "table.csv", "pareto.png"
+COLUMNS = (
+    "name",
+    "map50_95",
+    "map50",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "kept_share",
+    "sr_gmacs",
+    "total_gmacs",
+    "params",
+    "sr_ms",
+    "total_ms",
+    "total_ms_p95",
+    "peak_mem_mb",
+)
+EXTRA_COLUMNS = ("kept_inside", "kept_outside", "psnr")
+HEADINGS = {
+    "name": "row",
+    "map50_95": "mAP50-95",
+    "map50": "mAP50",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+    "kept_share": "kept",
+    "sr_gmacs": "SR GMAC",
+    "total_gmacs": "total GMAC",
+    "params": "params",
+    "sr_ms": "SR ms",
+    "total_ms": "total ms",
+    "total_ms_p95": "p95 ms",
+    "peak_mem_mb": "peak MB",
+}
+DIGITS = {"sr_gmacs": 2, "total_gmacs": 2, "sr_ms": 1, "total_ms": 1, "total_ms_p95": 1, "peak_mem_mb": 0}
+# Rows that are one system at several budgets, joined by a line: prefix -> colour, line style.
+CURVES = {
+    "conditional_budget_": ("tab:blue", "-"),
+    "conditional_random_": ("tab:gray", ":"),
+    "conditional_edge_": ("tab:olive", "--"),
+}
+
+
+def write_report(folder: Path, results: dict) -> str:
+    """Write all four files into the run folder; returns the table as Markdown.
+
+    Args:
+        folder: run folder.
+        results: {"dataset", "split", "scale", "lr_protocol", "device", "dtype", "threads", "versions", "rows": [...]}
+            and further keys; each row has COLUMNS and may have EXTRA_COLUMNS, None where undefined.
+    """
+    table = table_markdown(results["rows"])
+    replace_file(folder / PICTURE, lambda file: draw_pareto(results).savefig(file, format="png", dpi=130))
+    replace_text(folder / CSV, table_csv(results["rows"]))
+    replace_text(folder / TABLE, f"{heading(results)}\n\n{table}\n")
+    # Last, because its presence says that the evaluation is complete.
+    replace_text(folder / RESULTS, json.dumps(plain(results), indent=1, allow_nan=False) + "\n")
+    return table
+
+
+def plain(value):
+    """JSON types only; NaN and infinities become None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def heading(results: dict) -> str:
+    """What was measured, in one sentence."""
+    images = f"{results['images']} images, " if "images" in results else ""
+    return (
+        f"{results['dataset']}, split {results['split']}: {images}x{results['scale']}, {results['lr_protocol']}; "
+        f"{results['device']}, {results['dtype']}, {results['threads']} threads, times at batch 1."
+    )
+
+
+def table_markdown(rows: list[dict]) -> str:
+    """Markdown table, padded so that it reads well in a terminal too."""
+    cells = [[HEADINGS[column] for column in COLUMNS]]
+    cells += [[cell_text(column, row[column]) for column in COLUMNS] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+
+    def line(texts: list[str]) -> str:
+        first = texts[0].ljust(widths[0])
+        return f"| {' | '.join([first, *(t.rjust(w) for t, w in zip(texts[1:], widths[1:], strict=True))])} |"
+
+    rule = f"|{'|'.join(['-' * (widths[0] + 2), *('-' * (w + 1) + ':' for w in widths[1:])])}|"
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+def cell_text(column: str, value) -> str:
+    """One cell: a dash where undefined, parameters in K or M, shares with three digits."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    if isinstance(value, str):
+        return value.replace("|", "\\|")
+    if column == "params":
+        return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value / 1e3:.1f}K"
+    return f"{value:.{DIGITS.get(column, 3)}f}"
+
+
+def table_csv(rows: list[dict]) -> str:
+    """Comma-separated, full precision, empty where undefined."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS, *EXTRA_COLUMNS], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain(rows))
+    return text.getvalue()
+
+
+# ---------------------------------------------------------------------- picture
+
+
+def draw_pareto(results: dict) -> Figure:
+    """mAP50-95 against total milliseconds, the budgets of a policy joined by a line; rows without either are left out."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots()
+    points = [row for row in plain(results["rows"]) if row["total_ms"] is not None and row["map50_95"] is not None]
+    for prefix, (colour, style) in CURVES.items():
+        curve = sorted((row["total_ms"], row["map50_95"]) for row in points if row["name"].startswith(prefix))
+        if curve:
+            axes.plot(*zip(*curve, strict=True), style, color=colour, marker="o", zorder=2)
+    for row in points:
+        if not row["name"].startswith(tuple(CURVES)):
+            colour = "tab:blue" if row["name"].startswith("conditional_") else "tab:red"
+            axes.plot(row["total_ms"], row["map50_95"], "D", color=colour, markersize=6, zorder=3)
+    axes.set_xlabel(f"total ms per image (median, batch 1, {results['device']}, {results['dtype']})")
+    axes.set_ylabel("mAP50-95")
+    axes.set_title(f"{results['dataset']} {results['split']}, x{results['scale']}")
+    axes.grid(alpha=0.3)
+    axes.margins(0.12)
+    if not points:
+        axes.text(0.5, 0.5, "no row has both a time and an mAP", ha="center", transform=axes.transAxes)
+    label_points(figure, axes, [(row["total_ms"], row["map50_95"], short_name(row["name"])) for row in points])
+    return figure
+
+
+def short_name(name: str) -> str:
+    return name.removeprefix("conditional_").replace("_", " ")
+
+
+def label_points(figure: Figure, axes, points: list[tuple[float, float, str]]) -> None:
+    """Write each label beside its point, where it covers the fewest other labels and points."""
+    figure.draw_without_rendering()  # fixes the axes, so that data have places in pixels
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    places = [axes.transData.transform((x, y)) for x, y, _ in points]
+    frame, taken = axes.get_window_extent(renderer), []
+    for (x, y, text), _ in sorted(zip(points, places, strict=True), key=lambda pair: pair[1][1]):
+        best = None
+        for distance in (7, 16, 26, 38):
+            for right, up in ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0)):
+                label = axes.annotate(
+                    text,
+                    (x, y),
+                    (distance * right, distance * up),
+                    textcoords="offset points",
+                    ha={1: "left", 0: "center", -1: "right"}[right],
+                    va={1: "bottom", 0: "center", -1: "top"}[up],
+                    fontsize=8,
+                    arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6} if distance > 7 else None,
+                )
+                # Of an annotation with a line the extent would include the line.
+                box = Text.get_window_extent(label, renderer)
+                covered = sum(box.overlaps(other) for other in taken) * 2
+                covered += sum(box.contains(*place) for place in places)
+                covered += 3 * (not frame.contains(box.x0, box.y0) or not frame.contains(box.x1, box.y1))
+                if best is None or covered < best[0]:
+                    if best is not None:
+                        best[1].remove()
+                    best = (covered, label, box)
+                else:
+                    label.remove()
+                if covered == 0:
+                    break
+            if best[0] == 0:
+                break
+        taken.append(best[2])
