@@ -5,17 +5,21 @@ PY := .venv/bin/python
 DEMO := runs/demo
 CONFIG = --config configs/demo/$(1).yaml
 
-.PHONY: setup test demo clean
+.PHONY: setup new-environment test demo clean
 
 setup: .venv/.stamp
 
+# An environment that works is brought up to requirements.txt; a missing or broken one is made anew.
 .venv/.stamp: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "Python 3.10 or newer is needed, $(PYTHON) is older or missing: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
-	@$(PYTHON) -m venv .venv \
-		|| { echo "$(PYTHON) -m venv failed: install the venv module (Debian, Ubuntu: python3-venv)"; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-environment
 	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
+
+new-environment:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+		|| { echo "Python 3.10 or newer is needed, $(PYTHON) is older or missing: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m venv --clear .venv \
+		|| { echo "$(PYTHON) -m venv failed: install the venv module (Debian, Ubuntu: python3-venv)"; exit 1; }
 
 test: .venv/.stamp
 	$(PY) -m ruff check .

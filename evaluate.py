@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -99,11 +100,12 @@ def describe(config: EvaluateConfig, argv: list[str] | None, images: int, canvas
     from data.degradation import LR_PROTOCOLS
     from utils.evaluation import SHOWN_CONF, TIMED_IMAGES, WARMUP
     from utils.logger import cpu_name, environment
+    from utils.report import data_set_name
 
-    machine, yaml = environment(), Path(config.data.yaml).resolve()
+    machine = environment()
     arguments = sys.argv[1:] if argv is None else argv
     return {
-        "dataset": yaml.parent.name if yaml.stem in ("data", "dataset") else yaml.stem,
+        "dataset": data_set_name(Path(config.data.yaml)),
         "split": config.split,
         "scale": config.data.scale,
         "lr_protocol": LR_PROTOCOLS[config.data.lr],
@@ -123,6 +125,7 @@ def describe(config: EvaluateConfig, argv: list[str] | None, images: int, canvas
             "rounds": config.timing_runs,
             "warmup": WARMUP,
             "conf": SHOWN_CONF,
+            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "includes": "LR tensor in memory to boxes after non-maximum suppression, rows interleaved",
         },
         "config": config_to_dict(config),

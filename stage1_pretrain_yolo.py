@@ -2,7 +2,9 @@
 
     python stage1_pretrain_yolo.py --config configs/stage1_yolo_pretrain.yaml
 
-Writes yolo_pretrained_hr.pth (moving-average weights of the best epoch) into the run folder.
+Writes yolo_pretrained_hr.pth (moving-average weights of the best epoch) into the run folder. `--run.resume` goes on
+after the last finished epoch; as Ultralytics keeps 16-bit averages for that, the result differs a little from an
+unbroken run.
 """
 
 from __future__ import annotations

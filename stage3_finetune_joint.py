@@ -8,6 +8,7 @@ baseline, with --sr bicubic, sr_fast or sr_quality). Writes conditional_sr_yolo_
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from configs.schema import Stage3Config
@@ -79,9 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     canvas = canvas_size(data.imgsz, data.scale, detector.stride)
     shared = {"canvas": canvas, "scale": data.scale, "lr": data.lr, "lr_folder": data.lr_folder}
     shared |= {"seed": config.run.seed, "max_pixels": data.max_pixels}
-    train = DetectionDataset(
-        records["train"], spec.names, augment=config.augment, epochs=config.optim.epochs, **shared
-    )
+    train = DetectionDataset(records["train"], spec.names, augment=config.augment, epochs=config.optim.epochs, **shared)
     val = DetectionDataset(records["val"], spec.names, augment=None, epochs=0, **shared)
     groups = stage3_groups(system, config.mode, config.optim)
     detector.set_epochs(config.optim.epochs)
@@ -92,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     losses = config.losses
     objective = JointObjective(
         system,
-        JointWeights(losses.det, losses.sparse, losses.sparsity, losses.target, losses.smooth, losses.rec),
+        JointWeights(**asdict(losses)),
         seed=config.run.seed,
         tau=(config.gumbel.start, config.gumbel.end),
         fast_share=fast_share(system.front, *train.lr_canvas) if config.sr == "conditional" else 0.0,
@@ -117,6 +116,8 @@ def main(argv: list[str] | None = None) -> int:
 
     # 4. Result
     if accelerator.is_main_process:
+        if config.sr == "conditional" and losses.sparsity == "flops":
+            validation.calibrate(losses.target)
         metrics = validation.measure()
         meta = {"stage": 3, "mode": config.mode, "metrics": metrics, "seed": config.run.seed, "lr_protocol": data.lr}
         meta |= {"target": losses.target, "epochs": config.optim.epochs}

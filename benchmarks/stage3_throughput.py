@@ -4,7 +4,7 @@
 
 Times, interleaved in one run: front end forward + backward, detector loss forward + backward, optimiser (with clipping
 and averaging), and the whole step as the trainer makes it; then consecutive steps, for the share of time spent waiting
-for data. Prints medians and writes `throughput.json` into the run folder. Takes any stage-3 YAML; the run folder must be new.
+for data. Prints medians and writes `throughput.json` into the run folder, which must be new. Takes any stage-3 YAML.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from configs.schema import Stage3Config
@@ -56,8 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     groups = stage3_groups(system, config.mode, config.optim)
     if config.freeze_bn:
         system.detector.freeze_batchnorm()
-    weights = JointWeights(**{name: getattr(config.losses, name) for name in JointWeights.__dataclass_fields__})
-    objective = JointObjective(system, weights, config.run.seed)
+    objective = JointObjective(system, JointWeights(**asdict(config.losses)), config.run.seed)
     trainer = Trainer(
         "throughput", objective, groups, TrainingData(train, collate_detection, config.run.workers), config.optim,
         config.run, folder, Quiet(), accelerator,

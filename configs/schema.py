@@ -182,6 +182,7 @@ class OptimConfig:
         micro_batch: images per forward pass, batch is a multiple of micro_batch x processes; 0 means batch / processes.
         lr: learning rate (stage 2), or the high learning rate (stage 3: masker, detector head, last SR layers).
         lr_low: low learning rate (stage 3: detector backbone, other SR layers).
+        lr_sr: learning rate of the other SR layers (stage 3); null takes lr_low.
         lr_masker: learning rate of the masker; null takes lr.
         lr_final: learning rate at the end as a share of the start (cosine decay).
         warmup: optimiser steps of linear warm-up.
@@ -195,6 +196,7 @@ class OptimConfig:
     micro_batch: int = 0
     lr: float = 1e-4
     lr_low: float = 1e-6
+    lr_sr: float | None = None
     lr_masker: float | None = None
     lr_final: float = 0.05
     warmup: int = 100
@@ -222,7 +224,9 @@ class Stage2Config:
     data: SRDataConfig = field(default_factory=SRDataConfig)
     scale: int = 4
     sr_fast: NetworkConfig = field(default_factory=lambda: NetworkConfig("espcn", {"n_feats": 8}))
-    sr_quality: NetworkConfig = field(default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"}))
+    sr_quality: NetworkConfig = field(
+        default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"})
+    )
     optim_fast: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=50, lr=1e-3))
     optim_quality: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=100, lr=2e-4))
     val_every: int = 5
@@ -241,7 +245,7 @@ class MaskerConfig:
 
     patch: int = 16
     channels: int = 16
-    bias: float = 2.0
+    bias: float = 1.0
     halo: int | None = 2
 
 
@@ -254,6 +258,7 @@ class LossConfig:
         sparse: sparsity loss.
         sparsity: mean (mean mask) or flops ((F/F_full - target)^2, LAUDNet).
         target: target of the kept share, for `sparsity: flops`.
+        ramp: share of the training over which the target moves from 0.5 to `target`; both states of a patch are seen.
         smooth: total variation of the mask probabilities.
         rec: L1 between SR and HR image; needs HR images.
     """
@@ -262,6 +267,7 @@ class LossConfig:
     sparse: float = 10.0
     sparsity: Literal["mean", "flops"] = "flops"
     target: float = 0.25
+    ramp: float = 0.4
     smooth: float = 0.01
     rec: float = 0.0
 
@@ -307,7 +313,9 @@ class Stage3Config:
     sr: Literal["conditional", "bicubic", "sr_fast", "sr_quality"] = "conditional"
     masker: MaskerConfig = field(default_factory=MaskerConfig)
     sr_fast: NetworkConfig = field(default_factory=lambda: NetworkConfig("espcn", {"n_feats": 8}))
-    sr_quality: NetworkConfig = field(default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"}))
+    sr_quality: NetworkConfig = field(
+        default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"})
+    )
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=30, weight_decay=5e-4, ema=0.999))
     losses: LossConfig = field(default_factory=LossConfig)

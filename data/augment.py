@@ -59,9 +59,7 @@ def check_augment(config: AugmentConfig) -> None:
         raise ValueError(f"augment.scale must be at least 0 and below 1 (nothing is left at 1), got {config.scale}")
 
 
-def draw_plan(
-    config: AugmentConfig | None, seed: int, epoch: int, index: int, length: int, epochs: int
-) -> AugmentPlan:
+def draw_plan(config: AugmentConfig | None, seed: int, epoch: int, index: int, length: int, epochs: int) -> AugmentPlan:
     """The plan of a sample, a pure function of the arguments.
 
     Args:

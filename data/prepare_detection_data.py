@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 if not __package__:
@@ -25,7 +25,6 @@ from PIL import Image
 
 from data.annotations import Annotated, AnnotationError, normalise, read_coco, read_voc, voc_files
 from data.data_spec import DataSetError, load_data_spec
-from data.degradation import degrade_bicubic
 from data.images import ImageError, check_image, list_images, read_rgb
 
 EXAMPLE = """examples:
@@ -35,6 +34,7 @@ EXAMPLE = """examples:
       --split val val.json val2017 --out coco_yolo
   python -m data.prepare_detection_data lr --data voc_yolo/data.yaml --scale 4 --out voc_yolo/images_lr_x4
 """
+LR_COPIES = "Antialiased bicubic copies (MATLAB's imresize) as PNG files, in a folder that mirrors images/."
 
 
 class Conversion:
@@ -209,6 +209,9 @@ def _find_image(item: Annotated, folder: Path, index: dict[str, list[Path]]) -> 
 
 
 def _write_lr(hr: np.ndarray, path: Path, scale: int) -> None:
+    # Here and not above: it brings SciPy, which --help need not wait for.
+    from data.degradation import degrade_bicubic
+
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(degrade_bicubic(hr, scale)).save(path)
 
@@ -255,17 +258,14 @@ def _scale(text: str) -> int:
     return int(text)
 
 
-def _paragraph(function: Callable, number: int) -> str:
-    return inspect.getdoc(function).split("\n\n")[number]
-
-
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """The parser and those of its sub-commands."""
     shape = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     prog = "python -m data.prepare_detection_data"
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=EXAMPLE, **shape)
     sub = parser.add_subparsers(dest="command", required=True)
-    voc = sub.add_parser("voc", help="Pascal VOC XML -> YOLO", description=_paragraph(read_voc, 1), **shape)
+    edges = inspect.getdoc(read_voc).split("\n\n")[1]
+    voc = sub.add_parser("voc", help="Pascal VOC XML -> YOLO", description=edges, **shape)
     voc.add_argument("--images", type=Path, required=True, help="folder of the images, searched recursively")
     voc.add_argument("--annotations", type=Path, required=True, help="folder of the XML files; sub-folders are splits")
     voc.add_argument("--lists", type=Path, help="folder of split lists (ImageSets/Main)")
@@ -281,7 +281,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         command.add_argument("--drop", nargs="+", default=[], metavar="NAME", help="classes to leave out")
         command.add_argument("--lr", type=_scale, metavar="SCALE", help="also write LR copies to images_lr_x{SCALE}/")
         command.add_argument("--link", action="store_true", help="link to the images instead of copying them")
-    lr = sub.add_parser("lr", help="LR copies of a YOLO data set", description=_paragraph(degrade_bicubic, 0), **shape)
+    lr = sub.add_parser("lr", help="LR copies of a YOLO data set", description=LR_COPIES, **shape)
     lr.add_argument("--data", type=Path, required=True, help="data-set YAML")
     lr.add_argument("--scale", type=_scale, required=True, help="reduction factor: 2, 3 or 4")
     lr.add_argument("--out", type=Path, required=True, help="LR folder, to be given as data.lr_folder; must not exist")

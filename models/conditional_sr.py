@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.tile_execution import expand_mask, run_on_tiles
-from utils.gumbel import gumbel_softmax
+from utils.gumbel import gumbel_softmax, keep_probability
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ConditionalSR(nn.Module):
         logits = self.masker(lr)  # (B, 2, gh, gw)
         mask = gumbel_softmax(logits, tau, noise if self.training else None)
         sr = self.fuse(self.sr_fast(lr), self.sr_quality(lr), mask)
-        return ConditionalOutput(sr.clamp(0, 1), mask, quality_probability(logits))
+        return ConditionalOutput(sr.clamp(0, 1), mask, keep_probability(logits, tau))
 
     @torch.no_grad()
     def infer(self, lr: torch.Tensor, policy: MaskPolicy) -> ConditionalOutput:
@@ -92,10 +92,5 @@ class ConditionalSR(nn.Module):
         logits = self.masker(lr) if policy.needs_masker else None
         mask = policy.select(lr, logits, self.patch)  # (B, gh, gw)
         sr = run_on_tiles(self.sr_quality, lr, mask, self.patch, self.halo, self.sr_fast(lr))
-        probability = None if logits is None else quality_probability(logits)
+        probability = None if logits is None else keep_probability(logits)
         return ConditionalOutput(sr.clamp(0, 1), mask[:, None].float(), probability)
-
-
-def quality_probability(logits: torch.Tensor) -> torch.Tensor:
-    """Logits (B, 2, gh, gw) -> probability of quality (B, 1, gh, gw)."""
-    return logits.float().softmax(dim=1)[:, 1:]

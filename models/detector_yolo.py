@@ -59,6 +59,8 @@ def model_yaml(model: str | dict) -> dict:
             spec["yaml_file"] = name
     if not isinstance(spec, dict) or not {"backbone", "head", "nc"} <= spec.keys():
         raise ValueError(f"detector.model: {model!r} is no model description: it needs the keys nc, backbone and head")
+    if "yaml_file" in spec:
+        spec["yaml_file"] = Path(spec["yaml_file"]).name  # .pt files carry somebody's folders
     return spec
 
 

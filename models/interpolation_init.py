@@ -1,4 +1,4 @@
-"""Initial weights that make an untrained SR network a bilinear interpolator, so that training starts from a usable image.
+"""Initial weights that make an untrained SR network a bilinear interpolator: training starts from a usable image.
 
 The idea of ICNR (Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution"), carried through all layers:
 the first feature maps hold the image itself, all others keep PyTorch's random initialisation. A network with fewer maps

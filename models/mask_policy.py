@@ -96,7 +96,7 @@ class MaskPolicy:
 
 
 def parse_policy(text: str) -> MaskPolicy:
-    """"learned", "budget=0.25", ... -> MaskPolicy.
+    """ "learned", "budget=0.25", ... -> MaskPolicy.
 
     Raises:
         ValueError: not a valid form; the message lists the valid ones.
@@ -107,7 +107,9 @@ def parse_policy(text: str) -> MaskPolicy:
     except ValueError as error:
         if "valid forms" in str(error):
             raise
-        raise ValueError(f"mask policy {text!r}: {value!r} is no number; the valid forms are\n{valid_forms()}") from None
+        raise ValueError(
+            f"mask policy {text!r}: {value!r} is no number; the valid forms are\n{valid_forms()}"
+        ) from None
 
 
 def top_share(score: torch.Tensor, share: float) -> torch.Tensor:

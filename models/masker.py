@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+# Adam moves a parameter by about its learning rate a step; with this gain the offset crosses several units of logit in
+# a few hundred steps, as the falling target share demands.
+OFFSET_GAIN = 10.0
+
 
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
     """Rows and columns of patches of an LR image; the last ones may be partial."""
@@ -21,20 +25,22 @@ def pool_to_grid(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 
 class Masker(nn.Module):
-    """Two strided convolutions, one at a quarter of LR resolution, pooling to the patch grid, one look at the neighbours.
+    """Strided convolutions to a quarter of LR resolution, pooling to the patch grid, one look at the neighbours.
 
-    Every image is treated on its own (no BatchNorm), so a batch gives what its images give one by one.
+    The last features are centred (BatchNorm without scale and shift). A loss on the kept share pushes all patches
+    alike; on centred features that push cancels out and moves nothing but `offset`. Otherwise it would lower the logits
+    most where features are strong, which is on the objects. In eval mode every image is treated on its own.
 
     Args:
         patch: side of a patch in LR pixels, 4 ... 64.
         channels: maps of the first convolution, later ones have twice as many.
-        bias: initial logit in favour of SR_Quality; training starts from the good image and learns what to drop.
+        bias: initial logit in favour of SR_Quality.
 
     Raises:
         ValueError: patch outside 4 ... 64.
     """
 
-    def __init__(self, patch: int, channels: int = 16, bias: float = 2.0):
+    def __init__(self, patch: int, channels: int = 16, bias: float = 1.0):
         super().__init__()
         if not 4 <= patch <= 64:
             raise ValueError(f"masker: patch is {patch}; use 4 to 64 LR pixels")
@@ -50,7 +56,9 @@ class Masker(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.context = nn.Sequential(nn.Conv2d(2 * channels, 2 * channels, 3, padding=1), nn.ReLU(inplace=True))
-        self.logits = nn.Conv2d(2 * channels, 2, 1)
+        self.norm = nn.BatchNorm2d(2 * channels, affine=False)
+        self.logits = nn.Conv2d(2 * channels, 2, 1, bias=False)
+        self.offset = nn.Parameter(torch.tensor(bias / OFFSET_GAIN))
         self.initialize_weights()
 
     def initialize_weights(self) -> None:
@@ -58,13 +66,21 @@ class Masker(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.logits.weight, std=0.01)  # so that the bias decides at the start
-        with torch.no_grad():
-            self.logits.bias.copy_(torch.tensor([0.0, self.bias]))
+        nn.init.normal_(self.logits.weight, std=0.01)  # so that the offset decides at the start
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the mask of an LR image of height x width pixels."""
         return patch_grid(height, width, self.patch)
+
+    @torch.no_grad()
+    def calibrate(self, scores: torch.Tensor, share: float) -> None:
+        """Move the offset so that the decision keeps this share of the patches with these scores.
+
+        Args:
+            scores: logit differences (quality - fast) of patches like those to come, any shape.
+            share: kept share in (0, 1).
+        """
+        self.offset -= scores.float().flatten().quantile(1 - share) / OFFSET_GAIN
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         """LR images (B, 3, h, w) in [0, 1] -> logits (B, 2, ceil(h / patch), ceil(w / patch)), channel 1 = quality."""
@@ -73,5 +89,6 @@ class Masker(nn.Module):
         x = (lr - 0.5) / 0.25  # about zero mean and unit variance, as the initialisation assumes
         x = F.pad(x, (0, columns * self.patch - width, 0, rows * self.patch - height), mode="replicate")
         x = self.features(x)  # (B, 2C, gh * patch / 4, gw * patch / 4)
-        x = self.context(pool_to_grid(x, (rows, columns)))  # (B, 2C, gh, gw)
-        return self.logits(x)  # (B, 2, gh, gw)
+        x = self.norm(self.context(pool_to_grid(x, (rows, columns))))  # (B, 2C, gh, gw)
+        drop, keep = self.logits(x).split(1, dim=1)  # (B, 1, gh, gw) each
+        return torch.cat([drop, keep + OFFSET_GAIN * self.offset], dim=1)

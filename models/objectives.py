@@ -44,6 +44,7 @@ class JointWeights:
     sparse: float = 10.0
     sparsity: str = "flops"
     target: float = 0.25
+    ramp: float = 0.4
     smooth: float = 0.01
     rec: float = 0.0
 
@@ -74,6 +75,11 @@ class JointObjective(nn.Module):
         self.tau = tau
         self.fast_share = fast_share
 
+    def target_share(self, progress: Progress) -> float:
+        """Kept share to aim at now: from a half, as coins fall, to `target` over the first `ramp` of the training."""
+        done = min(1.0, progress.step / max(1.0, self.weights.ramp * progress.total_steps))
+        return 0.5 + (self.weights.target - 0.5) * done
+
     def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
         w, front = self.weights, self.system.front
         losses: dict[str, Tensor] = {}
@@ -84,11 +90,12 @@ class JointObjective(nn.Module):
             noise = gumbel_noise(batch.indices, batch.epoch, self.seed, grid).to(batch.lr.device)
             output = front(batch.lr, tau, noise)
             sr = output.sr
-            kept = sparsity_mean(output.mask)
+            # The expected mask instead of the drawn one: the same mean without the noise.
+            kept = sparsity_mean(output.probability)
             if w.sparsity == "mean":
                 sparse = kept
             else:
-                sparse = sparsity_flops(output.mask, w.target, self.fast_share)
+                sparse = sparsity_flops(output.probability, self.target_share(progress), self.fast_share)
             smooth = smoothness(output.probability)
             total = total + w.sparse * sparse + w.smooth * smooth
             losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "kept_share": kept.detach()}

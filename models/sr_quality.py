@@ -61,9 +61,7 @@ class EDSR(nn.Module):
         ValueError: unknown tail.
     """
 
-    def __init__(
-        self, scale: int, n_blocks: int = 16, n_feats: int = 64, res_scale: float = 1.0, tail: str = "staged"
-    ):
+    def __init__(self, scale: int, n_blocks: int = 16, n_feats: int = 64, res_scale: float = 1.0, tail: str = "staged"):
         super().__init__()
         if tail not in ("staged", "single"):
             raise ValueError(f"EDSR: tail is {tail!r}; use 'staged' or 'single'")

@@ -13,7 +13,7 @@ def tile_window(height: int, width: int, patch: int, halo: int) -> tuple[int, in
 
 
 def expand_mask(mask: torch.Tensor, cell: int, height: int, width: int) -> torch.Tensor:
-    """Nearest-neighbour upsampling of a patch mask (B, gh, gw) to pixels (B, 1, height, width), `cell` pixels a patch."""
+    """Nearest upsampling of a patch mask (B, gh, gw) to pixels (B, 1, height, width), `cell` pixels a patch."""
     batch, rows, columns = mask.shape
     pixels = mask[:, None, :, None, :, None].expand(batch, 1, rows, cell, columns, cell)
     return pixels.reshape(batch, 1, rows * cell, columns * cell)[..., :height, :width]

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -42,6 +43,7 @@ def offline_ultralytics():
             os.environ.pop("OMP_NUM_THREADS", None)
 
 
+@cache
 def _private_folder() -> Path:
     """Settings folder of this project alone, with the fonts that Ultralytics would otherwise download."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "conditional_sr_yolo"

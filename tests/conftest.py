@@ -16,6 +16,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, and no clock: other programs may keep the machine busy.
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parents[1]
 

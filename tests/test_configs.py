@@ -49,7 +49,7 @@ def misspell(word: str, chance: random.Random) -> list[str]:
 def misspelt(tree: dict, chance: random.Random):
     """(path of the right key, path of the wrong key, tree with it), none of whose wrong keys happens to be right."""
     for path in dotted(tree):
-        for wrong in set(misspell(path[-1], chance)):
+        for wrong in chance.sample(misspell(path[-1], chance), 2):
             changed = copy = {**tree}
             for part in path[:-1]:
                 copy[part] = {**copy[part]}
@@ -111,7 +111,7 @@ def test_misspelt_keys_of_files_are_refused_with_the_right_name(tmp_path: Path):
             assert line in message, message
             total += 1
             right += f"did you mean {'.'.join(path)}?" in message
-    assert total > 1000
+    assert total > 700
     assert right >= 0.95 * total, f"{right} of {total}"
 
 
@@ -133,7 +133,7 @@ def test_misspelt_options_are_refused_with_the_right_name(capsys):
         for path in sorted(valid):
             if isinstance(at(config_class(), path), dict):  # sections and free mappings
                 continue
-            for wrong in set(misspell(path[-1], chance)):
+            for wrong in chance.sample(misspell(path[-1], chance), 3):
                 option = ".".join((*path[:-1], wrong))
                 if not wrong or (*path[:-1], wrong) in valid:
                     continue
@@ -144,5 +144,5 @@ def test_misspelt_options_are_refused_with_the_right_name(capsys):
                 assert f"unknown option --{option.replace('-', '_')};" in error and error.count("\n") == 1, error
                 total += 1
                 right += f"did you mean --{'.'.join(path)}?" in error
-    assert total > 500
+    assert total > 400
     assert right >= 0.95 * total, f"{right} of {total}"

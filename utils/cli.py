@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -9,24 +10,28 @@ from collections.abc import Callable
 def run(main: Callable[[], int]) -> None:
     """Call `main` and leave the process with its status.
 
-    The project's own errors derive from ValueError, OSError or RuntimeError subclasses that carry a remedy; they are
-    shown without a traceback.
+    The project's own errors, and wrong values, files and folders, carry a remedy and are shown without a traceback.
     """
     try:
         status = main()
     except KeyboardInterrupt:
-        print("stopped; continue with --run.resume true", file=sys.stderr)
+        print("stopped; continue with --resume", file=sys.stderr)
         status = 130
     except Exception as error:
-        if not is_expected(error):
+        message = explained(error)
+        if message is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         status = 2
     sys.exit(status)
 
 
-def is_expected(error: Exception) -> bool:
-    """Whether an exception is one that this project raises with a remedy."""
-    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
-        return True
-    return type(error) is ValueError or type(error).__module__.split(".")[0] in ("data", "models", "utils")
+def explained(error: Exception) -> str | None:
+    """The message of an error that the user can mend, None for a defect of the program."""
+    text = str(error)
+    own = type(error).__module__.split(".")[0] in ("data", "models", "utils")
+    if own or type(error) is ValueError or isinstance(error, OSError):
+        return text
+    # What a data-loading process raises arrives as a RuntimeError with the original traceback in its text.
+    caught = re.match(r"Caught (ImageError|LabelError|DataSetError) in DataLoader worker", text)
+    return text.strip().splitlines()[-1].partition("Error: ")[2] if caught else None

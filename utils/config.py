@@ -10,6 +10,7 @@ import difflib
 import math
 import sys
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -33,7 +34,8 @@ FREE_ON_RESUME = frozenset(
 def parse_config(config_class: type[Config], description: str, argv: list[str] | None = None) -> Config:
     """Read `--config FILE` and then `--section.key value` overrides, wherever they stand.
 
-    `--key` alone sets a boolean; `--section.args.name value` sets one entry of a mapping; `-` may stand for `_`.
+    `--key` alone sets a boolean, `--section.args.name value` one entry of a mapping; `-` may stand for `_`, and
+    `--resume` for `--run.resume`.
 
     Args:
         config_class: dataclass of configs/schema.py.
@@ -45,6 +47,8 @@ def parse_config(config_class: type[Config], description: str, argv: list[str] |
             status 0 after --help.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if any(field.name == "run" for field in fields(config_class)):  # the one option that everybody types
+        argv = ["--run." + token[2:] if token.split("=")[0] == "--resume" else token for token in argv]
     wants_help = "-h" in argv or "--help" in argv
     try:
         file, options = _split(config_class, [token for token in argv if token not in ("-h", "--help")])
@@ -187,6 +191,7 @@ def _refuse_option(config_class: type, name: str, problem: str) -> NoReturn:
 # ---------------------------------------------------------------------------------------------------- names and types
 
 
+@cache
 def _names(config_class: type) -> tuple[dict[str, Any], set[str]]:
     """({dotted name of every key: its type}, dotted names of the sections)."""
     leaves: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from models.conditional_sr import ConditionalOutput
 from utils.detection_eval import SplitResult, canvas_boxes, detect_split
 from utils.evaluation_rows import MacCounter, Row
 from utils.latency import measure_interleaved, peak_memory_mb
-from utils.overlay import detection_panel
+from utils.overlay import detection_panel, to_uint8
 
 SHOWN_CONF = 0.25  # what a user sees: lowest score in timed calls and pictures, not in the mAP
 TIMED_IMAGES = 4
@@ -170,8 +170,3 @@ def in_turn(function: Callable[[Tensor], object], images: list[Tensor]) -> Calla
 def spread(length: int, count: int) -> list[int]:
     """Up to `count` different indices, evenly spread over range(length)."""
     return sorted({round(position) for position in np.linspace(0, length - 1, min(count, length)).tolist()})
-
-
-def to_uint8(image: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
-    return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()

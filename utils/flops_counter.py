@@ -49,7 +49,7 @@ class OnMeta(nn.Module):
 
 
 def fast_share(conditional: ConditionalSR, height: int, width: int) -> float:
-    """MACs of masker and SR_Fast as a share of all MACs (with SR_Quality everywhere) for an LR image of height x width."""
+    """MACs of masker and SR_Fast as a share of all MACs, SR_Quality everywhere, for an LR image of height x width."""
     fixed = count_macs_at(conditional.masker, height, width) + count_macs_at(conditional.sr_fast, height, width)
     return fixed / (fixed + count_macs_at(conditional.sr_quality, height, width))
 

@@ -31,17 +31,27 @@ def _sample_noise(index: int, epoch: int, seed: int, grid: tuple[int, int]) -> t
 def gumbel_softmax(logits: torch.Tensor, tau: float, noise: torch.Tensor | None = None) -> torch.Tensor:
     """Mask (B, 1, gh, gw) of exact zeros and ones whose gradient is that of the soft probability of class 1.
 
+    The temperature divides the logits but not the noise, so the probability of a one is `keep_probability`: a high
+    temperature tosses coins, a low one gives the masks that will be executed. The coins matter. Where a patch shows the
+    image that the networks were tuned to, the gradient of the loss along (quality - fast) vanishes; only both states
+    together tell which one is better (the trapezoid rule between them).
+
     Args:
         logits: (B, 2, gh, gw).
-        tau: temperature, > 0; the lower, the steeper the gradient.
+        tau: temperature, > 0.
         noise: Gumbel noise of the logits' shape in training; None decides without chance (argmax).
     """
-    logits = logits.float()
+    scaled = logits.float() / tau
     if noise is not None:
-        logits = logits + noise.to(logits.device)
-    soft = (logits / tau).softmax(dim=1)[:, 1:]
-    hard = (logits[:, 1:] > logits[:, :1]).to(soft.dtype)
+        scaled = scaled + noise.to(logits.device)
+    soft = scaled.softmax(dim=1)[:, 1:]
+    hard = (scaled[:, 1:] > scaled[:, :1]).to(soft.dtype)
     return hard + (soft - soft.detach())  # the bracket is exactly zero, so the mask stays exactly binary
+
+
+def keep_probability(logits: torch.Tensor, tau: float = 1.0) -> torch.Tensor:
+    """Probability (B, 1, gh, gw) that `gumbel_softmax` with noise gives a one; tends to the argmax as tau falls."""
+    return (logits.float() / tau).softmax(dim=1)[:, 1:]
 
 
 def temperature(step: int, total: int, start: float = 5.0, end: float = 0.1) -> float:

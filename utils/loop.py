@@ -1,8 +1,8 @@
 """The training loop of stages 2 and 3: steps, checkpoints, resume, logs, stop on non-finite numbers.
 
-Order, augmentation and noise are pure functions of (seed, epoch, sample index), so a resumed run needs only the step to
-go on bit for bit. A step is `batch` images, computed in micro-batches of fixed size that are dealt out to the processes:
-the loss is the mean over micro-batches, whatever the number of processes.
+Order, augmentation and noise are pure functions of (seed, epoch, sample index), so a resumed run needs only the step
+to go on bit for bit. A step is `batch` images, computed in micro-batches of fixed size that are dealt out to the
+processes: the loss is the mean over micro-batches, whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -191,7 +191,11 @@ class Trainer:
             self.window.add(losses)
             self.step += 1
             if self.step % self.run.log_every == 0:
-                rates = {f"lr/{g['name']}": g["lr"] for g in self.optimizer.param_groups}
+                rates = {
+                    f"lr/{g['name']}": g["lr"]
+                    for g in self.optimizer.param_groups
+                    if not g["name"].endswith("/vectors")
+                }
                 self.log.scalars({f"train/{k}": v for k, v in self.window.flush().items()} | rates, self.step)
             if self.step % self.run.checkpoint_every == 0 and self.step % self.steps_per_epoch:
                 self.save()

@@ -41,7 +41,8 @@ def stage3_groups(system: nn.Module, mode: str, optim) -> list[Group]:
     """Optimiser groups of stage 3; parameters that the mode keeps fixed lose `requires_grad`.
 
     High rate (optim.lr): masker, detector head, last layers of both SR networks. Low rate (optim.lr_low): detector
-    backbone, all other SR layers. `detector_only` fixes the front end, `frozen_detector` the detector.
+    backbone, all other SR layers (these at optim.lr_sr where it is given). `detector_only` fixes the front end,
+    `frozen_detector` the detector.
 
     Args:
         system: ConditionalSRDetector.
@@ -60,7 +61,8 @@ def stage3_groups(system: nn.Module, mode: str, optim) -> list[Group]:
     if mode != "detector_only":
         for name, network in networks.items():
             tail, body = split_tail(network)
-            named += [(f"{name}/tail", tail, optim.lr), (f"{name}/body", body, optim.lr_low)]
+            lr_body = optim.lr_low if optim.lr_sr is None else optim.lr_sr
+            named += [(f"{name}/tail", tail, optim.lr), (f"{name}/body", body, lr_body)]
     if mode == "frozen_detector":
         detector.freeze()
     else:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import torch
 
 KEPT_COLOUR = (255, 140, 0)
 BACKGROUND = (24, 24, 24)
@@ -172,7 +173,8 @@ def detection_panel(
 def write_title(column: np.ndarray, title: str, bar: int) -> None:
     """Write a title into the top `bar` pixels, as large as fits; draws into the column."""
     title = title.encode("ascii", "replace").decode()
-    (width, height), base = cv2.getTextSize(title, FONT, 1.0, 1)
+    (width, _), _ = cv2.getTextSize(title, FONT, 1.0, 1)
+    (_, height), base = cv2.getTextSize("Ag", FONT, 1.0, 1)  # all titles stand on one line, whatever their letters
     size = min((bar - 2) / (height + base), (column.shape[1] - 4) / max(1, width))
     if size > 0.1:  # below, nothing could be read
         base = round(base * size)
@@ -186,3 +188,8 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"a picture must be uint8 (H, W, 3) RGB, not {kind}")
     if image.size == 0:
         raise ValueError(f"a picture must not be empty: {image.shape}")
+
+
+def to_uint8(image: torch.Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
+    return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()

@@ -49,11 +49,11 @@ HEADINGS = {
     "peak_mem_mb": "peak MB",
 }
 DIGITS = {"sr_gmacs": 2, "total_gmacs": 2, "sr_ms": 1, "total_ms": 1, "total_ms_p95": 1, "peak_mem_mb": 0}
-# Rows that are one system at several budgets, joined by a line: prefix -> colour, line style.
+# Rows that are one system at several budgets, joined by a line: prefix -> colour, line style, legend.
 CURVES = {
-    "conditional_budget_": ("tab:blue", "-"),
-    "conditional_random_": ("tab:gray", ":"),
-    "conditional_edge_": ("tab:olive", "--"),
+    "conditional_budget_": ("tab:blue", "-", "conditional, budget of the masker"),
+    "conditional_random_": ("tab:gray", ":", "conditional, random patches"),
+    "conditional_edge_": ("tab:green", "--", "conditional, patches with edges"),
 }
 
 
@@ -83,6 +83,13 @@ def plain(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def data_set_name(yaml: Path) -> str:
+    """The YAML's own name, or that of the nearest folder above it which says more than `data`."""
+    yaml = yaml.resolve()
+    names = [yaml.stem, *(folder.name for folder in yaml.parents)]
+    return next((name for name in names if name.lower() not in ("data", "dataset", "datasets", "")), yaml.stem)
 
 
 def heading(results: dict) -> str:
@@ -132,54 +139,69 @@ def table_csv(rows: list[dict]) -> str:
 
 
 def draw_pareto(results: dict) -> Figure:
-    """mAP50-95 against total milliseconds, the budgets of a policy joined by a line; rows without either are left out."""
+    """mAP50-95 against total milliseconds, the budgets of a policy joined by a line; needs both figures of a row."""
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     points = [row for row in plain(results["rows"]) if row["total_ms"] is not None and row["map50_95"] is not None]
-    for prefix, (colour, style) in CURVES.items():
-        curve = sorted((row["total_ms"], row["map50_95"]) for row in points if row["name"].startswith(prefix))
+    for prefix, (colour, style, legend) in CURVES.items():
+        curve = [row for row in points if row["name"].startswith(prefix)]
+        curve.sort(key=lambda row: float(row["name"].removeprefix(prefix)))
         if curve:
-            axes.plot(*zip(*curve, strict=True), style, color=colour, marker="o", zorder=2)
+            times, qualities = [row["total_ms"] for row in curve], [row["map50_95"] for row in curve]
+            axes.plot(times, qualities, style, color=colour, marker="o", zorder=2, label=legend)
     for row in points:
         if not row["name"].startswith(tuple(CURVES)):
-            colour = "tab:blue" if row["name"].startswith("conditional_") else "tab:red"
-            axes.plot(row["total_ms"], row["map50_95"], "D", color=colour, markersize=6, zorder=3)
+            axes.plot(row["total_ms"], row["map50_95"], "D", color=label_colour(row["name"]), markersize=6, zorder=3)
     axes.set_xlabel(f"total ms per image (median, batch 1, {results['device']}, {results['dtype']})")
     axes.set_ylabel("mAP50-95")
     axes.set_title(f"{results['dataset']} {results['split']}, x{results['scale']}")
     axes.grid(alpha=0.3)
     axes.margins(0.12)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right", fontsize=8, framealpha=0.6)
     if not points:
         axes.text(0.5, 0.5, "no row has both a time and an mAP", ha="center", transform=axes.transAxes)
-    label_points(figure, axes, [(row["total_ms"], row["map50_95"], short_name(row["name"])) for row in points])
+    label_points(figure, axes, [(row["total_ms"], row["map50_95"], row["name"]) for row in points])
     return figure
 
 
-def short_name(name: str) -> str:
-    return name.removeprefix("conditional_").replace("_", " ")
+def label_text(name: str) -> str:
+    """A curve's points carry the budget alone, the legend says the rest."""
+    prefix = next((prefix for prefix in CURVES if name.startswith(prefix)), "")
+    return name.removeprefix(prefix).replace("_", " ")
+
+
+def label_colour(name: str) -> str:
+    prefix = next((prefix for prefix in CURVES if name.startswith(prefix)), None)
+    if prefix is not None:
+        return CURVES[prefix][0]
+    return "navy" if name.startswith("conditional_") else "tab:red"
 
 
 def label_points(figure: Figure, axes, points: list[tuple[float, float, str]]) -> None:
-    """Write each label beside its point, where it covers the fewest other labels and points."""
+    """Write each row's name beside its point (x, y, name), where it covers the fewest other labels and points."""
     figure.draw_without_rendering()  # fixes the axes, so that data have places in pixels
     renderer = FigureCanvasAgg(figure).get_renderer()
     places = [axes.transData.transform((x, y)) for x, y, _ in points]
     frame, taken = axes.get_window_extent(renderer), []
-    for (x, y, text), _ in sorted(zip(points, places, strict=True), key=lambda pair: pair[1][1]):
+    for (x, y, name), _ in sorted(zip(points, places, strict=True), key=lambda pair: pair[1][1]):
         best = None
         for distance in (7, 16, 26, 38):
             for right, up in ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0)):
                 label = axes.annotate(
-                    text,
+                    label_text(name),
                     (x, y),
                     (distance * right, distance * up),
                     textcoords="offset points",
                     ha={1: "left", 0: "center", -1: "right"}[right],
                     va={1: "bottom", 0: "center", -1: "top"}[up],
                     fontsize=8,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+                    color=label_colour(name),
                     arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6} if distance > 7 else None,
                 )
-                # Of an annotation with a line the extent would include the line.
+                label.update_positions(renderer)
+                # Of an annotation with a line its own extent would include the line.
                 box = Text.get_window_extent(label, renderer)
                 covered = sum(box.overlaps(other) for other in taken) * 2
                 covered += sum(box.contains(*place) for place in places)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of an SR network on benchmark sets, as the literature reports them: Y channel, border = scale, 8 bit."""
+"""PSNR and SSIM of an SR network on benchmark sets, as the literature has them: Y channel, border = scale, 8 bit."""
 
 from __future__ import annotations
 

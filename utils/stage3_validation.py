@@ -11,12 +11,7 @@ from models.mask_policy import parse_policy
 from models.system import ConditionalSRDetector
 from utils.detection_eval import detect_split
 from utils.logger import MetricsLog
-from utils.overlay import draw_boxes, panel, shade_mask
-
-
-def to_uint8(image: torch.Tensor):
-    """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
-    return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+from utils.overlay import detection_panel, to_uint8
 
 
 class Stage3Validation:
@@ -56,6 +51,17 @@ class Stage3Validation:
         metrics |= {"val/kept_inside": result.kept_inside, "val/kept_outside": result.kept_outside}
         return {name: value for name, value in metrics.items() if value is not None}
 
+    @torch.no_grad()
+    def calibrate(self, share: float) -> None:
+        """Set the masker's offset so that it keeps this share of the patches of the validation images.
+
+        Training reaches the target share on its own images; on others, with other backgrounds, it would drift. Looks at
+        LR images only, at no labels.
+        """
+        masker = self.system.front.masker.eval()
+        logits = [masker(batch.to(self.device).lr) for batch in self.loader(self.dataset)]
+        masker.calibrate(torch.cat([(x[:, 1] - x[:, 0]).flatten() for x in logits]), share)
+
     def pictures(self, step: int) -> None:
         """LR, mask, SR with boxes of the first validation images, for TensorBoard."""
         count = min(self.config.val_images, len(self.dataset))
@@ -65,15 +71,17 @@ class Stage3Validation:
             batch = batch.to(self.device)
             detections, output = self.predict(batch)
             for row in range(len(batch.files)):
-                lr, sr = to_uint8(batch.lr[row]), to_uint8(output.sr[row])
+                mask = None if output.mask is None else output.mask[row, 0].float().cpu().numpy()
                 boxes = detections[row].float().cpu().numpy()
-                drawn = draw_boxes(sr, boxes[boxes[:, 4] > 0.25], self.dataset.names)
-                images, titles = [lr, sr, drawn], ["LR", "SR", "detections"]
-                if output.mask is not None:
-                    mask = output.mask[row, 0].float().cpu().numpy()
-                    images.insert(1, shade_mask(lr, mask, self.system.front.masker.patch))
-                    titles.insert(1, "mask")
-                self.log.images(f"val/{batch.indices[row]}", panel(images, titles), step)
+                picture = detection_panel(
+                    to_uint8(batch.lr[row]),
+                    to_uint8(output.sr[row]),
+                    boxes[boxes[:, 4] > 0.25],
+                    self.dataset.names,
+                    mask=mask,
+                    patch=None if mask is None else self.system.front.masker.patch,
+                )
+                self.log.images(f"val/{batch.indices[row]}", picture, step)
 
     def __call__(self, epoch: int, step: int) -> dict[str, float]:
         last = epoch + 1 == self.config.optim.epochs

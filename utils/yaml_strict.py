@@ -14,6 +14,7 @@ _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]{1,4})?|[0-9][0-9_]*[eE][-+]?[0-9]{1,4}"
     r"|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]{1,4})?|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
 )
+_LINE_BREAKS = re.compile("[\x85\u2028\u2029\ufeff]")
 
 
 class ConfigError(ValueError):
@@ -48,7 +49,13 @@ _Loader.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+.0123456789"))
 class _Dumper(yaml.SafeDumper):
     """SafeDumper that also quotes the texts that `_Loader`, but not YAML 1.1, would read as numbers."""
 
+    def represent_text(self, text: str) -> yaml.Node:
+        """Text with Unicode line breaks goes between double quotes; PyYAML loses them in other styles."""
+        style = '"' if _LINE_BREAKS.search(text) else None
+        return self.represent_scalar(_TAG + "str", text, style)
 
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 _Dumper.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+.0123456789"))
 
 

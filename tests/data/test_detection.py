@@ -86,8 +86,7 @@ def check_boxes(sample: dict, image: np.ndarray, unit: int, canvas: tuple[int, i
             found = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) * unit
             assert np.abs(found - labels[label]).max() <= tolerance, (label, found, labels[label])
         elif hit.any():
-            whole = min(canvas) ** 2
-            assert hit.sum() * unit**2 < 0.05 * whole
+            assert hit.sum() * unit**2 < 0.1 * min(canvas) ** 2
 
 
 def shows_twice(dataset: DetectionDataset, epoch: int, index: int) -> bool:
@@ -163,7 +162,7 @@ def test_one_pixel_image(folder):
 # ---------------------------------------------------------------------- training
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(epoch=st.integers(0, 10_000), index=st.integers(0, 6), scale=st.sampled_from([2, 3, 4]))
 def test_boxes_stay_on_their_objects(drawn, epoch, index, scale):
     dataset = DetectionDataset(drawn, tuple("abcdefg"), (96, 144), scale, augment=GEOMETRIC, epochs=10_001)
@@ -172,12 +171,10 @@ def test_boxes_stay_on_their_objects(drawn, epoch, index, scale):
         check_boxes(sample, pixels(sample["hr"]), 1, (96, 144), 2)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(epoch=st.integers(0, 10_000), index=st.integers(0, 6))
 def test_boxes_stay_on_their_objects_in_native_images(drawn, epoch, index):
-    dataset = DetectionDataset(
-        drawn, tuple("abcdefg"), (192, 256), 2, lr="native", augment=GEOMETRIC, epochs=10_001
-    )
+    dataset = DetectionDataset(drawn, tuple("abcdefg"), (192, 256), 2, lr="native", augment=GEOMETRIC, epochs=10_001)
     sample = dataset[epoch, index]
     assert sample["hr"] is None and sample["lr"].shape == (3, 96, 128)
     if not shows_twice(dataset, epoch, index):
@@ -295,7 +292,7 @@ def test_boxes_go_back_to_the_original_image(drawn, lr):
 
 def test_canvas_size():
     assert canvas_size(640, 4) == (640, 640) and canvas_size([512, 640], 4) == (512, 640)
-    with pytest.raises(ValueError, match="multiple of 96 .*use 672"):
+    with pytest.raises(ValueError, match=r"multiple of 96 .*use 672"):
         canvas_size(640, 3)
     with pytest.raises(ValueError, match=r"use \[512, 640\]"):
         canvas_size([500, 640], 4)

@@ -14,7 +14,7 @@ from data.letterbox import Letterbox, blank, fit_letterbox, paste, resample, res
 sizes = st.integers(1, 900)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(sizes, sizes, st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 2, 3, 4]), st.booleans())
 def test_fits_the_grid_of_lr_pixels(height, width, rows, columns, scale, native):
     canvas = (rows * scale * 8, columns * scale * 8)
@@ -28,7 +28,7 @@ def test_fits_the_grid_of_lr_pixels(height, width, rows, columns, scale, native)
     assert any(content > whole - scale for whole, content in zip(canvas, box.content, strict=True))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(sizes, sizes, st.sampled_from([1, 2, 3, 4]), st.booleans(), st.integers(0, 2**32 - 1))
 def test_round_trip(height, width, scale, native, seed):
     box = fit_letterbox(height, width, (96, 192), scale, native)

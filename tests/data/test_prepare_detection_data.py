@@ -33,7 +33,7 @@ def voc_xml(width: int, height: int, objects: list[tuple], extra: str = "") -> s
 
 def make_voc(folder: Path, objects: dict[str, list[tuple]], size: tuple[int, int] = (40, 30)) -> Path:
     for name, boxes in objects.items():
-        for kind, suffix in (("images", "jpg"), ("xml", "xml")):
+        for kind in ("images", "xml"):
             (folder / kind / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, (90, 80, 70)).save(folder / "images" / f"{name}.jpg")
         (folder / "xml" / f"{name}.xml").write_text(voc_xml(*size, boxes))
@@ -79,7 +79,10 @@ def test_voc_options(tmp_path):
     assert (tmp_path / "out/images/val/a.jpg").is_symlink()
     hr = np.asarray(Image.open(tmp_path / "images/a.jpg"))
     np.testing.assert_array_equal(Image.open(tmp_path / "out/images_lr_x2/val/a.png"), degrade_bicubic(hr, 2))
-    assert yaml.safe_load((tmp_path / "out/data.yaml").read_text()) == {"val": "images/val", "names": {0: "dog", 1: "cat"}}
+    assert yaml.safe_load((tmp_path / "out/data.yaml").read_text()) == {
+        "val": "images/val",
+        "names": {0: "dog", 1: "cat"},
+    }
 
 
 def test_voc_lists(tmp_path):
@@ -90,7 +93,10 @@ def test_voc_lists(tmp_path):
     lists = ["--lists", str(tmp_path / "lists")]
     assert voc(tmp_path, *lists) == 0
     spec = load_data_spec(tmp_path / "out/data.yaml")
-    assert {split: [p.stem for p in files] for split, files in spec.splits.items()} == {"train": ["a", "b"], "val": ["c"]}
+    assert {split: [p.stem for p in files] for split, files in spec.splits.items()} == {
+        "train": ["a", "b"],
+        "val": ["c"],
+    }
     assert voc(tmp_path, *lists, "--splits", "trainval", out="all") == 0
     (tmp_path / "lists/val.txt").write_text("c\nmissing\n")
     assert voc(tmp_path, *lists, out="other") == 1
@@ -99,7 +105,9 @@ def test_voc_lists(tmp_path):
 def test_bad_voc_files_are_named_and_left_out(tmp_path, capsys):
     good = [("cat", 1, 1, 5, 5)]
     make_voc(tmp_path, {name: good for name in ["a", "b", "c", "d", "e", "f", "g", "h"]})
-    make_voc(tmp_path, {"empty": [("cat", 5, 5, 5, 9)], "outside": [("cat", 50, 5, 60, 9)], "part": [("cat", 30, 5, 60, 9)]})
+    make_voc(
+        tmp_path, {"empty": [("cat", 5, 5, 5, 9)], "outside": [("cat", 50, 5, 60, 9)], "part": [("cat", 30, 5, 60, 9)]}
+    )
     (tmp_path / "xml/b.xml").write_text("<annotation>")
     (tmp_path / "xml/c.xml").write_text(voc_xml(40, 31, good))
     (tmp_path / "xml/d.xml").write_text(voc_xml(40, 30, [("cat", 1, "x", 5, 5)]))
@@ -115,7 +123,9 @@ def test_bad_voc_files_are_named_and_left_out(tmp_path, capsys):
     assert "40x31" in said.err and len(said.err.splitlines()) == len(bad)
     assert "2 images written, 9 files left out" in said.out
     assert sorted(p.stem for p in (tmp_path / "out/images/train").iterdir()) == ["a", "part"]
-    np.testing.assert_allclose(rows(tmp_path / "out/labels/train/part.txt")[0, 1:], [35 / 40, 7 / 30, 0.25, 4 / 30], atol=1e-8)
+    np.testing.assert_allclose(
+        rows(tmp_path / "out/labels/train/part.txt")[0, 1:], [35 / 40, 7 / 30, 0.25, 4 / 30], atol=1e-8
+    )
 
 
 def test_unknown_class_is_no_silent_loss(tmp_path, capsys):
@@ -157,7 +167,11 @@ def test_nothing_usable_leaves_nothing_behind(tmp_path, capsys):
 
 
 def coco_json(images: list[dict], annotations: list[dict], names: dict[int, str]) -> dict:
-    return {"images": images, "annotations": annotations, "categories": [{"id": i, "name": n} for i, n in names.items()]}
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": n} for i, n in names.items()],
+    }
 
 
 def run_coco(folder: Path, content: dict, *options: str, out: str = "out", split: str = "train") -> int:
@@ -235,8 +249,8 @@ def test_coco_splits_must_name_the_same_classes(tmp_path, capsys):
     for split, names in (("train", {1: "a"}), ("val", {1: "b"})):
         (tmp_path / f"{split}.json").write_text(json.dumps(coco_json([], [], names)))
     with pytest.raises(SystemExit, match="2"):
-        main(["coco", "--out", str(tmp_path / "out")]
-             + [v for s in ("train", "val") for v in ("--split", s, str(tmp_path / f"{s}.json"), str(tmp_path))])  # fmt: skip
+        splits = [["--split", s, f"{tmp_path / s}.json", str(tmp_path)] for s in ("train", "val")]
+        main(["coco", "--out", str(tmp_path / "out"), *splits[0], *splits[1]])
     assert "categories differ" in capsys.readouterr().err
 
 

@@ -24,7 +24,7 @@ def test_one_decision_per_patch_for_any_size(patch, size):
 
 @pytest.mark.parametrize("patch", [8, 7])
 def test_a_batch_gives_what_its_images_give(patch):
-    masker, lr = Masker(patch), torch.rand(4, 3, 45, 37)
+    masker, lr = Masker(patch).eval(), torch.rand(4, 3, 45, 37)
     assert torch.allclose(masker(lr), torch.cat([masker(image[None]) for image in lr]), rtol=0, atol=1e-6)
 
 
@@ -32,7 +32,7 @@ def test_a_batch_gives_what_its_images_give(patch):
 def test_gradient_reaches_every_parameter(patch):
     masker = Masker(patch)
     lr = torch.rand(1, 3, 40, 33, requires_grad=True)
-    masker(lr)[:, 1].sum().backward()
+    masker(lr)[:, 1].square().sum().backward()
     assert lr.grad.abs().sum() > 0
     assert all(parameter.grad.abs().sum() > 0 for parameter in masker.parameters())
 
@@ -41,7 +41,7 @@ def test_gradient_reaches_every_parameter(patch):
 def test_the_bias_decides_at_the_start(bias):
     torch.manual_seed(0)
     for lr in (torch.rand(2, 3, 64, 64), torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)):
-        logits = Masker(8, bias=bias)(lr)
+        logits = Masker(8, bias=bias).eval()(lr)
         assert (logits[:, 1] - logits[:, 0] - bias).abs().max() < 0.5
 
 
@@ -78,3 +78,13 @@ def test_bfloat16_autocast_stays_close_to_float32():
 def test_patch_out_of_range_is_refused(patch):
     with pytest.raises(ValueError, match="4 to 64"):
         Masker(patch)
+
+
+def test_a_push_on_all_patches_alike_moves_the_offset_only():
+    masker = Masker(8)
+    lr = torch.rand(3, 3, 64, 64) * torch.rand(3, 1, 64, 64).round()  # patches of very different strength
+    logits = masker(lr)
+    (logits[:, 1] - logits[:, 0]).mean().backward()
+    assert masker.offset.grad.abs() > 1
+    others = [p.grad.abs().max() for name, p in masker.named_parameters() if name != "offset"]
+    assert max(others) < 1e-4

@@ -151,7 +151,9 @@ def test_fsrcnn_has_the_published_number_of_weights():
     """FSRCNN(56, 12, 4): 25d + sd + 9ms^2 + ds + 81d = 12,464 weights (Dong et al., table 1)."""
     for scale in (2, 3, 4):
         network = FSRCNN(scale, colors=1)
-        assert sum(p.numel() for p in network.parameters() if p.ndim == 4) == 1_400 + 672 + 5_184 + 672 + 4_536 == 12_464
+        assert (
+            sum(p.numel() for p in network.parameters() if p.ndim == 4) == 1_400 + 672 + 5_184 + 672 + 4_536 == 12_464
+        )
 
 
 @pytest.mark.parametrize(("scale", "published"), [(2, 1_369_859), (3, 1_554_499), (4, 1_517_571)])

@@ -62,7 +62,7 @@ def test_every_term_pulls_where_it_should():
     for name in ("sparse", "smooth", "rec"):
         system = make_system().train()
         weights = JointWeights(**({"det": 0.0, "sparse": 0.0, "smooth": 0.0, "rec": 0.0} | {name: 1.0}))
-        losses = JointObjective(system, weights)(make_batch(), PROGRESS)
+        losses = JointObjective(system, weights)(make_batch(), Progress(step=9, total_steps=10))
         losses["total"].backward()
         masker = sum(p.grad.abs().sum() for p in system.front.masker.parameters() if p.grad is not None)
         detector = sum(p.grad.abs().sum() for p in system.detector.parameters() if p.grad is not None)

@@ -107,7 +107,9 @@ def test_all_selected_patches_of_the_batch_run_in_one_call():
 
 def test_nothing_runs_where_nothing_is_selected():
     network, canvas = Recorder(random_network("edsr", 2, NETWORKS["edsr"])), torch.rand(1, 3, 20, 20)
-    result = run_on_tiles(network, torch.rand(1, 3, 10, 10), torch.zeros(1, 2, 2, dtype=torch.bool), 8, 2, canvas.clone())
+    result = run_on_tiles(
+        network, torch.rand(1, 3, 10, 10), torch.zeros(1, 2, 2, dtype=torch.bool), 8, 2, canvas.clone()
+    )
     assert network.shapes == [] and torch.equal(result, canvas)
 
 
@@ -135,7 +137,11 @@ def test_gradient_flows_through_the_tiles():
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_bfloat16_autocast_keeps_the_type_of_the_canvas(canvas_type, share):
     torch.manual_seed(0)
-    network, lr, mask = random_network("edsr", 2, NETWORKS["edsr"]), torch.rand(2, 3, 33, 40), torch.rand(2, 5, 5) < share
+    network, lr, mask = (
+        random_network("edsr", 2, NETWORKS["edsr"]),
+        torch.rand(2, 3, 33, 40),
+        torch.rand(2, 5, 5) < share,
+    )
     canvas = torch.rand(2, 3, 66, 80).to(canvas_type)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         result = run_on_tiles(network, lr, mask, 8, None, canvas.clone())

@@ -162,7 +162,7 @@ def test_values_of_a_file(tmp_path: Path, text: str, expected: Inner):
         ("count: [3", "c.yaml:1: while parsing a flow sequence"),
         ("count: 3\n---\ncount: 4", "c.yaml:2: "),
         ("count: 3 \x07", "c.yaml:1: control character #x0007"),
-        ("[" * 20000, "nested too deeply"),
+        ("[" * 3000, "nested too deeply"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_file(tmp_path: Path, capsys, text: str, message: str):
@@ -328,17 +328,17 @@ def test_help_is_fast_complete_and_free_of_torch(tmp_path: Path):
     assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1.5
     lines = done.stdout.splitlines()
     assert "    python script.py" in lines
-    for name, kind, default in (
-        ("run.seed", "int", "0"), ("run.resume", "{true,false}", "false"), ("optim.lr_low", "float", "1e-06"),
-        ("data.imgsz", "int|list[int]", "640"), ("masker.halo", "int|null", "4"), ("data.yaml", "str", '""'),
-        ("sr_quality.args", "mapping", '{"n_blocks": 8, "n_feats": 32}'), ("mode", "{joint,", "joint"),
+    defaults = dict(flat(config_to_dict(Stage3Config())))
+    for name, kind in (
+        ("run.seed", "int"), ("run.resume", "{true,false}"), ("optim.lr_low", "float"), ("data.imgsz", "int|list[int]"),
+        ("masker.halo", "int|null"), ("data.yaml", "str"), ("sr_quality.args", "mapping"), ("mode", "{joint,"),
     ):  # fmt: skip
-        (line,) = [number for number, line in enumerate(lines) if line.startswith(f"  --{name} ")]
-        assert lines[line].split()[1].startswith(kind)
-        assert f"(default: {default})" in " ".join(lines[line : line + 2]), lines[line]
+        (place,) = [number for number, line in enumerate(lines) if line.startswith(f"  --{name} ")]
+        assert lines[place].split()[1].startswith(kind)
+        default = defaults[name] if isinstance(defaults[name], str) and defaults[name] else json.dumps(defaults[name])
+        assert f"(default: {default})" in " ".join(lines[place : place + 2]), lines[place]
     names = {line.split()[0] for line in lines if line.startswith("  --")}
-    leaves = {f"--{name}" for name in flat(config_to_dict(Stage3Config()))}
-    assert names == leaves | {"--config"}
+    assert names == {f"--{name}" for name in defaults} | {"--config"}
 
 
 def flat(tree: dict, prefix: str = ""):
@@ -346,7 +346,7 @@ def flat(tree: dict, prefix: str = ""):
         if isinstance(value, dict) and key != "args":
             yield from flat(value, f"{prefix}{key}.")
         else:
-            yield prefix + key
+            yield prefix + key, value
 
 
 def test_help_shows_the_values_of_the_file(tmp_path: Path, capsys):

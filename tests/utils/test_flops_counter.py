@@ -35,7 +35,7 @@ def test_shapes_alone_give_the_same_count_as_running(name):
 
 
 def test_multiply_adds_for_a_720p_image_at_x4():
-    """SRResNet has 127.8 G for an output of 1280 x 720 in published tables; EDSR-baseline by arithmetic, per LR pixel."""
+    """SRResNet has 127.8 G for an output of 1280 x 720 in published tables; EDSR-baseline by arithmetic per pixel."""
     assert count_macs_at(build_sr("srresnet", 4), 180, 320) / 1e9 == pytest.approx(127.8, abs=0.05)
     edsr = 9 * (3 * 64 + 33 * 64 * 64 + 64 * 256 + 4 * 64 * 256 + 16 * 64 * 3)
     assert count_macs_at(build_sr("edsr", 4), 180, 320) == 180 * 320 * edsr
@@ -48,7 +48,9 @@ def test_bicubic_counts_both_matrix_products():
 @pytest.mark.parametrize("halo", [None, 0, 2])
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.6, 1.0])
 def test_conditional_macs_are_those_that_run(halo, share):
-    system = ConditionalSR(Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), halo)
+    system = ConditionalSR(
+        Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), halo
+    ).eval()
     lr = torch.rand(1, 3, 50, 61)
     with FlopCounterMode(display=False) as counter:
         output = system.infer(lr, MaskPolicy("budget", share))
@@ -56,7 +58,9 @@ def test_conditional_macs_are_those_that_run(halo, share):
 
 
 def test_conditional_macs_without_masker_and_bounds():
-    system = ConditionalSR(Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), 2)
+    system = ConditionalSR(
+        Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), 2
+    ).eval()
     fast, quality, masker = (count_macs_at(net, 64, 64) for net in (system.sr_fast, system.sr_quality, system.masker))
     assert sr_macs(system, 64, 64, 0, masker=False) == fast
     assert sr_macs(system, 64, 64, 64) == fast + quality + masker

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.gumbel import gumbel_noise, gumbel_softmax, temperature
+from utils.gumbel import gumbel_noise, gumbel_softmax, keep_probability, temperature
 
 
 def test_noise_depends_on_seed_epoch_and_sample_only():
@@ -47,8 +47,15 @@ def test_mask_is_exactly_binary_and_its_gradient_is_soft(tau):
     mask = gumbel_softmax(logits, tau, noise)
     assert mask.shape == (2, 1, 5, 5) and set(mask.unique().tolist()) == {0.0, 1.0}
     (hard,) = torch.autograd.grad(mask.sum(), logits)
-    (soft,) = torch.autograd.grad(((logits + noise) / tau).softmax(1)[:, 1].sum(), logits)
+    (soft,) = torch.autograd.grad((logits / tau + noise).softmax(1)[:, 1].sum(), logits)
     assert torch.equal(hard, soft)
+
+
+@pytest.mark.parametrize("tau", [5.0, 1.0, 0.2])
+def test_ones_are_as_frequent_as_said(tau):
+    logits = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 100, 100)
+    share = gumbel_softmax(logits, tau, gumbel_noise([0], 0, 0, (100, 100))).mean()
+    assert abs(share - keep_probability(logits, tau).mean()) < 0.02
 
 
 def test_without_noise_the_larger_logit_wins():

@@ -1,4 +1,4 @@
-"""Timing: who is called how often and in which order; memory: a big allocation is seen. No figure of time is asserted."""
+"""Timing: who is called how often and in which order; memory: a big allocation is seen. No time is asserted."""
 
 from __future__ import annotations
 

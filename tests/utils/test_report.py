@@ -9,8 +9,10 @@ from pathlib import Path
 
 import cv2
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
-from utils.report import COLUMNS, draw_pareto, label_points, table_csv, table_markdown, write_report
+from utils.report import COLUMNS, data_set_name, draw_pareto, table_csv, table_markdown, write_report
 
 
 def made_row(name: str, quality: float | None, ms: float | None, **values) -> dict:
@@ -26,9 +28,8 @@ def made_results() -> dict:
             for share in (0.1, 0.25, 0.5)
         ]
     rows.append(made_row("broken", None, None, params=940))
-    return {"dataset": "rings", "split": "val", "scale": 4, "lr_protocol": "bicubic", "device": "cpu", "dtype": "fp32"} | {
-        "threads": 2, "versions": {"torch": "2.15"}, "rows": rows,
-    }  # fmt: skip
+    results = {"dataset": "rings", "split": "val", "scale": 4, "lr_protocol": "bicubic", "device": "cpu"}
+    return results | {"dtype": "fp32", "threads": 2, "versions": {"torch": "2.15"}, "rows": rows}
 
 
 def test_markdown_is_aligned_and_dashes_what_is_undefined():
@@ -38,6 +39,14 @@ def test_markdown_is_aligned_and_dashes_what_is_undefined():
     first = [cell.strip() for cell in lines[2].split("|")[1:-1]]
     assert first[:3] == ["hr", "0.520", "-"] and "2.59M" in first and "40.0" in first
     assert "0.12" in lines[4] and "0.9K" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "yaml, name",
+    [("/a/hit_uav/hit_uav.yaml", "hit_uav"), ("/a/bccd/data.yaml", "bccd"), ("/runs/demo/data/data.yaml", "demo")],
+)
+def test_data_set_is_named_by_what_says_most(yaml: str, name: str):
+    assert data_set_name(Path(yaml)) == name
 
 
 def test_csv_keeps_all_digits():
@@ -60,9 +69,9 @@ def test_report_files(tmp_path: Path):
 
 
 def boxes_of_labels(figure) -> list:
-    renderer = figure.canvas.get_renderer()
-    from matplotlib.text import Text
-
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for label in figure.axes[0].texts:
+        label.update_positions(renderer)
     return [Text.get_window_extent(label, renderer) for label in figure.axes[0].texts]
 
 
@@ -77,7 +86,6 @@ def test_labels_do_not_cover_each_other():
 def test_many_equal_points_are_all_labelled():
     figure = draw_pareto({**made_results(), "rows": [made_row(f"row{i}", 0.0, 10.0) for i in range(12)]})
     assert [text.get_text() for text in figure.axes[0].texts] == [f"row{i}" for i in range(12)]
-    assert callable(label_points)
 
 
 @pytest.mark.parametrize("rows", [[], [made_row("a", None, None)]])

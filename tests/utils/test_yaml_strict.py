@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from utils.yaml_strict import ConfigError, dump_yaml, load_yaml, load_yaml_lines, parse_yaml
@@ -19,6 +19,7 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.di
 
 
 @given(VALUES)
+@example({"\x85[": "\u2028 #", "\ufeff": "a\x85"})
 def test_dump_and_load_are_inverse(value):
     text = dump_yaml(value)
     assert parse_yaml(text, "text")[0] == value
