@@ -29,10 +29,12 @@ test: .venv/.stamp
 demo: .venv/.stamp
 	$(PY) -m data.demo --out $(DEMO)/data
 	$(PY) -m data.prepare_sr_data --source $(DEMO)/data/images/test --out $(DEMO)/lr_test --scales 4 --overwrite
-	$(PY) stage1_pretrain_yolo.py $(call CONFIG,stage1_yolo_pretrain) --run.resume true
-	$(PY) stage2_pretrain_sr.py $(call CONFIG,stage2_sr_pretrain) --run.resume true
-	$(PY) stage3_finetune_joint.py $(call CONFIG,stage3_joint_finetune) --run.resume true
-	$(PY) evaluate.py $(call CONFIG,evaluate) --run.resume true
+	$(PY) stage1_pretrain_yolo.py $(call CONFIG,stage1_yolo_pretrain) --resume
+	$(PY) stage2_pretrain_sr.py $(call CONFIG,stage2_sr_pretrain) --resume
+	$(PY) stage3_finetune_joint.py $(call CONFIG,stage3_joint_finetune) --resume
+	$(PY) stage3_finetune_joint.py $(call CONFIG,stage3_joint_finetune) --run.out $(DEMO)/bicubic_retrained \
+		--mode detector_only --sr bicubic --losses.rec 0 --optim.lr_low 5e-4 --resume
+	$(PY) evaluate.py $(call CONFIG,evaluate) --resume
 	@test -e $(DEMO)/inference/predictions.json || $(PY) inference.py $(call CONFIG,inference)
 	@cat $(DEMO)/evaluate/table.md
 	@echo "Table, Pareto picture, masks and boxes: $(DEMO)/evaluate. Detections on LR images: $(DEMO)/inference."

@@ -317,7 +317,9 @@ class Stage3Config:
         default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"})
     )
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=30, weight_decay=5e-4, ema=0.999))
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(epochs=30, lr_masker=1e-3, weight_decay=5e-4, ema=0.999)
+    )
     losses: LossConfig = field(default_factory=LossConfig)
     gumbel: GumbelConfig = field(default_factory=GumbelConfig)
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(scale=0.25, translate=0.1, hsv_v=0.2))
