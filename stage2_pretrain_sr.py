@@ -47,7 +47,9 @@ def train_network(
         accelerator.print(f"{len(dataset.too_small)} images are smaller than a patch and are left out")
     if data.cache:
         dataset.preload()
-    pairs = {Path(val).name: benchmark_pairs(val, config.scale) for val in data.val}
+    if len({Path(val).name for val in data.val}) < len(data.val):
+        raise ValueError(f"data.val: two folders of one name in {data.val}; rename one, their figures would mix")
+    pairs = {Path(val).name: benchmark_pairs(val, config.scale, max_pixels=data.max_pixels) for val in data.val}
 
     # 2. Network; seeded here, so that its first weights do not depend on what ran before
     torch.manual_seed(config.run.seed)
@@ -87,7 +89,6 @@ def train_network(
         save_network(folder / OUTPUTS[role], "sr", spec["name"], spec["args"], network.state_dict(), meta)
         print(f"{role}: {spec['name']} -> {folder / OUTPUTS[role]}  {metrics}")
     accelerator.wait_for_everyone()
-    accelerator.free_memory()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -106,7 +107,8 @@ def main(argv: list[str] | None = None) -> int:
         if (folder / OUTPUTS[role]).exists():
             accelerator.print(f"{role}: already finished, {folder / OUTPUTS[role]}")
             continue
-        train_network(role, network_config, optim, config, folder, accelerator)
+        # A fresh one per network: a gradient scaler must not carry over what a resumed run would not know.
+        train_network(role, network_config, optim, config, folder, make_accelerator(config.run))
     return 0
 
 

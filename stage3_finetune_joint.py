@@ -116,9 +116,10 @@ def main(argv: list[str] | None = None) -> int:
 
     # 4. Result
     if accelerator.is_main_process:
+        trained = {}
         if config.sr == "conditional" and losses.sparsity == "flops":
-            validation.calibrate(losses.target)
-        metrics = validation.measure()
+            trained = {"val/kept_share_before_calibration": validation.calibrate(losses.target)}
+        metrics = validation.measure() | trained
         meta = {"stage": 3, "mode": config.mode, "metrics": metrics, "seed": config.run.seed, "lr_protocol": data.lr}
         meta |= {"target": losses.target, "epochs": config.optim.epochs}
         spec = system.spec

@@ -159,7 +159,7 @@ class SRDataConfig:
         val: folders of HR images, or folders with HR/ and LR_bicubic/X{scale}/ inside (Set5 style).
         patch: side of the LR training patch in pixels.
         samples_per_epoch: training patches per epoch.
-        cache: keep decoded images in memory.
+        cache: keep all decoded images in memory; set it to false for sets larger than that.
         max_pixels: images with more pixels than this are refused before decoding.
     """
 
@@ -179,7 +179,7 @@ class OptimConfig:
     Args:
         epochs: passes over the training set.
         batch: images per optimiser step, over all processes.
-        micro_batch: images per forward pass, batch is a multiple of micro_batch x processes; 0 means batch / processes.
+        micro_batch: images per forward pass; batch must be a multiple of micro_batch x processes. 0: batch / processes.
         lr: learning rate (stage 2), or the high learning rate (stage 3: masker, detector head, last SR layers).
         lr_low: low learning rate (stage 3: detector backbone, other SR layers).
         lr_sr: learning rate of the other SR layers (stage 3); null takes lr_low.

@@ -34,6 +34,11 @@ class Letterbox:
             content = (max(1, round(self.height * self.ratio)), max(1, round(self.width * self.ratio)))
             object.__setattr__(self, "content", content)
 
+    @property
+    def region(self) -> tuple[slice, slice]:
+        """Rows and columns of the image on the HR canvas."""
+        return slice(self.top, self.top + self.content[0]), slice(self.left, self.left + self.content[1])
+
     def to_original(self, boxes: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
         """Boxes x1, y1, x2, y2 (..., 4) in canvas pixels -> pixels of the original image, cut at its border."""
         if not isinstance(boxes, torch.Tensor):

@@ -117,7 +117,7 @@ class YoloDetector(nn.Module):
         """Last layer of the network."""
         return self.net.model[-1]
 
-    def raw(self, images: Tensor) -> dict:
+    def raw(self, images: Tensor, one2one: bool = True) -> dict:
         """Undecoded predictions of the head, as Ultralytics' criterion takes them; differentiable in every mode."""
         x, saved = images, []
         for layer in list(self.net.model)[:-1]:
@@ -127,7 +127,7 @@ class YoloDetector(nn.Module):
             saved.append(x if layer.i in self.net.save else None)
         levels = [x if j == -1 else saved[j] for j in self.head.f]
         many = self.head.forward_head(levels, **self.head.one2many)
-        if getattr(self.head, "one2one_cv2", None) is None:
+        if not one2one or getattr(self.head, "one2one_cv2", None) is None:
             return many
         if self.training:  # as Ultralytics: the one-to-one branch does not train the backbone
             levels = [level.detach() for level in levels]
@@ -186,11 +186,13 @@ class YoloDetector(nn.Module):
         """
         self._check_images(images)
         training = self.training
-        self.eval()
+        if training:
+            self.eval()
         try:
-            raw = self.raw(images)
+            raw = self.raw(images, one2one=False)
         finally:
-            self.train(training)
+            if training:
+                self.train()
         with torch.autocast(images.device.type, enabled=False):
             self.head.shape = None  # the cached anchor grid may have another type, or belong to inference mode
             decoded = self.head._inference(float32(raw.get("one2many", raw)))

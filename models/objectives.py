@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.conditional_sr import ConditionalSR
 from models.system import ConditionalSRDetector
 from utils.gumbel import gumbel_noise, temperature
-from utils.losses import smoothness, sparsity_flops, sparsity_mean
+from utils.losses import reconstruction, smoothness, sparsity_flops, sparsity_mean
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,15 @@ class JointObjective(nn.Module):
                 sparse = sparsity_flops(output.probability, self.target_share(progress), self.fast_share)
             smooth = smoothness(output.probability)
             total = total + w.sparse * sparse + w.smooth * smooth
-            losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "kept_share": kept.detach()}
+            losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
+            losses |= {"kept_share": output.mask.detach().mean(), "tau": kept.new_tensor(tau)}
         else:
             sr = front(batch.lr).clamp(0, 1)
         detection = self.system.detector.loss(sr, batch.boxes, batch.classes, batch.image_index)
         total = total + w.det * detection["det"]
         losses |= {name: value.detach() for name, value in detection.items()}
         if w.rec > 0:
-            rec = F.l1_loss(sr.float(), batch.hr)
+            rec = reconstruction(sr.float(), batch.hr)
             total = total + w.rec * rec
             losses["rec"] = rec.detach()
         return {"total": total} | losses

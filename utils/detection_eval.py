@@ -104,6 +104,7 @@ def detect_split(
                 result.outside += kept[~covered].sum(), (~covered).sum()
             if with_psnr and output is not None and batch.hr is not None:
                 pair = (output.sr[row].float().cpu().numpy(), batch.hr[row].cpu().numpy())
-                sr, hr = (image.transpose(1, 2, 0).clip(0, 1) for image in pair)
+                shown = letterbox.region  # without the grey around the image, which any network reproduces
+                sr, hr = (image.transpose(1, 2, 0)[shown].clip(0, 1) for image in pair)
                 result.psnr_per_image.append(psnr_y(sr, hr, border=batch.scale))
     return result

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -28,6 +30,7 @@ from utils.logger import MetricsLog
 from utils.optimizer_utils import learning_rate_factor
 
 Metrics = dict[str, float]
+MOST_SKIPPED = 50  # a scaler that starts too high needs about 20 steps to come down
 
 
 class NonFiniteError(RuntimeError):
@@ -103,7 +106,7 @@ class Trainer:
         self.ema = ModelEMA(objective, optim.ema) if optim.ema > 0 else None
         self.state = TrainState(folder / "checkpoints")
         self.window = Window()
-        self.step = 0
+        self.step, self.skipped = 0, 0
         self.micro_batch, self.accumulate = micro_batches(optim, accelerator.num_processes)
         self.steps_per_epoch = self.sampler(0, 0).steps
         self.total_steps = self.steps_per_epoch * optim.epochs
@@ -230,6 +233,10 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value.detach().float() / self.accumulate
         self.clip_and_check(epoch, files)
         self.optimizer.step()
+        self.skipped = self.skipped + 1 if self.accelerator.optimizer_step_was_skipped else 0
+        if self.skipped > MOST_SKIPPED:
+            what = f"{self.skipped} steps in a row skipped by the fp16 gradient scaler"
+            raise NonFiniteError(self.message(what, epoch, files))
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update(self.objective)
@@ -255,7 +262,7 @@ class Trainer:
     def message(self, what: str, epoch: int, files: list[str]) -> str:
         names = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
         return (
-            f"{self.stage}: {what} at step {self.step + 1} (epoch {epoch + 1}); the weights were not changed by it. "
+            f"{self.stage}: {what} at step {self.step + 1} (epoch {epoch + 1}); nothing of this step was saved. "
             f"Images: {names}. Look at these files and their labels, or lower the learning rate (optim.lr)."
         )
 
@@ -303,4 +310,6 @@ def make_accelerator(run: RunConfig) -> Accelerator:
         torch.set_num_threads(run.threads)
     torch.manual_seed(run.seed)
     precision = {"fp32": "no"}.get(run.precision, run.precision)
-    return Accelerator(cpu=cpu, mixed_precision=precision)
+    # The other processes wait while the main one validates.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience])

@@ -16,7 +16,7 @@ def sparsity_flops(mask: torch.Tensor, target: float, fast_share: float = 0.0) -
 
     SR costs F(k) = F_fixed + k * F_quality when the share k of patches is kept; F_fixed is what always runs (masker and
     SR_Fast) and F_full = F(1). The target is a kept share, F_target = F(target), so the loss vanishes at k = target
-    whatever the fixed part is.
+    whatever the fixed part is. Halos do not count: they belong to the execution, not to the network.
 
     Args:
         mask: patches (B, 1, gh, gw), 1 where SR_Quality runs; k is its mean over the batch.
