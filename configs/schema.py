@@ -75,7 +75,7 @@ class DetectionDataConfig:
         scale: super-resolution factor.
         lr: bicubic (made from HR on the fly), folder (read from lr_folder) or native (the images are LR, no HR exists).
         lr_folder: folder that mirrors the image folders with LR copies, for `lr: folder`.
-        on_bad_image: unreadable images are counted and skipped, or stop the run.
+        on_bad_image: images whose header or end is damaged are counted and skipped, or stop the run.
         on_bad_label: faulty label lines stop the run, or their image is counted and skipped.
         max_pixels: images with more pixels than this are refused before decoding.
     """

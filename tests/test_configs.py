@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from configs import schema
+from configs.limits import LIMITS
 from utils.config import ConfigError, config_to_dict, load_config, parse_config, save_config
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
@@ -146,3 +147,27 @@ def test_misspelt_options_are_refused_with_the_right_name(capsys):
                 right += f"did you mean --{'.'.join(path)}?" in error
     assert total > 400
     assert right >= 0.95 * total, f"{right} of {total}"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--losses.target=2", "losses.target must be at most 0.99"),
+        ("--gumbel.end=0", "gumbel.end must be at least 0.01"),
+        ("--masker.halo=-3", "masker.halo must be at least 0"),
+        ("--run.log_every=0", "run.log_every must be at least 1"),
+        ("--data.scale=5", "data.scale must be at most 4"),
+        ("--augment.scale=2", "augment.scale must be at most 0.9"),
+        ("--optim.lr_low=-1", "optim.lr_low must be at least 0"),
+    ],
+)
+def test_values_out_of_bounds_are_refused(option, message, capsys):
+    with pytest.raises(SystemExit):
+        parse_config(schema.Stage3Config, "", [option])
+    assert message in capsys.readouterr().err
+
+
+def test_every_bound_belongs_to_a_key():
+    names = {".".join(path) for config in CLASSES.values() for path in dotted(config_to_dict(config()))}
+    for ending in LIMITS:
+        assert any(name == ending or name.endswith(f".{ending}") for name in names), ending

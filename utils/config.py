@@ -15,6 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from configs.limits import bounds
 from utils.atomic_file import replace_text
 from utils.yaml_strict import ConfigError, dump_yaml, load_yaml, load_yaml_lines, parse_yaml
 
@@ -250,13 +251,20 @@ def _from_text(text: str, kind: Any) -> Any:
 
 
 def _checked(value: Any, kind: Any, name: str, where: str = "") -> Any:
+    start = f"{where}: " if where else ""
     try:
-        return _convert(value, kind)
+        converted = _convert(value, kind)
     except TypeError:
-        start = f"{where}: " if where else ""
         near = difflib.get_close_matches(str(value), map(str, get_args(kind)), 1, 0.7) if _is_literal(kind) else []
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{start}{name} must be {_describe(kind)}, found {_show(value)}{hint}") from None
+    low, high = bounds(name.lstrip("-"))
+    if isinstance(converted, int | float) and not isinstance(converted, bool):
+        if low is not None and converted < low:
+            raise ConfigError(f"{start}{name} must be at least {low}, found {_show(value)}")
+        if high is not None and converted > high:
+            raise ConfigError(f"{start}{name} must be at most {high}, found {_show(value)}")
+    return converted
 
 
 def _convert(value: Any, kind: Any) -> Any:

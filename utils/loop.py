@@ -166,6 +166,7 @@ class Trainer:
                 self.on_epoch(epoch)
             self.objective.train()
             self.run_epoch(epoch, start)
+            self.log_window()
             metrics = self.run_validation(epoch)
             self.log.scalars(metrics, self.step)
             self.save()
@@ -194,12 +195,7 @@ class Trainer:
             self.window.add(losses)
             self.step += 1
             if self.step % self.run.log_every == 0:
-                rates = {
-                    f"lr/{g['name']}": g["lr"]
-                    for g in self.optimizer.param_groups
-                    if not g["name"].endswith("/vectors")
-                }
-                self.log.scalars({f"train/{k}": v for k, v in self.window.flush().items()} | rates, self.step)
+                self.log_window()
             if self.step % self.run.checkpoint_every == 0 and self.step % self.steps_per_epoch:
                 self.save()
             bar.set_postfix_str(f"loss {losses['total']:.4g}", refresh=False)
@@ -210,6 +206,13 @@ class Trainer:
             f"{self.stage} epoch {epoch + 1}/{self.optim.epochs}: loss {losses['total']:.4g},"
             f" {time.perf_counter() - began:.1f} s, waiting for data {share:.1%}"
         )
+
+    def log_window(self) -> None:
+        """Log the mean losses since the last line, and the learning rates."""
+        if self.window.steps:
+            groups = [g for g in self.optimizer.param_groups if not g["name"].endswith("/vectors")]
+            losses = {f"train/{name}": value for name, value in self.window.flush().items()}
+            self.log.scalars(losses | {f"lr/{g['name']}": g["lr"] for g in groups}, self.step)
 
     def optimise(self, batches: Iterator, epoch: int) -> tuple[Metrics, float]:
         """One optimiser step over `accumulate` micro-batches; returns the losses (mean over all processes) and seconds
@@ -263,7 +266,7 @@ class Trainer:
         names = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
         return (
             f"{self.stage}: {what} at step {self.step + 1} (epoch {epoch + 1}); nothing of this step was saved. "
-            f"Images: {names}. Look at these files and their labels, or lower the learning rate (optim.lr)."
+            f"Images: {names}. Look at these files and their labels, or lower the learning rate in a new run."
         )
 
     def run_validation(self, epoch: int) -> Metrics:
