@@ -32,8 +32,6 @@ demo: .venv/.stamp
 	$(PY) stage1_pretrain_yolo.py $(call CONFIG,stage1_yolo_pretrain) --resume
 	$(PY) stage2_pretrain_sr.py $(call CONFIG,stage2_sr_pretrain) --resume
 	$(PY) stage3_finetune_joint.py $(call CONFIG,stage3_joint_finetune) --resume
-	$(PY) stage3_finetune_joint.py $(call CONFIG,stage3_joint_finetune) --run.out $(DEMO)/bicubic_retrained \
-		--mode detector_only --sr bicubic --losses.rec 0 --optim.lr_low 5e-4 --resume
 	$(PY) evaluate.py $(call CONFIG,evaluate) --resume
 	@test -e $(DEMO)/inference/predictions.json || $(PY) inference.py $(call CONFIG,inference)
 	@cat $(DEMO)/evaluate/table.md

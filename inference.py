@@ -34,19 +34,11 @@ def _plain(option: str) -> str:
 
 
 def check(config: InferenceConfig) -> None:
-    """Values out of range.
+    """Options that must be given.
 
     Raises:
         ValueError: naming the option, its value and the remedy.
     """
-    for name in ("conf", "iou"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; give a number from 0 to 1")
-    for name in ("max_det", "batch", "max_pixels"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; give 1 or more")
-    if config.threads < 0:
-        raise ValueError(f"threads is {config.threads}; give 0 for PyTorch's own choice, or more")
     if not config.weights:
         raise ValueError("no weights given; name the checkpoint of stage 3 with --weights")
     if not Path(config.out).name:

@@ -62,9 +62,6 @@ def check(config: Stage1Config) -> None:
             "data.lr is native: stage 1 needs HR images; use a detector trained elsewhere via detector.weights of "
             "stage 3, or set data.lr to bicubic if the images of data.yaml are HR"
         )
-    for name in ("epochs", "batch", "lr"):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be positive")
 
 
 def pick_device(config: Stage1Config) -> str:

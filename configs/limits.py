@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LIMITS: dict[str, tuple[float | None, float | None]] = {
     "run.seed": (0, None),
-    "run.threads": (0, None),
+    "threads": (0, None),
     "run.workers": (0, None),
     "run.checkpoint_every": (1, None),
     "run.log_every": (1, None),

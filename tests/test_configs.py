@@ -171,3 +171,20 @@ def test_every_bound_belongs_to_a_key():
     names = {".".join(path) for config in CLASSES.values() for path in dotted(config_to_dict(config()))}
     for ending in LIMITS:
         assert any(name == ending or name.endswith(f".{ending}") for name in names), ending
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        (schema.Stage1Config, "--batch=0"),
+        (schema.EvaluateConfig, "--overlays=-1"),
+        (schema.EvaluateConfig, "--conf=3"),
+        (schema.InferenceConfig, "--conf=1.5"),
+        (schema.InferenceConfig, "--batch=0"),
+        (schema.InferenceConfig, "--threads=-1"),
+    ],
+)
+def test_every_script_refuses_them(config, option, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse_config(config, "", [option])
+    assert end.value.code == 2 and option.split("=")[0] in capsys.readouterr().err

@@ -239,9 +239,6 @@ def test_lr_row_boxes_are_in_hr_pixels(project: Project):
         ({"data.yaml": "nowhere.yaml"}, FileNotFoundError, "data.yaml: 'nowhere.yaml' does not exist"),
         ({"split": "test"}, ValueError, "no split `test`"),
         ({"run.precision": "fp16"}, ValueError, "fp16 needs CUDA"),
-        ({"batch": "0"}, ValueError, "batch is 0"),
-        ({"overlays": "-1"}, ValueError, "overlays is -1"),
-        ({"conf": "3"}, ValueError, "conf is 3"),
     ],
 )
 def test_bad_input_is_refused(project: Project, tmp_path: Path, changes: dict, error: type, words: str):

@@ -331,8 +331,6 @@ def test_huge_images_are_skipped_before_decoding(weights, good, tmp_path, capsys
         (("--source", ""), "--source"),
         (("--policy", "budget=2"), "budget"),
         (("--policy", "clever"), "learned"),
-        (("--conf", "1.5"), "conf is 1.5"),
-        (("--batch", "0"), "batch is 0"),
         (("--out", ""), "out is ''"),
     ],
 )
