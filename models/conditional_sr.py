@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -10,8 +11,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
-from models.tile_execution import expand_mask, run_on_tiles
+from models.tile_execution import DEFAULT, TileOptions, expand_mask, run_everywhere, run_on_tiles, run_whole
 from utils.gumbel import gumbel_softmax, keep_probability
+
+
+class LatencyPredictor(Protocol):
+    """Knows how long this system takes on its device."""
+
+    def largest_share(self, milliseconds: float, height: int, width: int, batch: int) -> float:
+        """Largest kept share in [0, 1] with which an LR image takes at most this long, detector included."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +41,31 @@ class ConditionalOutput:
 class ConditionalSR(nn.Module):
     """sr = mask * sr_quality(lr) + (1 - mask) * sr_fast(lr), mask = masker(lr) patch by patch.
 
-    `forward` runs both networks densely and is differentiable; `infer` runs sr_quality on the selected patches only.
+    `forward` runs both networks everywhere and is differentiable; `infer` runs sr_quality on the selected patches only.
 
     Args:
         masker: decides patch by patch.
         sr_fast: light network.
         sr_quality: strong network of the same scale.
         halo: LR pixels of real neighbours around a patch when sr_quality runs on patches; None is exact.
+        options: how patches are run.
+
+    Attributes:
+        train_tiles: `forward` computes sr_quality as `infer` does, with short halos, instead of densely.
+        latency: predicts milliseconds, for the policy latency_ms; None until `measure` in utils/latency.py gave one.
 
     Raises:
         ValueError: the two networks have different scales.
     """
 
-    def __init__(self, masker: Masker, sr_fast: nn.Module, sr_quality: nn.Module, halo: int | None = None):
+    def __init__(
+        self,
+        masker: Masker,
+        sr_fast: nn.Module,
+        sr_quality: nn.Module,
+        halo: int | None = None,
+        options: TileOptions = DEFAULT,
+    ):
         super().__init__()
         if sr_fast.scale != sr_quality.scale:
             raise ValueError(
@@ -55,8 +75,11 @@ class ConditionalSR(nn.Module):
         self.sr_fast = sr_fast
         self.sr_quality = sr_quality
         self.halo = halo
+        self.options = options
         self.scale = sr_fast.scale
         self.patch = masker.patch
+        self.train_tiles = False
+        self.latency: LatencyPredictor | None = None
 
     def fuse(self, fast: torch.Tensor, quality: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mix two HR images (B, 3, H, W) by a patch mask (B, 1, gh, gw), upsampled to pixels."""
@@ -64,7 +87,7 @@ class ConditionalSR(nn.Module):
         return pixels * quality + (1 - pixels) * fast
 
     def forward(self, lr: torch.Tensor, tau: float = 1.0, noise: torch.Tensor | None = None) -> ConditionalOutput:
-        """Dense, differentiable.
+        """Both networks everywhere, differentiable.
 
         Args:
             lr: LR images (B, 3, h, w) in [0, 1].
@@ -73,7 +96,11 @@ class ConditionalSR(nn.Module):
         """
         logits = self.masker(lr)  # (B, 2, gh, gw)
         mask = gumbel_softmax(logits, tau, noise if self.training else None)
-        sr = self.fuse(self.sr_fast(lr), self.sr_quality(lr), mask)
+        if self.train_tiles:
+            quality = run_everywhere(self.sr_quality, lr, mask[:, 0] > 0.5, self.patch, self.halo, self.options)
+        else:
+            quality = self.sr_quality(lr)
+        sr = self.fuse(self.sr_fast(lr), quality, mask)
         return ConditionalOutput(sr.clamp(0, 1), mask, keep_probability(logits, tau))
 
     @torch.no_grad()
@@ -86,11 +113,29 @@ class ConditionalSR(nn.Module):
 
         Raises:
             RuntimeError: a BatchNorm layer is in training mode; its statistics would depend on the selected patches.
+            ValueError: the policy is latency_ms, and there is no latency profile.
         """
         if any(module.training for module in self.modules() if isinstance(module, _BatchNorm)):
             raise RuntimeError("infer: a BatchNorm layer is in training mode; call eval() first")
+        policy = self._within_latency(policy, lr)
         logits = self.masker(lr) if policy.needs_masker else None
         mask = policy.select(lr, logits, self.patch)  # (B, gh, gw)
-        sr = run_on_tiles(self.sr_quality, lr, mask, self.patch, self.halo, self.sr_fast(lr))
+        most = self.options.max_pixels
+        if bool(mask.all()):  # nothing of sr_fast would be seen
+            sr = run_whole(self.sr_quality, lr, most)
+        else:
+            fast = run_whole(self.sr_fast, lr, most)
+            sr = run_on_tiles(self.sr_quality, lr, mask, self.patch, self.halo, fast, self.options)
         probability = None if logits is None else keep_probability(logits)
-        return ConditionalOutput(sr.clamp(0, 1), mask[:, None].float(), probability)
+        return ConditionalOutput(sr.clamp_(0, 1), mask[:, None].float(), probability)
+
+    def _within_latency(self, policy: MaskPolicy, lr: torch.Tensor) -> MaskPolicy:
+        """The budget that keeps a latency, for images of this shape; other policies as they are."""
+        if policy.kind != "latency_ms":
+            return policy
+        if self.latency is None:
+            raise ValueError(
+                f"mask policy {policy}: there is no latency profile; measure one with `python -m utils.latency` and "
+                "name it with --profile"
+            )
+        return MaskPolicy("budget", self.latency.largest_share(policy.value, *lr.shape[-2:], lr.shape[0]))

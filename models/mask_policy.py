@@ -14,13 +14,14 @@ POLICIES = {
     "learned": "the masker's own decision",
     "threshold": "patches whose quality probability exceeds T in [0, 1]",
     "budget": "the share R in [0, 1] of patches with the highest quality probability",
+    "latency_ms": "as many patches as an image may have to take at most T milliseconds, detector included",
     "all_fast": "no patch",
     "all_quality": "every patch",
     "random": "the share R in [0, 1] of patches, by chance",
     "edge": "the share R in [0, 1] of patches with the highest gradient energy",
 }
-WITH_VALUE = {"threshold": "T", "budget": "R", "random": "R", "edge": "R"}
-WITH_MASKER = ("learned", "threshold", "budget")
+WITH_VALUE = {"threshold": "T", "budget": "R", "latency_ms": "T", "random": "R", "edge": "R"}
+WITH_MASKER = ("learned", "threshold", "budget", "latency_ms")
 
 
 def valid_forms() -> str:
@@ -35,10 +36,10 @@ class MaskPolicy:
 
     Args:
         kind: a key of POLICIES.
-        value: threshold or share in [0, 1], None for the kinds that take none.
+        value: threshold or share in [0, 1], or milliseconds; None for the kinds that take none.
 
     Raises:
-        ValueError: unknown kind, value missing, not wanted or outside [0, 1]; the message lists the valid forms.
+        ValueError: unknown kind, value missing, not wanted or out of range; the message lists the valid forms.
     """
 
     kind: str
@@ -52,7 +53,9 @@ class MaskPolicy:
             problem = f"{self.kind} takes no value"
         elif self.kind in WITH_VALUE and self.value is None:
             problem = f"{self.kind} needs a value"
-        elif self.kind in WITH_VALUE and not 0 <= self.value <= 1:
+        elif self.kind == "latency_ms" and not 0 < self.value < float("inf"):
+            problem = f"{self.value} are no milliseconds"
+        elif self.kind in WITH_VALUE and self.kind != "latency_ms" and not 0 <= self.value <= 1:
             problem = f"the value {self.value} is outside [0, 1]"
         if problem:
             raise ValueError(f"mask policy {str(self)!r}: {problem}; the valid forms are\n{valid_forms()}")
@@ -78,8 +81,10 @@ class MaskPolicy:
             round(R * gh * gw) patches of every image, the first in reading order where scores are equal.
 
         Raises:
-            ValueError: logits are needed and missing.
+            ValueError: logits are needed and missing, or the policy is latency_ms, which ConditionalSR makes a budget.
         """
+        if self.kind == "latency_ms":
+            raise ValueError(f"mask policy {str(self)!r} has to become a budget before patches can be selected")
         if self.needs_masker and logits is None:
             raise ValueError(f"mask policy {str(self)!r} needs the masker's logits")
         shape = (lr.shape[0], *patch_grid(*lr.shape[-2:], patch))

@@ -15,8 +15,8 @@ from data.detection import DetectionBatch, DetectionDataset, collate_detection, 
 from models.conditional_sr import ConditionalOutput
 from utils.detection_eval import SplitResult, canvas_boxes, detect_split
 from utils.evaluation_rows import MacCounter, Row
-from utils.latency import measure_interleaved, peak_memory_mb
 from utils.overlay import detection_panel, to_uint8
+from utils.timing import measure_interleaved, peak_memory_mb
 
 SHOWN_CONF = 0.25  # what a user sees: lowest score in timed calls and pictures, not in the mAP
 TIMED_IMAGES = 4

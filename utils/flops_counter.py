@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.conditional_sr import ConditionalSR
 from models.masker import patch_grid
-from models.tile_execution import tile_window
+from models.tile_plan import Geometry
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -55,7 +55,9 @@ def fast_share(conditional: ConditionalSR, height: int, width: int) -> float:
 
 
 def sr_macs(conditional: ConditionalSR, height: int, width: int, kept_patches: float, masker: bool = True) -> int:
-    """MACs that ConditionalSR.infer executes for one LR image, halos included.
+    """MACs that ConditionalSR.infer executes for one LR image, halos included, where no patches are merged.
+
+    Merged patches share their halos, so it is an upper bound.
 
     Args:
         conditional: the system.
@@ -72,11 +74,12 @@ def sr_macs(conditional: ConditionalSR, height: int, width: int, kept_patches: f
         raise ValueError(f"kept_patches is {kept_patches}, but {height}x{width} has {rows * columns} patches")
     quality = conditional.sr_quality
     halo = quality.radius if conditional.halo is None else conditional.halo
-    window = tile_window(height, width, conditional.patch, halo)
-    if kept_patches * window[0] * window[1] >= height * width:  # run_on_tiles runs such an image densely
+    geometry = Geometry(height, width, conditional.patch, halo)
+    if kept_patches * geometry.area(1, 1) >= height * width:  # such an image is run densely
         cost = count_macs_at(quality, height, width)
     else:
-        cost = kept_patches * count_macs_at(quality, *window) if kept_patches else 0
-    cost += count_macs_at(conditional.sr_fast, height, width)
+        cost = kept_patches * count_macs_at(quality, *geometry.window(1, 1)) if kept_patches else 0
+    if kept_patches < rows * columns:
+        cost += count_macs_at(conditional.sr_fast, height, width)
     cost += count_macs_at(conditional.masker, height, width) if masker else 0
     return round(cost)

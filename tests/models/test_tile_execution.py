@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import build_sr
-from models.tile_execution import expand_mask, run_on_tiles
+from models.tile_execution import TileOptions, expand_mask, run_on_tiles
 
 NETWORKS = {
     "bicubic": {},
@@ -64,17 +64,17 @@ def cases(draw):
 
 @given(
     case=cases(), name=st.sampled_from(sorted(NETWORKS)), scale=st.integers(2, 4),
-    extra=st.none() | st.integers(0, 3), max_tiles=st.sampled_from([1, 3, 4096]),
+    extra=st.none() | st.integers(0, 3), max_pixels=st.sampled_from([1, 900, 1 << 18]),
 )  # fmt: skip
 @settings(deadline=None, max_examples=150)
-def test_a_full_halo_is_exact(case, name, scale, extra, max_tiles):
+def test_a_full_halo_is_exact(case, name, scale, extra, max_pixels):
     lr, mask, patch = case
     network = random_network(name, scale, NETWORKS[name])
     halo = None if extra is None else network.radius + extra
     canvas = torch.rand(lr.shape[0], 3, lr.shape[2] * scale, lr.shape[3] * scale)
     with torch.no_grad():
         expected = dense_fusion(network, lr, mask, patch, canvas)
-        result = run_on_tiles(network, lr, mask, patch, halo, canvas.clone(), max_tiles)
+        result = run_on_tiles(network, lr, mask, patch, halo, canvas.clone(), TileOptions(max_pixels=max_pixels))
     assert result.shape == expected.shape
     assert (result - expected).abs().max() <= 1e-5
 
@@ -101,7 +101,8 @@ def test_all_selected_patches_of_the_batch_run_in_one_call():
     run_on_tiles(network, torch.rand(2, 3, 32, 32), mask, 8, 2, torch.rand(2, 3, 64, 64))
     assert network.shapes == [(3, 3, 12, 12)]
     network.shapes.clear()
-    run_on_tiles(network, torch.rand(2, 3, 32, 32), mask, 8, 2, torch.rand(2, 3, 64, 64), max_tiles=2)
+    options = TileOptions(max_pixels=2 * 144)
+    run_on_tiles(network, torch.rand(2, 3, 32, 32), mask, 8, 2, torch.rand(2, 3, 64, 64), options)
     assert network.shapes == [(2, 3, 12, 12), (1, 3, 12, 12)]
 
 

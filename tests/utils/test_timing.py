@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 import torch
 
-from utils.latency import Timing, measure_interleaved, peak_memory_mb, time_once
+from utils.timing import Timing, measure_interleaved, peak_memory_mb, time_once
 
 
 def test_rounds_are_interleaved():

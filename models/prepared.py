@@ -1,0 +1,125 @@
+"""Systems made ready for inference on one device in one precision: the fastest execution that works here, same result.
+
+On CPUs convolutions are fused (models/fused_inference.py), on CUDA calls are replayed from graphs
+(models/cuda_graphs.py). What cannot be had is left out, and `how` says so.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from models.conditional_sr import ConditionalSR
+from models.cuda_graphs import GraphedNetwork
+from models.detector_yolo import YoloDetector
+from models.fused_inference import FusionError, fuse, fuse_conv_blocks
+from models.system import ConditionalSRDetector
+
+# What one more call of SR_Quality costs, in LR pixels of its computing time; a latency profile measures it.
+OVERHEAD = {"cpu": 256.0, "cuda": 8192.0}
+
+
+class PreparedNetwork(nn.Module):
+    """A network on its device, in its precision; takes images of any type.
+
+    Args:
+        network: what runs.
+        like: the network that it was made of, for `scale`, `radius` and the like.
+        dtype: of the computation.
+        how: one line for the log.
+    """
+
+    def __init__(self, network: nn.Module, like: nn.Module, dtype: torch.dtype, how: str):
+        super().__init__()
+        self.network, self.dtype, self.how = network, dtype, how
+        for name in ("scale", "radius", "patch", "channels", "bias", "spec"):
+            if hasattr(like, name):
+                setattr(self, name, getattr(like, name))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return self.network(lr.to(self.dtype, memory_format=torch.channels_last))
+
+
+def prepare_network(network: nn.Module, device: torch.device, dtype: torch.dtype) -> PreparedNetwork:
+    """Inference copy of a network (B, 3, h, w) -> Tensor on a device.
+
+    Args:
+        network: in evaluation mode.
+        device: CPU or CUDA.
+        dtype: torch.float32, torch.bfloat16 or (CUDA) torch.float16.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if device.type == "cpu":
+        try:
+            return PreparedNetwork(fuse(network.cpu(), dtype), network, dtype, f"fused oneDNN convolutions, {name}")
+        except FusionError as error:
+            how = f"eager, {name} ({error})"
+    else:
+        how = f"CUDA graphs, {name}"
+    copy = deepcopy(network).to(device, dtype).to(memory_format=torch.channels_last)
+    return PreparedNetwork(GraphedNetwork(copy) if device.type == "cuda" else copy, network, dtype, how)
+
+
+def prepare_system(
+    system: ConditionalSRDetector, device: torch.device, dtype: torch.dtype, memory_mb: int = 1024
+) -> ConditionalSRDetector:
+    """Inference copy of a system: the same `upscale` and `predict`, faster.
+
+    Args:
+        system: in evaluation mode.
+        device: CPU or CUDA.
+        dtype: of networks and detector; boxes are decoded in fp32 all the same.
+        memory_mb: about what one call of an SR network may take, besides the HR image itself; larger images are
+            computed in parts.
+
+    Returns:
+        A system whose front end has `how`: network -> what was chosen, for the log.
+    """
+    front, detector = system.front, prepare_detector(system.detector, device, dtype)
+    if not isinstance(front, ConditionalSR):
+        prepared = prepare_network(front, device, dtype)
+        prepared.how = {"sr": prepared.how}
+        return ConditionalSRDetector(prepared, detector).eval()
+    parts = {name: prepare_network(getattr(front, name), device, dtype) for name in ("masker", "sr_fast", "sr_quality")}
+    heaviest = max(activation_bytes(getattr(front, name), dtype) for name in ("sr_fast", "sr_quality"))
+    pixels = max(1, int(memory_mb * 1e6 / heaviest))
+    options = replace(front.options, max_pixels=pixels, overhead=OVERHEAD[device.type])
+    prepared = ConditionalSR(**parts, halo=front.halo, options=options)
+    prepared.how = {name: part.how for name, part in parts.items()}
+    return ConditionalSRDetector(prepared, detector).eval()
+
+
+def prepare_detector(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -> YoloDetector:
+    """Inference copy of a detector: BatchNorm folded, on CPUs SiLU inside the convolutions; decoding stays fp32."""
+    detector = deepcopy(detector).eval()
+    fuse_conv_blocks(detector.net, dtype if device.type == "cpu" else None)
+    detector = detector.to(device, dtype).to(memory_format=torch.channels_last)
+    for module in detector.head.children():
+        if type(module).__name__ == "DFL":  # part of the decoding
+            module.float()
+    return detector
+
+
+def activation_bytes(network: nn.Module, dtype: torch.dtype) -> float:
+    """About the bytes that a network holds at once per LR pixel: twice the largest input plus output of a layer."""
+    if not any(True for _ in network.parameters()):
+        return 24.0 * network.scale**2  # interpolation: input and output in fp32
+    largest = 0
+
+    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        nonlocal largest
+        tensors = [t for t in (*inputs, output) if isinstance(t, Tensor)]
+        largest = max(largest, sum(t.numel() for t in tensors))
+
+    hooks = [module.register_forward_hook(note) for module in network.modules() if not list(module.children())]
+    side, parameter = 24, next(network.parameters())
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 2.0 * largest * torch.empty((), dtype=dtype).element_size() / side**2
