@@ -27,8 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from data.detection import DetectionDataset, canvas_size, load_data_spec, scan_split
-    from utils.evaluation import Evaluation
+    from utils.evaluation import DTYPES, Evaluation
     from utils.evaluation_rows import build_rows
+    from utils.latency import attach_profile
     from utils.logger import open_run
     from utils.predictor import choose_device
     from utils.report import RESULTS, table_markdown, write_report
@@ -40,6 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(config.run.threads)
     spec = load_data_spec(data.yaml)
     rows = build_rows(config, spec.names)
+    if config.profile:
+        system = next(row.system for row in rows if row.name == PICTURED)
+        attach_profile(system, config.profile, device, DTYPES[config.run.precision])
     canvas = canvas_size(data.imgsz, data.scale, math.lcm(*{row.detector.stride for row in rows}))
     records, report = scan_split(
         spec, config.split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label
@@ -76,9 +80,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(config: EvaluateConfig) -> None:
-    """Raises FileNotFoundError where the data set is not there; configs/limits.py has the bounds of the numbers."""
+    """Raises FileNotFoundError where the data set is not there, ValueError where the latency profile is missing."""
     if not Path(config.data.yaml).is_file():
         raise FileNotFoundError(f"data.yaml: {config.data.yaml!r} does not exist; give the data set's YAML file")
+    if config.latencies and not config.profile:
+        raise ValueError("latencies need a latency profile; name one that `python -m utils.latency` made in `profile`")
 
 
 def describe(config: EvaluateConfig, argv: list[str] | None, images: int, canvas: tuple[int, int], device) -> dict:

@@ -55,9 +55,11 @@ def prepare(config: InferenceConfig):
 
     from data.sources import list_sources
     from models.mask_policy import parse_policy
+    from models.prepared import how_it_runs
+    from utils.latency import attach_profile
     from utils.load import load_system
     from utils.prediction_writer import new_run_folder
-    from utils.predictor import Predictor, choose_device
+    from utils.predictor import Predictor, choose_device, compute_type
 
     check(config)
     policy, device = parse_policy(config.policy), choose_device(config.device)
@@ -65,9 +67,19 @@ def prepare(config: InferenceConfig):
     system = load_system(config.weights)
     if not hasattr(system.front, "masker") and (config.policy != "learned" or config.save_mask):
         raise ValueError(f"{config.weights}: this system has no masker; leave out --policy and --save_mask")
+    if policy.kind == "latency_ms" and not config.profile:
+        raise ValueError(
+            f"policy {policy} needs a latency profile; measure one with `python -m utils.latency` and name it with "
+            "--profile"
+        )
     if config.threads:
         torch.set_num_threads(config.threads)
-    predictor = Predictor(system, policy, device, config.half, config.conf, config.iou, config.max_det)
+    if config.profile:
+        attach_profile(system, config.profile, device, compute_type(device, config.half))
+    predictor = Predictor(
+        system, policy, device, config.half, config.conf, config.iou, config.max_det, config.memory_mb
+    )
+    print(how_it_runs(predictor.system))
     return files, predictor, new_run_folder(config.out)
 
 

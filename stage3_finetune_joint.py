@@ -8,7 +8,6 @@ baseline, with --sr bicubic, sr_fast or sr_quality). Writes conditional_sr_yolo_
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from configs.schema import Stage3Config
@@ -16,30 +15,6 @@ from utils.cli import run
 from utils.config import parse_config
 
 OUTPUT = "conditional_sr_yolo_jointly_tuned.pth"
-
-
-def build_system(config: Stage3Config, names: tuple[str, ...]):
-    """Front end and detector with the weights of stages 1 and 2."""
-    from models.conditional_sr import ConditionalSR
-    from models.masker import Masker
-    from models.system import ConditionalSRDetector
-    from utils.load import build_or_load_detector, build_or_load_sr
-
-    scale, masker = config.data.scale, config.masker
-    if config.sr == "conditional":
-        front = ConditionalSR(
-            Masker(masker.patch, masker.channels, masker.bias),
-            build_or_load_sr(config.sr_fast, scale),
-            build_or_load_sr(config.sr_quality, scale),
-            halo=masker.halo,
-        )
-    elif config.sr == "bicubic":
-        from models import build_sr
-
-        front = build_sr("bicubic", scale, {})
-    else:
-        front = build_or_load_sr(getattr(config, config.sr), scale)
-    return ConditionalSRDetector(front, build_or_load_detector(config.detector, names))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_split
     from models.objectives import JointObjective, JointWeights
     from utils.checkpoint import save_network
-    from utils.flops_counter import fast_share
+    from utils.load import build_system
     from utils.logger import MetricsLog, open_run
     from utils.loop import Trainer, TrainingData, make_accelerator
     from utils.optimizer_utils import stage3_groups
@@ -89,12 +64,13 @@ def main(argv: list[str] | None = None) -> int:
 
     # 3. Training
     losses = config.losses
+    target, fixed_share = cost_target(config, system, train.lr_canvas)
     objective = JointObjective(
         system,
-        JointWeights(**asdict(losses)),
+        JointWeights(losses.det, losses.sparse, losses.sparsity, target, losses.ramp, losses.smooth, losses.rec),
         seed=config.run.seed,
         tau=(config.gumbel.start, config.gumbel.end),
-        fast_share=fast_share(system.front, *train.lr_canvas) if config.sr == "conditional" else 0.0,
+        fixed_share=fixed_share,
     )
     log = MetricsLog(folder, main=accelerator.is_main_process)
     validation = Stage3Validation(system, val, config, log, accelerator.device)
@@ -117,16 +93,51 @@ def main(argv: list[str] | None = None) -> int:
     # 4. Result
     if accelerator.is_main_process:
         trained = {}
-        if config.sr == "conditional" and losses.sparsity == "flops":
-            trained = {"val/kept_share_before_calibration": validation.calibrate(losses.target)}
+        if config.sr == "conditional" and losses.sparsity != "mean":
+            trained = {"val/kept_share_before_calibration": validation.calibrate(target)}
         metrics = validation.measure() | trained
         meta = {"stage": 3, "mode": config.mode, "metrics": metrics, "seed": config.run.seed, "lr_protocol": data.lr}
-        meta |= {"target": losses.target, "epochs": config.optim.epochs}
+        meta |= {"target": target, "epochs": config.optim.epochs}
         spec = system.spec
         save_network(folder / OUTPUT, "system", spec["name"], spec["args"], system.state_dict(), meta)
         print(f"stage 3: {folder / OUTPUT}  {metrics}")
     accelerator.wait_for_everyone()
     return 0
+
+
+def cost_target(config: Stage3Config, system, lr_canvas: tuple[int, int]) -> tuple[float, float]:
+    """Kept share to aim at, and what always runs as a share of the cost of running everything.
+
+    In milliseconds from the latency profile for `sparsity: latency`, else in MACs.
+
+    Raises:
+        ValueError: the profile is for another system, or the target cannot be met by any kept share.
+    """
+    from utils.flops_counter import fast_share
+    from utils.latency import fingerprint, load_profile
+
+    losses = config.losses
+    if config.sr != "conditional":
+        return losses.target, 0.0
+    if losses.sparsity != "latency":
+        return losses.target, fast_share(system.front, *lr_canvas)
+    profile = load_profile(losses.profile)
+    if profile.system != fingerprint(system):
+        raise ValueError(
+            f"{losses.profile}: was measured for another architecture; measure it again with `python -m utils.latency "
+            "--config THIS_YAML`"
+        )
+    share = profile.largest_share(losses.latency_ms, *lr_canvas)
+    if not 0 < share < 1:
+        patches = system.front.masker.grid(*lr_canvas)
+        lowest, highest = (profile.total_ms(*lr_canvas, 1, kept) for kept in (1, patches[0] * patches[1]))
+        raise ValueError(
+            f"losses.latency_ms is {losses.latency_ms:g}, but on {profile.environment['device']} images of "
+            f"{lr_canvas[1]}x{lr_canvas[0]} LR pixels take {lowest:.1f} ms with one patch and {highest:.1f} ms with all"
+            " of them; choose a number between"
+        )
+    print(f"stage 3: {losses.latency_ms:g} ms allow a kept share of {share:.3f}")
+    return share, profile.sr_share(*lr_canvas)
 
 
 def check(config: Stage3Config) -> None:
@@ -141,6 +152,11 @@ def check(config: Stage3Config) -> None:
         raise ValueError("mode frozen_detector with sr bicubic leaves nothing to train: choose another sr or mode")
     if config.losses.rec > 0 and config.data.lr == "native":
         raise ValueError("losses.rec needs HR images, but data.lr is native: set losses.rec to 0")
+    if config.losses.sparsity == "latency" and None in (config.losses.latency_ms, config.losses.profile):
+        raise ValueError(
+            "losses.sparsity latency needs losses.latency_ms and losses.profile; measure the profile with "
+            "`python -m utils.latency --config THIS_YAML --out FILE`"
+        )
     if not Path(config.data.yaml).is_file():
         raise FileNotFoundError(f"data.yaml: {config.data.yaml!r} does not exist; give the data set's YAML file")
 

@@ -43,6 +43,8 @@ LIMITS: dict[str, tuple[float | None, float | None]] = {
     "losses.rec": (0, None),
     "losses.target": (0.01, 0.99),
     "losses.ramp": (0, 1),
+    "losses.latency_ms": (0.001, None),
+    "memory_mb": (16, None),
     "gumbel.start": (0.01, 100),
     "gumbel.end": (0.01, 100),
     "conf": (0, 1),

@@ -241,12 +241,14 @@ class MaskerConfig:
         channels: width of its convolutions.
         bias: initial logit in favour of SR_Quality.
         halo: LR pixels of real neighbours that SR_Quality sees around a patch; null: full receptive field (exact).
+        train: dense (SR_Quality sees whole images) or tiles (it is trained as it is executed, with this halo).
     """
 
     patch: int = 16
     channels: int = 16
     bias: float = 1.0
     halo: int | None = 2
+    train: Literal["dense", "tiles"] = "dense"
 
 
 @dataclass(frozen=True)
@@ -256,8 +258,10 @@ class LossConfig:
     Args:
         det: detection loss.
         sparse: sparsity loss.
-        sparsity: mean (mean mask) or flops ((F/F_full - target)^2, LAUDNet).
+        sparsity: mean (mean mask), flops ((F/F_full - target)^2, LAUDNet) or latency (the same with milliseconds).
         target: target of the kept share, for `sparsity: flops`.
+        latency_ms: target of the milliseconds from LR image to boxes, for `sparsity: latency`.
+        profile: JSON file of `python -m utils.latency --config ...`, for `sparsity: latency`.
         ramp: share of the training over which the target moves from 0.5 to `target`; both states of a patch are seen.
         smooth: total variation of the mask probabilities.
         rec: L1 between SR and HR image; needs HR images.
@@ -265,8 +269,10 @@ class LossConfig:
 
     det: float = 1.0
     sparse: float = 10.0
-    sparsity: Literal["mean", "flops"] = "flops"
+    sparsity: Literal["mean", "flops", "latency"] = "flops"
     target: float = 0.25
+    latency_ms: float | None = None
+    profile: str | None = None
     ramp: float = 0.4
     smooth: float = 0.01
     rec: float = 0.0
@@ -342,6 +348,8 @@ class EvaluateConfig:
         sr_quality: stage-2 checkpoint of the row sr_quality.
         retrained: name -> checkpoint of further stage-3 runs, one row each (for instance bicubic_retrained).
         budgets: kept shares of the rows conditional_budget_*, conditional_random_* and conditional_edge_*.
+        profile: latency profile of `system` on this device, for `latencies`.
+        latencies: milliseconds of the rows conditional_latency_*, detector included.
         batch: images per call when measuring quality.
         conf: lowest score of a detection that counts.
         iou: overlap above which non-maximum suppression drops a box.
@@ -360,6 +368,8 @@ class EvaluateConfig:
     sr_quality: str | None = None
     retrained: dict[str, str] = field(default_factory=dict)
     budgets: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5])
+    profile: str | None = None
+    latencies: list[float] = field(default_factory=list)
     batch: int = 8
     conf: float = 0.001
     iou: float = 0.7
@@ -376,7 +386,8 @@ class InferenceConfig:
     Args:
         source: image, folder, glob or video file, of any size.
         weights: stage-3 checkpoint.
-        policy: learned, threshold=T, budget=R, all_fast, all_quality, random=R or edge=R.
+        policy: learned, threshold=T, budget=R, latency_ms=T, all_fast, all_quality, random=R or edge=R.
+        profile: latency profile of this system on this device (python -m utils.latency), for latency_ms.
         conf: lowest score shown.
         iou: overlap above which non-maximum suppression drops a box.
         max_det: most detections per image.
@@ -391,11 +402,13 @@ class InferenceConfig:
         save_images: save pictures with boxes.
         out: run folder; a number is added if it exists.
         max_pixels: images with more pixels than this are refused before decoding.
+        memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.
     """
 
     source: str = ""
     weights: str = ""
     policy: str = "learned"
+    profile: str | None = None
     conf: float = 0.25
     iou: float = 0.7
     max_det: int = 300
@@ -410,3 +423,4 @@ class InferenceConfig:
     save_images: bool = True
     out: str = "runs/inference"
     max_pixels: int = 100_000_000
+    memory_mb: int = 1024

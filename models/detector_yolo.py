@@ -80,6 +80,7 @@ class YoloDetector(nn.Module):
         spec: {"name": "yolo", "args": {"model": whole YAML as a dictionary, "names": [...]}}, enough to rebuild it.
         stride: the height and width of images must be multiples of this.
         net: the Ultralytics DetectionModel.
+        dtype: to which `predict` converts images; None leaves them as they are.
 
     Raises:
         ValueError: unknown model, or not a box detection model.
@@ -109,6 +110,7 @@ class YoloDetector(nn.Module):
         self.stride = int(self.net.stride.max())
         self.batchnorm_frozen = False
         self.frozen = False
+        self.dtype: torch.dtype | None = None
         self.epoch = 0
         self._criterion = None
 
@@ -189,6 +191,8 @@ class YoloDetector(nn.Module):
         if training:
             self.eval()
         try:
+            if self.dtype is not None:
+                images = images.to(self.dtype, memory_format=torch.channels_last)
             raw = self.raw(images, one2one=False)
         finally:
             if training:

@@ -87,6 +87,7 @@ def fuse(network: nn.Module, dtype: torch.dtype) -> nn.Module:
         _fuse_convolutions(traced)
         traced.graph.lint()
         traced.recompile()
+        traced.delete_all_unused_submodules()
         fused = ChannelsLast(traced)
         _compare(deepcopy(network).to(dtype), fused, dtype)
     except FusionError:

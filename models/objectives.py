@@ -57,7 +57,8 @@ class JointObjective(nn.Module):
         weights: of the loss terms.
         seed: of the Gumbel noise, which is a pure function of (seed, epoch, sample index).
         tau: temperature at the first and at the last step.
-        fast_share: MACs of SR_Fast and Masker as a share of everything in SR_Quality, for `sparsity: flops`.
+        fixed_share: cost of SR_Fast and Masker as a share of the cost with SR_Quality everywhere, in MACs or in
+            milliseconds, for `sparsity: flops` and `latency`.
     """
 
     def __init__(
@@ -66,14 +67,14 @@ class JointObjective(nn.Module):
         weights: JointWeights,
         seed: int = 0,
         tau: tuple[float, float] = (5.0, 0.1),
-        fast_share: float = 0.0,
+        fixed_share: float = 0.0,
     ):
         super().__init__()
         self.system = system
         self.weights = weights
         self.seed = seed
         self.tau = tau
-        self.fast_share = fast_share
+        self.fixed_share = fixed_share
 
     def target_share(self, progress: Progress) -> float:
         """Kept share to aim at now: from a half, as coins fall, to `target` over the first `ramp` of the training."""
@@ -95,7 +96,7 @@ class JointObjective(nn.Module):
             if w.sparsity == "mean":
                 sparse = kept
             else:
-                sparse = sparsity_flops(output.probability, self.target_share(progress), self.fast_share)
+                sparse = sparsity_flops(output.probability, self.target_share(progress), self.fixed_share)
             smooth = smoothness(output.probability)
             total = total + w.sparse * sparse + w.smooth * smooth
             losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}

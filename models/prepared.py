@@ -76,31 +76,66 @@ def prepare_system(
             computed in parts.
 
     Returns:
-        A system whose front end has `how`: network -> what was chosen, for the log.
+        A system without trainable weights; `how_it_runs` says what was chosen.
     """
     front, detector = system.front, prepare_detector(system.detector, device, dtype)
     if not isinstance(front, ConditionalSR):
-        prepared = prepare_network(front, device, dtype)
-        prepared.how = {"sr": prepared.how}
-        return ConditionalSRDetector(prepared, detector).eval()
+        pixels = max(1, int(memory_mb * 1e6 / activation_bytes(front, dtype)))
+        return ConditionalSRDetector(prepare_network(front, device, dtype), detector, pixels).eval()
+    return ConditionalSRDetector(prepare_front(front, device, dtype, memory_mb), detector).eval()
+
+
+def prepare_front(
+    front: ConditionalSR, device: torch.device, dtype: torch.dtype, memory_mb: int = 1024
+) -> ConditionalSR:
+    """Inference copy of a conditional front end alone; see `prepare_system`."""
     parts = {name: prepare_network(getattr(front, name), device, dtype) for name in ("masker", "sr_fast", "sr_quality")}
     heaviest = max(activation_bytes(getattr(front, name), dtype) for name in ("sr_fast", "sr_quality"))
     pixels = max(1, int(memory_mb * 1e6 / heaviest))
     options = replace(front.options, max_pixels=pixels, overhead=OVERHEAD[device.type])
     prepared = ConditionalSR(**parts, halo=front.halo, options=options)
-    prepared.how = {name: part.how for name, part in parts.items()}
-    return ConditionalSRDetector(prepared, detector).eval()
+    prepared.latency = front.latency
+    return prepared.eval()
+
+
+def how_it_runs(system: ConditionalSRDetector) -> str:
+    """One line for the log: what was chosen for each network of a prepared system."""
+    front = system.front
+    named = dict(front.named_children()) if isinstance(front, ConditionalSR) else {"sr": front}
+    lines = [f"{name}: {part.how}" for name, part in named.items() if isinstance(part, PreparedNetwork)]
+    return "; ".join([*lines, f"detector: {system.detector.how}"])
 
 
 def prepare_detector(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -> YoloDetector:
-    """Inference copy of a detector: BatchNorm folded, on CPUs SiLU inside the convolutions; decoding stays fp32."""
-    detector = deepcopy(detector).eval()
-    fuse_conv_blocks(detector.net, dtype if device.type == "cpu" else None)
-    detector = detector.to(device, dtype).to(memory_format=torch.channels_last)
-    for module in detector.head.children():
+    """Inference copy of a detector: BatchNorm folded, on CPUs SiLU inside the convolutions; decoding stays fp32.
+
+    Where that would change what the detector finds (a block of another kind), it is left as it is.
+    """
+    plain = deepcopy(detector).cpu().eval()
+    fused = deepcopy(plain)
+    how = "BatchNorm folded" if device.type == "cuda" else "fused oneDNN convolutions"
+    fuse_conv_blocks(fused.net, dtype if device.type == "cpu" else None)
+    if not _same_scores(plain, fused, dtype if device.type == "cpu" else torch.float32):
+        fused, how = plain, "eager, its blocks cannot be fused"
+    fused = fused.to(device, dtype).to(memory_format=torch.channels_last)
+    for module in fused.head.children():
         if type(module).__name__ == "DFL":  # part of the decoding
             module.float()
-    return detector
+    fused.dtype, fused.how = dtype, f"{how}, {str(dtype).removeprefix('torch.')}"
+    return fused
+
+
+@torch.inference_mode()
+def _same_scores(plain: YoloDetector, fused: YoloDetector, dtype: torch.dtype) -> bool:
+    """Whether two detectors score a small noise image alike."""
+    image = torch.rand(1, 3, 2 * plain.stride, 2 * plain.stride, generator=torch.Generator().manual_seed(0))
+    try:
+        expected = plain.raw(image, one2one=False)
+        got = deepcopy(fused).to(dtype).raw(image.to(dtype), one2one=False)
+    except RuntimeError:
+        return False
+    expected, got = (raw.get("one2many", raw)["scores"].float().sigmoid() for raw in (expected, got))
+    return bool((expected - got).abs().max() < (1e-3 if dtype == torch.float32 else 0.1))
 
 
 def activation_bytes(network: nn.Module, dtype: torch.dtype) -> float:

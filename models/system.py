@@ -14,6 +14,7 @@ from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
+from models.tile_execution import DEFAULT, run_whole
 
 
 def build_front(spec: dict) -> nn.Module:
@@ -48,12 +49,14 @@ class ConditionalSRDetector(nn.Module):
     Args:
         front: ConditionalSR or any SR network, (B, 3, h, w) in [0, 1] -> (B, 3, s*h, s*w).
         detector: YOLO detector on the super-resolved image.
+        max_pixels: most LR pixels in one call of a plain front end; a ConditionalSR has its own limit.
     """
 
-    def __init__(self, front: nn.Module, detector: YoloDetector):
+    def __init__(self, front: nn.Module, detector: YoloDetector, max_pixels: int = DEFAULT.max_pixels):
         super().__init__()
         self.front = front
         self.detector = detector
+        self.max_pixels = max_pixels
 
     @property
     def scale(self) -> int:
@@ -80,7 +83,8 @@ class ConditionalSRDetector(nn.Module):
         if isinstance(self.front, ConditionalSR):
             return self.front.infer(lr, policy)
         with torch.no_grad():
-            return ConditionalOutput(sr=self.front(lr).clamp(0, 1), mask=None, probability=None)
+            sr = run_whole(self.front, lr, self.max_pixels)
+            return ConditionalOutput(sr=sr.clamp_(0, 1), mask=None, probability=None)
 
     def predict(
         self, lr: Tensor, policy: MaskPolicy, conf: float = 0.25, iou: float = 0.7, max_det: int = 300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from configs.schema import EvaluateConfig
 from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
 from models.conditional_sr import ConditionalOutput
+from models.prepared import prepare_detector, prepare_system
 from utils.detection_eval import SplitResult, canvas_boxes, detect_split
 from utils.evaluation_rows import MacCounter, Row
 from utils.overlay import detection_panel, to_uint8
@@ -28,7 +30,7 @@ class Evaluation:
     """Runs rows over a data set.
 
     Args:
-        rows: what to measure; moved to the device.
+        rows: what to measure; copies are prepared for the device.
         dataset: images and labels, with the canvas and the scale of the rows.
         config: precision, batch, thresholds, timing_runs, overlays.
         device: where to run.
@@ -40,24 +42,17 @@ class Evaluation:
     def __init__(self, rows: list[Row], dataset: DetectionDataset, config: EvaluateConfig, device: torch.device):
         if config.run.precision == "fp16" and device.type != "cuda":
             raise ValueError("run.precision fp16 needs CUDA; use bf16 or fp32 on a CPU")
-        for row in rows:
-            (row.detector if row.system is None else row.system).to(device)
         self.rows, self.dataset, self.config, self.device = rows, dataset, config, device
-
-    def autocast(self) -> torch.autocast:
-        precision = self.config.run.precision
-        return torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32")
+        self.prepared = prepare_rows(rows, device, DTYPES[config.run.precision])
 
     def detect(self, row: Row, images: Tensor, conf: float) -> tuple[list[Tensor], ConditionalOutput | None]:
         """Boxes in HR canvas pixels, and what the front end made."""
         factor = 1 if row.sees_hr else self.dataset.scale
-        with self.autocast():
-            return row.detect(images, factor, conf, self.config.iou, self.config.max_det)
+        return self.prepared[row.name].detect(images, factor, conf, self.config.iou, self.config.max_det)
 
     def upscale(self, row: Row, images: Tensor) -> ConditionalOutput:
         """The front end alone."""
-        with self.autocast():
-            return row.upscale(images)
+        return self.prepared[row.name].upscale(images)
 
     # ---------------------------------------------------------------- quality
 
@@ -151,6 +146,20 @@ class Evaluation:
             mask=mask,
             patch=row.patch,
         )
+
+
+def prepare_rows(rows: list[Row], device: torch.device, dtype: torch.dtype) -> dict[str, Row]:
+    """Inference copies of all rows by name; rows that share a system or a detector share its copy."""
+    detectors, systems, prepared = {}, {}, {}
+    for row in rows:
+        key = id(row.detector)
+        if row.system is None and key not in detectors:
+            detectors[key] = prepare_detector(row.detector, device, dtype)
+        if row.system is not None and id(row.system) not in systems:
+            systems[id(row.system)] = prepare_system(row.system, device, dtype)
+        system = None if row.system is None else systems[id(row.system)]
+        prepared[row.name] = replace(row, detector=detectors[key] if system is None else system.detector, system=system)
+    return prepared
 
 
 def merge(into: SplitResult, part: SplitResult) -> None:

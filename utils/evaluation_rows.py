@@ -91,11 +91,11 @@ class Row:
         return -(-height // stride) * stride, -(-width // stride) * stride
 
     def parameters_run(self, kept_share: float | None) -> int:
-        """Parameters of all networks that run; SR_Quality runs where any patch is kept."""
+        """Parameters of all networks that run: SR_Quality where any patch is kept, SR_Fast where any is not."""
         parts: list[nn.Module] = [self.detector]
         if self.conditional:
             front = self.system.front
-            parts += [front.sr_fast]
+            parts += [front.sr_fast] if kept_share != 1 else []
             parts += [front.masker] if self.policy.needs_masker else []
             parts += [front.sr_quality] if kept_share else []
         elif self.system is not None:
@@ -172,6 +172,7 @@ def build_rows(config: EvaluateConfig, names: tuple[str, ...]) -> list[Row]:
     policies = {"learned": LEARNED}
     for kind in ("budget", "random", "edge"):
         policies |= {f"{kind}_{share:g}": MaskPolicy(kind, share) for share in config.budgets}
+    policies |= {f"latency_{ms:g}": MaskPolicy("latency_ms", ms) for ms in config.latencies}
     policies |= {kind: MaskPolicy(kind) for kind in ("all_fast", "all_quality")}
     rows += [Row(f"conditional_{name}", system.detector, system, policy) for name, policy in policies.items()]
     for name, path in config.retrained.items():

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from configs.schema import DetectorConfig, NetworkConfig
+from configs.schema import DetectorConfig, NetworkConfig, Stage3Config
 from models import SR_NETWORKS, build_sr
+from models.conditional_sr import ConditionalSR
 from models.detector_weights import load_detector
 from models.detector_yolo import YoloDetector
+from models.masker import Masker
 from models.system import ConditionalSRDetector
 from utils.checkpoint import CheckpointError, load_network
 
@@ -75,6 +77,32 @@ def build_or_load_detector(config: DetectorConfig, names: tuple[str, ...]) -> Yo
     detector, taken = load_detector(config.model, config.weights, names)
     print(f"detector {config.model}: {taken}")
     return detector
+
+
+def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRDetector:
+    """Front end and detector as a stage-3 configuration describes them, with the weights of stages 1 and 2.
+
+    Args:
+        config: networks, their weights, scale and masker.
+        names: class names of the data set.
+
+    Raises:
+        ValueError, CheckpointError: see `build_or_load_sr` and `build_or_load_detector`.
+    """
+    scale, masker = config.data.scale, config.masker
+    if config.sr == "conditional":
+        front = ConditionalSR(
+            Masker(masker.patch, masker.channels, masker.bias),
+            build_or_load_sr(config.sr_fast, scale),
+            build_or_load_sr(config.sr_quality, scale),
+            halo=masker.halo,
+        )
+        front.train_tiles = masker.train == "tiles"
+    elif config.sr == "bicubic":
+        front = build_sr("bicubic", scale, {})
+    else:
+        front = build_or_load_sr(getattr(config, config.sr), scale)
+    return ConditionalSRDetector(front, build_or_load_detector(config.detector, names))
 
 
 def check_scale(path: str | Path, stored: int, wanted: int) -> None:

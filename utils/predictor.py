@@ -13,6 +13,7 @@ import torch
 
 from data.sources import Frame, Skipped
 from models.mask_policy import MaskPolicy
+from models.prepared import prepare_system
 from models.system import ConditionalSRDetector
 
 OUT_OF_MEMORY = "out of memory; use a smaller --batch, a cheaper --policy (budget=0.1, all_fast), or --half"
@@ -75,11 +76,12 @@ class Predictor:
     """Callable on images of one padded size; every image is treated on its own, so batches give what singles give.
 
     Args:
-        system: front end and detector; moved to `device` and set to evaluation.
+        system: front end and detector; a copy is prepared for the device.
         policy: where SR_Quality runs.
         device: where to run.
-        half: autocast to fp16 on CUDA, to bf16 elsewhere.
+        half: compute in fp16 on CUDA, in bf16 elsewhere.
         conf, iou, max_det: see YoloDetector.predict.
+        memory_mb: see `prepare_system`.
     """
 
     def __init__(
@@ -91,9 +93,10 @@ class Predictor:
         conf: float = 0.25,
         iou: float = 0.7,
         max_det: int = 300,
+        memory_mb: int = 1024,
     ):
-        self.system = system.to(device).eval()
-        self.policy, self.device, self.half = policy, device, half
+        self.system = prepare_system(system.eval(), device, compute_type(device, half), memory_mb)
+        self.policy, self.device = policy, device
         self.limits = {"conf": conf, "iou": iou, "max_det": max_det}
         self.unit = system.detector.stride // math.gcd(system.detector.stride, system.scale)
 
@@ -110,14 +113,12 @@ class Predictor:
             times: the stages SR and detection are added.
         """
         start = time.perf_counter()
-        dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
-        with torch.autocast(self.device.type, dtype, enabled=self.half):
-            with times.measure("SR"):
-                lr = torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))).to(self.device)
-                output = self.system.upscale(lr.permute(0, 3, 1, 2).float().div(255), self.policy)
-            with times.measure("detection"):
-                found = self.system.detector.predict(output.sr, **self.limits)
-                found = [boxes.float().cpu().numpy() for boxes in found]
+        with times.measure("SR"):
+            lr = torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))).to(self.device)
+            output = self.system.upscale(lr.permute(0, 3, 1, 2).float().div(255), self.policy)
+        with times.measure("detection"):
+            found = self.system.detector.predict(output.sr, **self.limits)
+            found = [boxes.float().cpu().numpy() for boxes in found]
         masks = [None] * len(images) if output.mask is None else output.mask[:, 0].cpu().numpy() > 0.5
         ms = (time.perf_counter() - start) * 1e3 / len(images)
         rows = zip(images, found, output.sr, masks, strict=True)
@@ -183,3 +184,10 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda: PyTorch finds no CUDA device; use --device cpu, or install its CUDA build")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def compute_type(device: torch.device, half: bool) -> torch.dtype:
+    """fp32, or the 16-bit type that the device is fast in."""
+    if not half:
+        return torch.float32
+    return torch.float16 if device.type == "cuda" else torch.bfloat16

@@ -21,11 +21,12 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one candidate over `runs` calls."""
+    """Milliseconds of one candidate over `runs` calls; `samples` has one per round, in order."""
 
     median_ms: float
     p95_ms: float
     runs: int
+    samples: tuple[float, ...] = ()
 
 
 def measure_interleaved(
@@ -74,7 +75,7 @@ def measure_interleaved(
         if collecting:
             gc.enable()
     return {
-        name: Timing(float(np.median(times)), float(np.percentile(times, 95)), len(times))
+        name: Timing(float(np.median(times)), float(np.percentile(times, 95)), len(times), tuple(times))
         for name, times in milliseconds.items()
     }
 

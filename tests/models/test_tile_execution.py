@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
 from models import build_sr
-from models.tile_execution import TileOptions, expand_mask, run_on_tiles
+from models.tile_execution import TileOptions, chunk_sizes, expand_mask, run_everywhere, run_on_tiles, run_whole
 
 NETWORKS = {
     "bicubic": {},
@@ -154,3 +157,82 @@ def test_bfloat16_autocast_keeps_the_type_of_the_canvas(canvas_type, share):
 def test_expand_mask_repeats_and_crops():
     mask = torch.tensor([[[1, 0], [0, 1]]])
     assert expand_mask(mask, 2, 3, 4)[0, 0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]]
+
+
+@given(case=cases(), halo=st.integers(0, 4), merge=st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_training_sees_what_is_executed(case, halo, merge):
+    lr, mask, patch = case
+    network = random_network("edsr", 2, NETWORKS["edsr"])
+    options = TileOptions(overhead=50.0, merge=merge)
+    with torch.no_grad():
+        everywhere = run_everywhere(network, lr, mask, patch, halo, options)
+        for part in (mask, ~mask):
+            executed = run_on_tiles(network, lr, part, patch, halo, torch.zeros_like(everywhere), options)
+            pixels = expand_mask(part, patch * 2, *everywhere.shape[-2:]).expand_as(everywhere)
+            assert (everywhere - executed)[pixels].abs().max() <= 1e-6 if pixels.any() else True
+
+
+def test_training_on_tiles_reaches_every_weight():
+    network = random_network("edsr", 2, NETWORKS["edsr"])
+    mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[0, 1, 1:3] = True
+    run_everywhere(network, torch.rand(1, 3, 32, 32), mask, 8, 2).sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+@given(
+    height=st.integers(1, 60), width=st.integers(1, 60), batch=st.integers(1, 3),
+    name=st.sampled_from(sorted(NETWORKS)), max_pixels=st.sampled_from([1, 400, 1500]),
+)  # fmt: skip
+@settings(deadline=None, max_examples=60)
+def test_large_images_in_parts_give_the_same(height, width, batch, name, max_pixels):
+    network, lr = Recorder(random_network(name, 2, NETWORKS[name])), torch.rand(batch, 3, height, width)
+    with torch.no_grad():
+        parts = run_whole(network, lr, max_pixels)
+        largest = max(shape[0] * shape[2] * shape[3] for shape in network.shapes)
+        assert (parts - network.network(lr)).abs().max() <= 1e-5
+    # A window holds at least its halos and as much again.
+    assert largest <= max(max_pixels, (2 * network.radius + max(2 * network.radius, 16)) ** 2)
+
+
+def test_a_network_without_finite_reach_runs_as_a_whole_and_has_no_exact_halo():
+    network = Recorder(random_network("bicubic", 2, {}))
+    network.radius = None
+    run_whole(network, torch.rand(1, 3, 40, 40), 100)
+    assert network.shapes == [(1, 3, 40, 40)]
+    mask = torch.ones(1, 5, 5, dtype=torch.bool)
+    with pytest.raises(ValueError, match="no exact halo"):
+        run_on_tiles(network, torch.rand(1, 3, 40, 40), mask, 8, None, torch.zeros(1, 3, 80, 80))
+
+
+@given(st.integers(0, 5000), st.integers(1, 300))
+def test_chunks_are_few_and_of_few_sizes(count, most):
+    sizes = chunk_sizes(count, most)
+    assert sum(sizes) == count and max(sizes, default=0) <= most
+    allowed = set(range(1, 9)) | {2**power for power in range(13)} | {3 * 2**power for power in range(12)}
+    assert set(sizes) <= allowed
+    assert len(sizes) <= 8 + 2 * count / most
+
+
+def test_no_seam_along_patch_borders():
+    """Gradient energy of the fused image along patch borders, against columns elsewhere, for the default halo."""
+    from skimage.data import astronaut
+
+    from models.tile_plan import choose_halo
+
+    photograph = torch.from_numpy(astronaut()[:160, :160].copy()).permute(2, 0, 1)[None].float() / 255
+    network = build_sr("edsr", 4, {"n_blocks": 8, "n_feats": 32, "tail": "single"}).eval()
+    network.load_state_dict(load_file(Path(__file__).parents[2] / "weights" / "edsr_8x32_x4.safetensors"))
+    patch = 32
+    with torch.no_grad():
+        dense = network(photograph)
+        parts = torch.zeros_like(dense)
+        number = torch.arange(25).view(1, 5, 5)
+        for turn in range(5):  # all at once they would be run densely
+            parts = run_on_tiles(network, photograph, number % 5 == turn, patch, choose_halo(patch), parts)
+    border = torch.arange(1, 5) * patch * 4
+    energy = [(image[..., border] - image[..., border - 1]).square().mean() for image in (parts, dense)]
+    assert energy[0] / energy[1] == pytest.approx(1, abs=0.02)
+    loss = 10 * torch.log10((parts - dense).square().mean()).item()
+    assert loss < -45, "the short halo changes little"

@@ -1,0 +1,103 @@
+"""How well a latency profile predicts what it has not measured, and whether `latency_ms=T` keeps T.
+
+    python -m benchmarks.latency_predictor --weights conditional_sr_yolo_jointly_tuned.pth --imgsz 512 640 --half \\
+        --json results.json
+
+Measures a profile, then other image sizes, batches and kept shares (masks of the masker's own scores, on photographs),
+and prints predicted and measured milliseconds, LR image to boxes. Times are medians, measured interleaved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+SHARES = (0.05, 0.15, 0.3, 0.45, 0.7)
+FRACTIONS = (0.2, 0.4, 0.6)  # of the way from no patch to half of them, as limits for latency_ms
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--weights", help="stage-3 checkpoint")
+    source.add_argument("--config", help="stage-3 YAML; networks without trained weights")
+    parser.add_argument("--imgsz", type=int, nargs=2, default=[512, 640], help="SR height and width of the profile")
+    parser.add_argument("--batch", type=int, default=4, help="largest batch of the profile")
+    parser.add_argument("--half", action="store_true", help="16 bit")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args(argv)
+
+    import numpy as np
+    import torch
+
+    from models.mask_policy import MaskPolicy
+    from models.masker import patch_grid
+    from models.prepared import prepare_system
+    from utils.atomic_file import replace_text
+    from utils.latency_measurement import CONF, measure_profile, system_to_measure
+    from utils.logger import environment
+    from utils.predictor import choose_device, compute_type
+    from utils.timing import measure_interleaved
+
+    device = choose_device("auto")
+    dtype = compute_type(device, options.half)
+    system = system_to_measure(options.weights, options.config)
+    size = tuple(side // system.scale for side in options.imgsz)
+    profile = measure_profile(system, device, dtype, size, options.batch, options.rounds)
+    system.front.latency = profile
+    prepared = prepare_system(system, device, dtype)
+    stride = max(1, system.detector.stride // system.scale)
+    unseen = [(size[0] - stride, size[1] - 2 * stride, 1), (size[0] + stride, size[1], 1), (*size, 3)]
+    calls, predicted = {}, {}
+    for height, width, batch in unseen:
+        lr = photographs(height, width, batch).to(device)
+        rows, columns = patch_grid(height, width, profile.patch)
+        for share in SHARES:
+            policy = MaskPolicy("budget", share)
+            name = f"{width}x{height} batch {batch} share {share}"
+            calls[name] = lambda lr=lr, policy=policy: prepared.predict(lr, policy, CONF)
+            predicted[name] = profile.total_ms(height, width, batch, round(share * rows * columns))
+    lr = photographs(*size, 1).to(device)
+    patches = int(np.prod(patch_grid(*size, profile.patch)))
+    least, most = (profile.total_ms(*size, 1, kept) for kept in (0, patches // 2))
+    for fraction in FRACTIONS:
+        limit = least + fraction * (most - least)
+        policy = MaskPolicy("latency_ms", limit)
+        calls[f"latency_ms={limit:.1f}"] = lambda policy=policy: prepared.predict(lr, policy, CONF)
+        predicted[f"latency_ms={limit:.1f}"] = limit
+    with torch.inference_mode():
+        timings = measure_interleaved(calls, options.rounds, 2, device)
+    table, errors = [], []
+    for name, timing in timings.items():
+        row = {"case": name, "predicted_ms": predicted[name], "measured_ms": timing.median_ms}
+        row["error"] = predicted[name] / timing.median_ms - 1
+        table.append(row)
+        print(f"{name:40} {row['predicted_ms']:8.1f} predicted {row['measured_ms']:8.1f} ms {row['error']:+.1%}")
+        if "latency" not in name:
+            errors.append(abs(row["error"]))
+    median = float(np.median(errors))
+    print(f"median absolute error {median:.1%} over {len(errors)} configurations")
+    results = {"rows": table, "median_absolute_error": median, "environment": environment()}
+    results["command"] = "python -m benchmarks.latency_predictor " + " ".join(argv or sys.argv[1:])
+    replace_text(options.json, json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+def photographs(height: int, width: int, batch: int):
+    """(B, 3, h, w) in [0, 1], parts of a photograph."""
+    import numpy as np
+    import torch
+    from skimage.data import astronaut
+
+    grown = np.pad(astronaut(), ((0, max(0, height - 512)), (0, max(0, width - 512)), (0, 0)), mode="symmetric")
+    parts = [np.roll(grown, 97 * number, axis=(0, 1))[:height, :width] for number in range(batch)]
+    return torch.from_numpy(np.stack(parts).transpose(0, 3, 1, 2).copy()).float() / 255
+
+
+if __name__ == "__main__":
+    from utils.cli import run
+
+    run(main)

@@ -1,0 +1,122 @@
+"""Fused networks give what the networks give."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from models import build_sr
+from models.detector_yolo import YoloDetector
+from models.fused_inference import FusedConv, FusionError, fuse, fuse_conv_blocks
+
+NETWORKS = {
+    "espcn": {},
+    "fsrcnn": {"d": 8, "s": 4, "m": 2},
+    "edsr": {"n_blocks": 2, "n_feats": 8},
+    "srresnet": {"n_blocks": 2, "n_feats": 8},
+}
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+
+
+def random_network(name, scale=2, **args):
+    torch.manual_seed(0)
+    network = build_sr(name, scale, NETWORKS[name] | args).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+    return network
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_fp32_equals_the_network(name, scale):
+    network = random_network(name, scale)
+    fused = fuse(network, torch.float32)
+    for shape in ((1, 3, 17, 23), (3, 3, 8, 8), (1, 3, 1, 5)):
+        lr = torch.rand(shape)
+        assert (fused(lr) - network(lr)).abs().max() <= 1e-5 * max(1, network(lr).abs().max())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_bf16_is_close_to_the_network(name):
+    network = random_network(name)
+    lr = torch.rand(1, 3, 20, 24)
+    expected, got = network(lr), fuse(network, torch.bfloat16)(lr.bfloat16())
+    assert got.dtype == torch.bfloat16
+    assert (got.float() - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("args", [{"res_scale": 0.1}, {"tail": "single"}, {"n_blocks": 1}])
+def test_variants_of_edsr(args):
+    network = random_network("edsr", **args)
+    fused, lr = fuse(network, torch.float32), torch.rand(2, 3, 12, 9)
+    assert (fused(lr) - network(lr)).abs().max() <= 1e-5
+
+
+def test_every_convolution_of_edsr_is_fused_and_the_network_left_alone():
+    network = random_network("edsr", tail="single")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fused = fuse(network, torch.float32)
+    kinds = [type(module) for module in fused.modules()]
+    assert kinds.count(FusedConv) == 1 + 2 * 2 + 1 + 1 and nn.Conv2d not in kinds and nn.ReLU not in kinds
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+class Branching(nn.Module):
+    """Additions that must not be fused: a branch that is used twice, broadcasting, a tensor needed later."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        a = self.first(x)
+        b = self.relu(a) + a
+        c = self.second(b) + b
+        return c + x - b * a
+
+
+@torch.no_grad()
+def test_tensors_that_are_needed_later_survive():
+    torch.manual_seed(0)
+    network = Branching().eval()
+    network.scale = 1
+    lr = torch.rand(1, 3, 11, 13)
+    fused = fuse(network, torch.float32)
+    kept = lr.clone()
+    assert (fused(lr) - network(lr)).abs().max() <= 1e-6 and torch.equal(lr, kept)
+
+
+@pytest.mark.parametrize("reason", ["training", "fp16", "control flow"])
+def test_what_cannot_be_fused_says_why(reason):
+    network, dtype = random_network("edsr"), torch.float32
+    if reason == "training":
+        network.train()
+    elif reason == "fp16":
+        dtype = torch.float16
+    else:
+        network = build_sr("bicubic", 2)
+    with pytest.raises(FusionError, match={"training": "training mode", "fp16": "float16"}.get(reason, "Trace")):
+        fuse(network.eval() if reason == "control flow" else network, dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model", ["yolo11n.yaml", "yolov8n.yaml", "yolov5nu.yaml"])
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+def test_detector_blocks_give_the_same_scores(model, dtype):
+    torch.manual_seed(0)
+    detector = YoloDetector(model, ["a", "b"]).eval()
+    image = torch.rand(1, 3, 64, 96)
+    expected = detector.raw(image, one2one=False)["scores"]
+    fuse_conv_blocks(detector.net, dtype)
+    assert (detector.raw(image, one2one=False)["scores"] - expected).abs().max() <= 1e-4
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in detector.modules())

@@ -1,0 +1,229 @@
+"""Latency profile of a system on a device: measured once, it predicts milliseconds for any image size and kept share.
+
+    python -m utils.latency --weights conditional_sr_yolo_jointly_tuned.pth --imgsz 640 --out latency.json
+
+Then `inference.py --policy latency_ms=40 --profile latency.json` keeps the largest share of patches that fits, and
+stage 3 with `losses.sparsity: latency` trains towards a number of milliseconds. Times are end to end: LR image in
+memory to boxes after non-maximum suppression. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.tile_plan import Geometry
+from utils.atomic_file import replace_text
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Milliseconds against an amount of work: linear between the measured points and beyond them.
+
+    Args:
+        work: ascending.
+        ms: of equal length; decreasing values, which are noise, are levelled.
+    """
+
+    work: list[float]
+    ms: list[float]
+
+    def __call__(self, work: float) -> float:
+        xs, ys = np.asarray(self.work), np.maximum.accumulate(self.ms)
+        if work <= xs[-1] or len(xs) == 1:
+            scale = work / xs[-1] if len(xs) == 1 and work > xs[-1] else 1.0
+            return float(np.interp(work, xs, ys) * scale)
+        # Beyond the end: the slope over the last doubling, steadier than that of the last two points.
+        start = min(np.searchsorted(xs, xs[-1] / 2), len(xs) - 2)
+        return float(ys[-1] + (work - xs[-1]) * (ys[-1] - ys[start]) / (xs[-1] - xs[start]))
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """What one system costs on one device.
+
+    Args:
+        environment: device, dtype, threads, versions and date of the measurement.
+        system: fingerprint of the architecture, see `fingerprint`.
+        scale, patch, halo: of the system, LR pixels; halo is a number also where the execution is exact.
+        overhead: see TileOptions.
+        none: milliseconds of the front end with no patch kept, against LR pixels of the whole batch.
+        full: the same with every patch kept.
+        tiles: milliseconds that kept patches add to `none`, against their number over the batch.
+        detector: milliseconds of detector and non-maximum suppression, against SR pixels of the whole batch.
+    """
+
+    environment: dict
+    system: str
+    scale: int
+    patch: int
+    halo: int
+    overhead: float
+    none: Curve
+    full: Curve
+    tiles: Curve
+    detector: Curve
+
+    def sr_ms(self, height: int, width: int, batch: int, kept: int) -> float:
+        """Milliseconds of the front end for a batch of LR images (height x width) with `kept` patches in each."""
+        geometry, pixels = Geometry(height, width, self.patch, self.halo), batch * height * width
+        patches = geometry.grid[0] * geometry.grid[1]
+        if not 0 <= kept <= patches:
+            raise ValueError(f"kept is {kept}, but {height}x{width} has {patches} patches")
+        if kept == 0:
+            return self.none(pixels)
+        if kept == patches:
+            return self.full(pixels)
+        dense = kept * geometry.area(1, 1) >= height * width
+        return self.none(pixels) + (self.full(pixels) if dense else self.tiles(batch * kept))
+
+    def total_ms(self, height: int, width: int, batch: int, kept: int) -> float:
+        """The same with the detector."""
+        return self.sr_ms(height, width, batch, kept) + self.detector(batch * height * width * self.scale**2)
+
+    def largest_share(self, milliseconds: float, height: int, width: int, batch: int = 1) -> float:
+        """Largest kept share in [0, 1] with which an LR image takes at most this long, detector included.
+
+        0 where even no patch at all takes longer. Neighbouring patches are taken to share no halos, so masks with
+        clusters take a little less than allowed.
+        """
+        rows, columns = Geometry(height, width, self.patch, self.halo).grid
+        patches = rows * columns
+        if self.total_ms(height, width, batch, patches) <= milliseconds * batch:  # without SR_Fast, so not the dearest
+            return 1.0
+        low, high = 0, patches  # `low` fits, or is none at all; `high` does not
+        while high - low > 1:
+            kept = (low + high) // 2
+            if self.total_ms(height, width, batch, kept) <= milliseconds * batch:
+                low = kept
+            else:
+                high = kept
+        if low == 0 and (least := self.total_ms(height, width, batch, 0) / batch) > milliseconds:
+            warnings.warn(
+                f"an LR image of {width}x{height} takes {least:.1f} ms without any patch of SR_Quality, more than the "
+                f"{milliseconds:g} ms allowed",
+                stacklevel=2,
+            )
+        return low / patches
+
+    def sr_share(self, height: int, width: int) -> float:
+        """Front-end milliseconds with no patch kept, as a share of those with every patch kept, at batch 1."""
+        return min(0.99, self.none(height * width) / self.full(height * width))
+
+
+def attach_profile(system, path: str | Path, device, dtype) -> None:
+    """Give a system the profile that its policy latency_ms needs.
+
+    Args:
+        system: ConditionalSRDetector with a conditional front end.
+        path: file of `save_profile`.
+        device, dtype: on and in which the system will run.
+
+    Raises:
+        ValueError: no profile, or it was measured for something else.
+    """
+    import torch
+
+    from utils.logger import cpu_name
+
+    profile = load_profile(path)
+    known = {"architecture": profile.system} | profile.environment
+    now = {
+        "architecture": fingerprint(system),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+    for what, value in now.items():
+        if value != known[what]:
+            raise ValueError(
+                f"{path}: was measured for another {what}: {known[what]}, now {value}; measure again with "
+                "`python -m utils.latency`"
+            )
+    system.front.latency = profile
+
+
+def fingerprint(system) -> str:
+    """Of the architecture of a ConditionalSRDetector; weights and class names do not matter for the time."""
+    spec = json.loads(json.dumps(system.spec["args"]))
+    spec["detector"]["names"] = len(spec["detector"]["names"])
+    spec["front"].get("args", {}).get("masker", {}).pop("bias", None)
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def save_profile(profile: LatencyProfile, path: str | Path) -> None:
+    """Write as JSON, in one step."""
+    replace_text(path, json.dumps(asdict(profile), indent=1) + "\n")
+
+
+def load_profile(path: str | Path) -> LatencyProfile:
+    """Read what `save_profile` wrote.
+
+    Raises:
+        ValueError: no such file, or it is no latency profile.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        curves = {name: Curve(**values.pop(name)) for name in ("none", "full", "tiles", "detector")}
+        if any(len(curve.work) != len(curve.ms) or not curve.work for curve in curves.values()):
+            raise ValueError("a curve has no points")
+        return LatencyProfile(**values, **curves)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: no latency profile ({error}); measure one with `python -m utils.latency --out {path}`"
+        ) from error
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--weights", help="stage-3 checkpoint")
+    source.add_argument("--config", help="stage-3 YAML: measured before training, with its networks")
+    parser.add_argument("--imgsz", type=int, nargs="+", default=[640], help="SR pixels: one side, or height and width")
+    parser.add_argument("--batch", type=int, default=8, help="largest batch that will be asked for")
+    parser.add_argument("--half", action="store_true", help="16 bit: fp16 on CUDA, bf16 on CPUs")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 keeps PyTorch's choice")
+    parser.add_argument("--rounds", type=int, default=7, help="timed calls of each measured point")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT")
+    options = parser.parse_args(argv)
+    if options.out.exists() and not options.overwrite:
+        parser.error(f"--out {options.out} exists: choose another name or add --overwrite")
+    if len(options.imgsz) > 2 or min(options.imgsz) < 32 or options.batch < 1 or options.rounds < 1:
+        parser.error("--imgsz takes one or two sides of at least 32, --batch and --rounds at least 1")
+
+    import torch
+
+    from utils.latency_measurement import measure_profile, system_to_measure
+    from utils.predictor import choose_device
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    dtype = torch.float32 if not options.half else torch.float16 if device.type == "cuda" else torch.bfloat16
+    system = system_to_measure(options.weights, options.config)
+    height, width = options.imgsz if len(options.imgsz) == 2 else options.imgsz * 2
+    size = (height // system.scale, width // system.scale)
+    profile = measure_profile(system, device, dtype, size, options.batch, options.rounds)
+    save_profile(profile, options.out)
+    rows, columns = Geometry(*size, profile.patch, profile.halo).grid
+    print(f"LR {size[1]}x{size[0]}, batch 1, milliseconds from LR image to boxes:")
+    for share in (0, 0.1, 0.25, 0.5, 1):
+        kept = round(share * rows * columns)
+        total, front = profile.total_ms(*size, 1, kept), profile.sr_ms(*size, 1, kept)
+        print(f"  kept share {kept / (rows * columns):4.2f}: {total:8.1f}, of these super-resolution {front:8.1f}")
+    print(f"profile: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    from utils.cli import run
+
+    run(main)
