@@ -237,17 +237,18 @@ class MaskerConfig:
     """The network that decides patch by patch.
 
     Args:
-        patch: side of a patch in LR pixels.
+        patch: side of a patch in LR pixels; auto: 32, or less for small LR images.
         channels: width of its convolutions.
         bias: initial logit in favour of SR_Quality.
-        halo: LR pixels of real neighbours that SR_Quality sees around a patch; null: full receptive field (exact).
+        halo: LR pixels of real neighbours that SR_Quality sees around a patch; auto: the least that costs at most about
+            0.02 dB; null: full receptive field (exact).
         train: dense (SR_Quality sees whole images) or tiles (it is trained as it is executed, with this halo).
     """
 
-    patch: int = 16
+    patch: int | Literal["auto"] = 16
     channels: int = 16
     bias: float = 1.0
-    halo: int | None = 2
+    halo: int | Literal["auto"] | None = "auto"
     train: Literal["dense", "tiles"] = "dense"
 
 

@@ -14,6 +14,7 @@ from models.detector_weights import load_detector
 from models.detector_yolo import YoloDetector
 from models.masker import Masker
 from models.system import ConditionalSRDetector
+from models.tile_plan import choose_halo, choose_patch
 from utils.checkpoint import CheckpointError, load_network
 
 
@@ -91,11 +92,13 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
     """
     scale, masker = config.data.scale, config.masker
     if config.sr == "conditional":
+        sides = config.data.imgsz if isinstance(config.data.imgsz, list) else [config.data.imgsz] * 2
+        patch = choose_patch(*(side // scale for side in sides)) if masker.patch == "auto" else masker.patch
         front = ConditionalSR(
-            Masker(masker.patch, masker.channels, masker.bias),
+            Masker(patch, masker.channels, masker.bias),
             build_or_load_sr(config.sr_fast, scale),
             build_or_load_sr(config.sr_quality, scale),
-            halo=masker.halo,
+            halo=choose_halo(patch) if masker.halo == "auto" else masker.halo,
         )
         front.train_tiles = masker.train == "tiles"
     elif config.sr == "bicubic":
