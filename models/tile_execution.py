@@ -12,6 +12,12 @@ def tile_window(height: int, width: int, patch: int, halo: int) -> tuple[int, in
     return min(height, patch + 2 * halo), min(width, patch + 2 * halo)
 
 
+def default_halo(network: nn.Module) -> int:
+    """Halo in LR pixels with which tiles equal the dense run, or, where attention sees more than a neighbourhood
+    (`radius` None), the reach of the convolutions: attention then sees the tile with its halo instead of the image."""
+    return network.local_radius if network.radius is None else network.radius
+
+
 def expand_mask(mask: torch.Tensor, cell: int, height: int, width: int) -> torch.Tensor:
     """Nearest upsampling of a patch mask (B, gh, gw) to pixels (B, 1, height, width), `cell` pixels a patch."""
     batch, rows, columns = mask.shape
@@ -31,23 +37,24 @@ def run_on_tiles(
     """Replace the selected patches of `canvas` by the network's output, all images of the batch in one call.
 
     A window never leaves the image: at the image border the network's own padding acts, exactly as in a dense run.
-    With halo >= network.radius the result is that of the dense network. An image whose windows would cover more pixels
+    With halo >= network.radius the result is that of the dense network; a network whose radius is None gives local
+    semantics, see `default_halo`. An image whose windows would cover more pixels
     than the image has is run densely, so no image costs more than a dense run. That is decided image by image, hence a
     batch gives what its images give one by one.
 
     Args:
-        network: SR network with `scale` and `radius`.
+        network: SR network with `scale` and `radius` (`local_radius` where that is None).
         lr: LR images (B, 3, h, w).
         mask: bool (B, ceil(h / patch), ceil(w / patch)), true where the network shall run.
         patch: side of a patch in LR pixels.
-        halo: LR pixels of real neighbours around a patch; None takes network.radius (exact).
+        halo: LR pixels of real neighbours around a patch; None takes `default_halo`.
         canvas: HR images (B, 3, scale * h, scale * w). Its memory is reused for the result: pass a tensor you own.
         max_tiles: most windows in one call of the network, bounds the memory.
 
     Returns:
         HR images (B, 3, scale * h, scale * w) of the canvas' type.
     """
-    halo = network.radius if halo is None else halo
+    halo = default_halo(network) if halo is None else halo
     height, width = lr.shape[-2:]
     window = tile_window(height, width, patch, halo)
     dense = mask.sum((1, 2)) * (window[0] * window[1]) >= height * width  # (B,)

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.conditional_sr import ConditionalSR
 from models.masker import patch_grid
-from models.tile_execution import tile_window
+from models.tile_execution import default_halo, tile_window
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -71,7 +71,7 @@ def sr_macs(conditional: ConditionalSR, height: int, width: int, kept_patches: f
     if not 0 <= kept_patches <= rows * columns:
         raise ValueError(f"kept_patches is {kept_patches}, but {height}x{width} has {rows * columns} patches")
     quality = conditional.sr_quality
-    halo = quality.radius if conditional.halo is None else conditional.halo
+    halo = default_halo(quality) if conditional.halo is None else conditional.halo
     window = tile_window(height, width, conditional.patch, halo)
     if kept_patches * window[0] * window[1] >= height * width:  # run_on_tiles runs such an image densely
         cost = count_macs_at(quality, height, width)
