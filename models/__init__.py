@@ -22,6 +22,7 @@ from models.carn import CARN
 from models.imdn import IMDN
 from models.rdn import RDN
 from models.rfdn import RFDN
+from models.spandrel_any import SpandrelNetwork
 from models.spandrel_networks import RCAN, SPAN, SwinIR
 from models.sr_fast import ESPCN, FSRCNN, Bicubic
 from models.sr_quality import EDSR, SRResNet
@@ -41,6 +42,7 @@ SR_NETWORKS = {
     "rdn": RDN,
     "swinir_light": partial(SwinIR, dim=60, n_groups=4, upsampler="pixelshuffledirect"),
     "swinir": SwinIR,
+    "spandrel": SpandrelNetwork,  # what a published weight file of another architecture holds
 }  # fmt: skip
 
 SCALES = (2, 3, 4)

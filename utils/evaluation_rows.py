@@ -163,7 +163,7 @@ def build_rows(config: EvaluateConfig, names: tuple[str, ...]) -> list[Row]:
     fronts = {"bicubic": build_sr("bicubic", scale, {})}
     for role in ("sr_fast", "sr_quality"):
         path = getattr(config, role)
-        fronts[role] = getattr(system.front, role) if path is None else _load(role, path, load_sr)
+        fronts[role] = getattr(system.front, role) if path is None else _load(role, path, lambda file: load_sr(file, scale))
         check_scale(path or config.system, fronts[role].scale, scale)
 
     rows = [] if config.data.lr == "native" else [Row("hr", detector, sees_hr=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from configs.schema import DetectorConfig, NetworkConfig
@@ -13,6 +14,7 @@ from models.detector_weights import load_detector
 from models.detector_yolo import YoloDetector
 from models.system import ConditionalSRDetector
 from utils.checkpoint import CheckpointError, load_network
+from utils.community_weights import check_scale, describe, load_community_sr
 
 
 def load_system(path: str | Path) -> ConditionalSRDetector:
@@ -35,19 +37,34 @@ def load_detector_checkpoint(path: str | Path) -> YoloDetector:
     return _filled(path, lambda: YoloDetector(**payload["args"]), payload["weights"])
 
 
-def load_sr(path: str | Path) -> nn.Module:
-    """SR network of stage 2, on the CPU, in evaluation mode.
+def load_sr(path: str | Path, scale: int | None = None) -> nn.Module:
+    """SR network of stage 2 or of a published weight file, on the CPU, in evaluation mode; prints what the latter holds.
+
+    Args:
+        path: .pth of stage 2, or weights published by others (.pth, .pt, .ckpt, .safetensors), see
+            utils/community_weights.py.
+        scale: the one that is wanted; published files of several scales need it.
 
     Raises:
-        CheckpointError: missing, damaged, or not a stage-2 checkpoint.
+        CheckpointError: missing, damaged, of no known architecture, or with keys missing or unknown.
+        ValueError: it is for another scale.
     """
+    if is_community_file(path):
+        network, found = load_community_sr(path, scale)
+        print(f"{path}: {found}")
+        return network
     payload = load_network(path, kind="sr")
     args = dict(payload["args"])
-    return _filled(path, lambda: build_sr(payload["name"], args.pop("scale"), args), payload["weights"])
+    network = _filled(path, lambda: build_sr(payload["name"], args.pop("scale"), args), payload["weights"])
+    check_scale(path, network.scale, network.scale if scale is None else scale)
+    return network
 
 
 def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
-    """SR network as configured: with fresh weights, or with those of a stage-2 checkpoint of the same network.
+    """SR network as configured: with fresh weights, or with those of a checkpoint.
+
+    A stage-2 checkpoint must hold the configured network. A weight file published by others says by its keys which
+    network it holds; that one is taken, and said so where the configuration names another.
 
     Raises:
         ValueError: unknown network or argument, or the checkpoint holds another network or scale.
@@ -56,9 +73,11 @@ def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
     network = build_sr(config.name, scale, config.args)
     if config.weights is None:
         return network
-    stored = load_sr(config.weights)
-    check_scale(config.weights, stored.scale, scale)
+    stored = load_sr(config.weights, scale)
     if complete(stored.spec) != complete(network.spec):
+        if is_community_file(config.weights):
+            print(f"{config.weights}: taken as it is; the configuration's {describe(network.spec)} does not apply")
+            return stored
         raise ValueError(
             f"{config.weights}: holds {describe(stored.spec)}, but the configuration asks for {describe(network.spec)};"
             " make name and args agree with the checkpoint, or train stage 2 with them"
@@ -77,15 +96,6 @@ def build_or_load_detector(config: DetectorConfig, names: tuple[str, ...]) -> Yo
     return detector
 
 
-def check_scale(path: str | Path, stored: int, wanted: int) -> None:
-    """Raises ValueError where a checkpoint is for another super-resolution factor than the configuration."""
-    if stored != wanted:
-        raise ValueError(
-            f"{path}: wrong scale checkpoint, it is for x{stored}, but the configuration's scale is {wanted}; "
-            f"set the scale to {stored}, or train the stages for x{wanted}"
-        )
-
-
 def check_classes(path: str | Path, stored: tuple[str, ...] | list[str], wanted: tuple[str, ...] | list[str]) -> None:
     """Raises ValueError where a detector was trained for other classes than the data set has."""
     if list(stored) != list(wanted):
@@ -102,9 +112,16 @@ def complete(spec: dict) -> dict:
     return {"name": spec["name"], "args": defaults | spec["args"]}
 
 
-def describe(spec: dict) -> str:
-    """`edsr(scale=4, n_blocks=8)`."""
-    return f"{spec['name']}({', '.join(f'{key}={value}' for key, value in spec['args'].items())})"
+def is_community_file(path: str | Path) -> bool:
+    """Whether a file is a readable weight file that none of the stage scripts wrote."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return True
+    try:
+        content = torch.load(path, map_location="meta", weights_only=True)
+    except Exception:  # missing, damaged or unsafe: the reader of own checkpoints says what is wrong
+        return False
+    return not (isinstance(content, dict) and "checksum" in content)
 
 
 def _filled(path: str | Path, build, weights: dict[str, Tensor]):
