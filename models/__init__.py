@@ -3,9 +3,9 @@
 Every network maps LR images (B, 3, h, w) in [0, 1] of any size to (B, 3, scale * h, scale * w), not clamped, and has
 
 - `scale`: 2, 3 or 4;
-- `radius`: exact reach in LR pixels of one LR pixel's HR cell into its surroundings; None where attention makes it global
-  or tied to the place in the image: tiles are then an approximation, and `local_radius`, the reach of the convolutions
-  alone, is the halo they take by default;
+- `radius`: exact reach in LR pixels of one LR pixel's HR cell into its surroundings; None where attention makes it
+  global or tied to the place in the image: tiles are then an approximation, and `local_radius`, the reach of the
+  convolutions alone, is the halo they take by default;
 - `size_multiple`: images are padded to multiples of it inside the network, in LR pixels;
 - `tail`: the last layers with parameters, None where there are none;
 - `spec`: plain values from which `build_sr` builds the same network again.

@@ -46,7 +46,7 @@ class SpatialAttention(nn.Module):
 
 
 class FeatureDistillation(nn.Module):
-    """Three times: 1x1 convolution to half of the maps, kept; 3x3 convolution with a skip, passed on; then attention."""
+    """Three times: half of the maps kept by a 1x1 convolution, a 3x3 one with a skip passed on; then attention."""
 
     def __init__(self, n_feats: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Any further super-resolution network of spandrel (ESRGAN, Compact, HAT, DAT, ...), as found in a published checkpoint.
+"""Any further SR network of spandrel (ESRGAN, Compact, HAT, DAT, ...), as found in a published checkpoint.
 
 LR images (B, 3, h, w) in [0, 1] become (B, 3, scale * h, scale * w); the output is not clamped.
 """
@@ -22,7 +22,7 @@ class SpandrelNetwork(nn.Module):
     Args:
         scale: 2, 3 or 4.
         package: package of the network within spandrel.architectures, such as "ESRGAN".
-        network: its class, such as "RRDBNet".
+        network: its class there, such as "ESRGAN".
         settings: the class' keyword arguments as JSON.
         minimum: least side of the image that the network sees, in LR pixels; smaller ones are padded.
         multiple: sides are padded to multiples of it, in LR pixels.
@@ -75,12 +75,16 @@ class SpandrelNetwork(nn.Module):
 
 
 def spandrel_arguments(model: nn.Module) -> dict[str, str]:
-    """Arguments with which SpandrelNetwork builds this network of spandrel again; what is no plain value is left out."""
+    """Arguments with which SpandrelNetwork builds this network again; what is no plain value is left out."""
+    from spandrel import architectures
+
     package = type(model).__module__.split(".")[2]
+    public = vars(getattr(architectures, package))  # there the class may have another name
+    network = next(name for name, value in public.items() if value is type(model))
     settings = {
         key: value
         for key, value in model.hyperparameters.items()
         if isinstance(value, PLAIN)
         or (isinstance(value, list | tuple) and all(isinstance(item, PLAIN) for item in value))
     }
-    return {"package": package, "network": type(model).__name__, "settings": json.dumps(settings, sort_keys=True)}
+    return {"package": package, "network": network, "settings": json.dumps(settings, sort_keys=True)}

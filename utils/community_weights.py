@@ -1,9 +1,10 @@
 """SR networks from published weight files: finds out what a file holds and builds the network with its weights.
 
-Recognised by their keys are EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN and SwinIR (utils/key_maps.py); what is none of
-them goes to spandrel, which knows many more. What the keys leave open (whether the network was trained on [0, 1] or
-[0, 255], with or without DIV2K's mean colour) is decided by super-resolving a drawn image: the reading that restores it
-best is the right one. Networks trained on [0, 255] get the factor folded into their first and last layer.
+Recognised by their keys are EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN and SwinIR (utils/key_maps.py); what is
+none of them goes to spandrel, which knows many more. What the keys leave open (whether the network was trained on
+[0, 1] or [0, 255], with or without DIV2K's mean colour) is decided by super-resolving a drawn image: the published
+reading is taken unless another restores it clearly better. Networks trained on [0, 255] get the factor folded into
+their first and last layer.
 """
 
 from __future__ import annotations

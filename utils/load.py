@@ -38,7 +38,7 @@ def load_detector_checkpoint(path: str | Path) -> YoloDetector:
 
 
 def load_sr(path: str | Path, scale: int | None = None) -> nn.Module:
-    """SR network of stage 2 or of a published weight file, on the CPU, in evaluation mode; prints what the latter holds.
+    """SR network of stage 2 or of a published weight file (says what it holds), on the CPU, in evaluation mode.
 
     Args:
         path: .pth of stage 2, or weights published by others (.pth, .pt, .ckpt, .safetensors), see
