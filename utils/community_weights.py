@@ -24,7 +24,7 @@ from utils.state_dict_file import own_spec, read_state_dict
 
 PROBE_SIDE = 72  # HR pixels, divisible by every scale
 RESTORED = 20.0  # dB on the drawn image above which a reading makes sense at all
-CLEARLY = 1.0  # dB by which another reading must beat the published one
+CLEARLY = 0.3  # dB by which another reading must beat the published one
 
 
 def load_community_sr(path: str | Path, scale: int | None = None) -> tuple[nn.Module, str]:

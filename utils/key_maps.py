@@ -101,7 +101,7 @@ def take_mean_shift(weights: Weights) -> tuple[Weights, int | None]:
 
 def colour_conventions(value_range: int | None, likely: list[tuple[int, bool]]) -> list[tuple[int, dict]]:
     """[(range, {"div2k_mean": ...})]: one where the keys tell, else the likely ones."""
-    known = likely if value_range is None else [(value_range, True)]
+    known = list(dict.fromkeys(likely)) if value_range is None else [(value_range, True)]
     return [(number, {"div2k_mean": mean}) for number, mean in known]
 
 
@@ -168,7 +168,8 @@ def map_rcan(weights: Weights) -> Match | None:
         "reduction": n_feats // weights["body.0.body.0.body.3.conv_du.0.weight"].shape[0],
     }
     scale = staged_scale(weights, "tail.0.0.weight", "tail.0.2.weight", "tail.0.4.weight")
-    conventions = colour_conventions(value_range, [(255, True), (1, False), (1, True), (255, False)])
+    likely = [(255, True), *EVERY_COLOUR] if layout == "BasicSR's names" else EVERY_COLOUR
+    conventions = colour_conventions(value_range, likely)
     last = ("tail.1.weight", "tail.1.bias")
     return Match("rcan", (scale,), args, weights, ("head.0.weight",), last, layout, conventions)
 

@@ -128,11 +128,9 @@ def test_rcan(tmp_path: Path, norm: bool):
     oracle = RCAN(scale=3, n_resgroups=2, n_resblocks=2, n_feats=16, reduction=4, norm=norm, rgb_range=255).eval()
     weights = oracle.state_dict()
     network, found = load_community_sr(save(tmp_path, weights), 3)
-    if norm:
-        assert_gives(network, lambda x: 255 * oracle(x / 255), 255)
-        assert "reduction=4, div2k_mean=True" in found and "value range 255" in found
-    else:  # nothing in the file tells the range, and random weights restore nothing: the published one is taken
-        assert "div2k_mean=True" in found and "value range 255" in found
+    value_range = 255 if norm else 1
+    assert_gives(network, lambda x: value_range * oracle(x / value_range), value_range)
+    assert f"reduction=4, div2k_mean={norm}" in found and f"value range {value_range}" in found
 
 
 def test_rcan_named_as_in_basicsr(tmp_path: Path):
