@@ -184,10 +184,10 @@ def drawn_image() -> np.ndarray:
     fine = 4
     y, x = np.mgrid[0 : PROBE_SIDE * fine, 0 : PROBE_SIDE * fine] / (PROBE_SIDE * fine)
     image = np.stack([0.25 + 0.6 * x, 0.3 + 0.4 * y, 0.55 - 0.3 * x * y], axis=-1)
-    discs = ((0.3, 0.3, 0.2, (0.85, 0.3, 0.2)), (0.65, 0.55, 0.25, (0.1, 0.4, 0.75)), (0.7, 0.2, 0.1, (0.9, 0.9, 0.5)))
+    discs = ((0.3, 0.3, 0.2, (0.85, 0.3, 0.2)), (0.65, 0.55, 0.25, (0.25, 0.4, 0.75)), (0.7, 0.2, 0.1, (0.9, 0.9, 0.5)))
     for row, column, radius, colour in discs:
         image[(y - row) ** 2 + (x - column) ** 2 < radius**2] = colour
-    image[np.abs(y - 0.4 * x - 0.5) < 0.03] = (0.05, 0.1, 0.1)
+    image[np.abs(y - 0.4 * x - 0.5) < 0.03] = (0.2, 0.25, 0.2)
     image[(np.abs(x - 0.85) < 0.06) & (y > 0.3) & (y < 0.9)] = (0.95, 0.85, 0.9)
     return image.reshape(PROBE_SIDE, fine, PROBE_SIDE, fine, 3).mean((1, 3)).astype(np.float32)
 
