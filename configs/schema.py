@@ -95,9 +95,9 @@ class NetworkConfig:
     """One SR network.
 
     Args:
-        name: bicubic, espcn, fsrcnn, edsr or srresnet.
+        name: bicubic, espcn, fsrcnn, edsr, srresnet, carn, carn_m, imdn, rfdn, span, rcan, rdn, swinir_light or swinir.
         args: keyword arguments of the network, besides scale.
-        weights: checkpoint to start from; name and args must agree with it.
+        weights: checkpoint of stage 2 (name and args must agree) or published weights (they say what they are).
     """
 
     name: str = "espcn"

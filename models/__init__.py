@@ -1,11 +1,29 @@
-"""SR networks by name: add a network by adding a line to SR_NETWORKS."""
+"""SR networks by name: add a network by adding a line to SR_NETWORKS.
+
+Every network maps LR images (B, 3, h, w) in [0, 1] of any size to (B, 3, scale * h, scale * w), not clamped, and has
+
+- `scale`: 2, 3 or 4;
+- `radius`: exact reach in LR pixels of one LR pixel's HR cell into its surroundings; None where attention makes it
+  global or tied to the place in the image: tiles are then an approximation, and `local_radius`, the reach of the
+  convolutions alone, is the halo they take by default;
+- `size_multiple`: images are padded to multiples of it inside the network, in LR pixels;
+- `tail`: the last layers with parameters, None where there are none;
+- `spec`: plain values from which `build_sr` builds the same network again.
+"""
 
 from __future__ import annotations
 
 import inspect
+from functools import partial
 
 from torch import nn
 
+from models.carn import CARN
+from models.imdn import IMDN
+from models.rdn import RDN
+from models.rfdn import RFDN
+from models.spandrel_any import SpandrelNetwork
+from models.spandrel_networks import RCAN, SPAN, SwinIR
 from models.sr_fast import ESPCN, FSRCNN, Bicubic
 from models.sr_quality import EDSR, SRResNet
 
@@ -15,6 +33,16 @@ SR_NETWORKS = {
     "fsrcnn": FSRCNN,
     "edsr": EDSR,
     "srresnet": SRResNet,
+    "carn": CARN,
+    "carn_m": partial(CARN, efficient=True, groups=4),
+    "imdn": IMDN,
+    "rfdn": RFDN,
+    "span": SPAN,
+    "rcan": RCAN,
+    "rdn": RDN,
+    "swinir_light": partial(SwinIR, dim=60, n_groups=4, upsampler="pixelshuffledirect"),
+    "swinir": SwinIR,
+    "spandrel": SpandrelNetwork,  # what a published weight file of another architecture holds
 }  # fmt: skip
 
 SCALES = (2, 3, 4)

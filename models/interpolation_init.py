@@ -29,11 +29,14 @@ def init_copy(conv: nn.Conv2d, channels: int, gain: float = 1.0, shift: float = 
 
 @torch.no_grad()
 def init_pixel_shuffle(conv: nn.Conv2d, channels: int, scale: int, gain: float = 1.0, shift: float = 0.0) -> None:
-    """The first `channels` maps after PixelShuffle(scale) become gain * (bilinear interpolation) + shift."""
+    """The first `channels` maps after PixelShuffle(scale) become gain * (bilinear interpolation) + shift.
+
+    Of a grouped convolution the first group carries them, as many as it sees.
+    """
     taps = bilinear_taps(scale)
     phases = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)  # (scale * scale, 3, 3)
     conv.weight[: channels * scale**2] = 0
-    for channel in range(min(channels, conv.out_channels // scale**2, conv.in_channels)):
+    for channel in range(min(channels, conv.out_channels // scale**2, conv.weight.shape[1])):
         conv.weight[channel * scale**2 : (channel + 1) * scale**2, channel] = gain * phases
     conv.bias[: channels * scale**2] = shift
 

@@ -32,6 +32,7 @@ class Bicubic(nn.Module):
     On CPUs this is several times faster than `F.interpolate`, most of all in bfloat16. It has no parameters.
     """
 
+    size_multiple = 1
     radius = 2  # four taps: floor(u) - 1 ... floor(u) + 2 around a position u less than half a pixel off
     tail = None
 
@@ -59,6 +60,8 @@ class ESPCN(nn.Module):
         n_feats: maps of the first layer, at least 2; the second has half of them. The paper has 64.
         colors: image channels.
     """
+
+    size_multiple = 1
 
     def __init__(self, scale: int, n_feats: int = 64, colors: int = 3):
         super().__init__()
@@ -103,6 +106,8 @@ class FSRCNN(nn.Module):
         m: 3x3 convolutions in the narrow part.
         colors: image channels.
     """
+
+    size_multiple = 1
 
     def __init__(self, scale: int, d: int = 56, s: int = 12, m: int = 4, colors: int = 3):
         super().__init__()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from models.interpolation_init import init_copy, init_pixel_shuffle
+from models.mean_colour import div2k_mean as mean_colour
 
 UPSAMPLING_STAGES = {2: (2,), 3: (3,), 4: (2, 2)}
 
@@ -47,7 +48,8 @@ class EDSR(nn.Module):
     """EDSR (Lim et al. 2017, arXiv:1707.02921); 16 blocks of 64 maps are the paper's "baseline".
 
     Weights are named as in the authors' EDSR-PyTorch. Their networks see images in [0, 255] minus the mean colour of
-    DIV2K (`sub_mean`, `add_mean`); this one sees [0, 1] and learns the shift as biases of the first and last layer.
+    DIV2K (`sub_mean`, `add_mean`); this one sees [0, 1] and, without `div2k_mean`, learns the shift as biases of the
+    first and last layer.
 
     Args:
         scale: 2, 3 or 4.
@@ -56,12 +58,23 @@ class EDSR(nn.Module):
         res_scale: factor of every residual.
         tail: "staged" (the paper's: PixelShuffle per factor, then a convolution at full resolution) or "single" (one
             convolution and one PixelShuffle, all at LR resolution: about four times cheaper at x4).
+        div2k_mean: subtract the mean colour of DIV2K before the first layer, add it after the last.
 
     Raises:
         ValueError: unknown tail.
     """
 
-    def __init__(self, scale: int, n_blocks: int = 16, n_feats: int = 64, res_scale: float = 1.0, tail: str = "staged"):
+    size_multiple = 1
+
+    def __init__(
+        self,
+        scale: int,
+        n_blocks: int = 16,
+        n_feats: int = 64,
+        res_scale: float = 1.0,
+        tail: str = "staged",
+        div2k_mean: bool = False,
+    ):
         super().__init__()
         if tail not in ("staged", "single"):
             raise ValueError(f"EDSR: tail is {tail!r}; use 'staged' or 'single'")
@@ -74,24 +87,26 @@ class EDSR(nn.Module):
         else:
             stages = [(conv(n_feats, n_feats * f**2), nn.PixelShuffle(f)) for f in UPSAMPLING_STAGES[scale]]
             self.tail = nn.Sequential(nn.Sequential(*sum(stages, ())), conv(n_feats, 3))
+        self.register_buffer("mean", mean_colour() if div2k_mean else None, persistent=False)
         self.initialize_weights()
 
     def initialize_weights(self) -> None:
-        init_copy(self.head[0], 3, shift=-0.5)  # centred, so that the zero padding of later layers is mid-grey
+        shift = 0.5 if self.mean is None else 0.0
+        init_copy(self.head[0], 3, shift=-shift)  # centred, so that the zero padding of later layers is mid-grey
         nn.init.zeros_(self.body[-1].weight)  # the body starts as the identity
         nn.init.zeros_(self.body[-1].bias)
         if isinstance(self.tail[0], nn.Conv2d):
-            init_pixel_shuffle(self.tail[0], 3, self.scale, shift=0.5)
+            init_pixel_shuffle(self.tail[0], 3, self.scale, shift=shift)
         else:
             for convolution, factor in zip(self.tail[0][::2], UPSAMPLING_STAGES[self.scale], strict=True):
                 init_pixel_shuffle(convolution, 3, factor)
             nn.init.zeros_(self.tail[1].weight)
-            init_copy(self.tail[1], 3, shift=0.5)
+            init_copy(self.tail[1], 3, shift=shift)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
-        x = self.head(lr)  # (B, n_feats, h, w)
-        x = x + self.body(x)
-        return self.tail(x)  # (B, 3, scale * h, scale * w)
+        x = self.head(lr if self.mean is None else lr - self.mean)  # (B, n_feats, h, w)
+        x = self.tail(x + self.body(x))  # (B, 3, scale * h, scale * w)
+        return x if self.mean is None else x + self.mean
 
 
 #################################################################################
@@ -124,6 +139,8 @@ class SRResNet(nn.Module):
         n_blocks: residual blocks.
         n_feats: feature maps.
     """
+
+    size_multiple = 1
 
     def __init__(self, scale: int, n_blocks: int = 16, n_feats: int = 64):
         super().__init__()

@@ -30,6 +30,12 @@ class TileOptions:
 DEFAULT = TileOptions()
 
 
+def default_halo(network: nn.Module) -> int:
+    """Halo in LR pixels with which tiles equal the dense run, or, where attention sees more than a neighbourhood
+    (`radius` None), the reach of the convolutions: attention then sees the tile with its halo instead of the image."""
+    return network.local_radius if network.radius is None else network.radius
+
+
 def expand_mask(mask: Tensor, cell: int, height: int, width: int) -> Tensor:
     """Nearest upsampling of a patch mask (B, gh, gw) to pixels (B, 1, height, width), `cell` pixels a patch."""
     batch, rows, columns = mask.shape
@@ -38,16 +44,8 @@ def expand_mask(mask: Tensor, cell: int, height: int, width: int) -> Tensor:
 
 
 def geometry_of(network: nn.Module, lr: Tensor, patch: int, halo: int | None) -> Geometry:
-    """Sizes of the tiling; halo None takes the network's receptive radius.
-
-    Raises:
-        ValueError: the network's receptive field is not finite, so there is no exact halo.
-    """
-    if halo is None:
-        halo = network.radius
-    if halo is None:
-        raise ValueError("every output pixel of this SR network depends on the whole image: there is no exact halo")
-    return Geometry(*lr.shape[-2:], patch, halo)
+    """Sizes of the tiling; halo None takes `default_halo`."""
+    return Geometry(*lr.shape[-2:], patch, default_halo(network) if halo is None else halo)
 
 
 def run_on_tiles(
@@ -62,16 +60,17 @@ def run_on_tiles(
     """Replace the selected patches of `canvas` by the network's output.
 
     A window never leaves the image: at the image border the network's own padding acts, exactly as in a dense run.
-    With halo >= network.radius the result is that of the dense network. An image whose windows would cost more than the
-    image is run densely. All images share the calls, but what is merged or run densely is decided image by image,
-    hence a batch gives what its images give one by one.
+    With halo >= network.radius the result is that of the dense network; a network whose radius is None gives local
+    semantics, see `default_halo`. An image whose windows would cost more than the image is run densely. All images
+    share the calls, but what is merged or run densely is decided image by image, hence a batch gives what its images
+    give one by one.
 
     Args:
-        network: SR network with `scale` and `radius`.
+        network: SR network with `scale` and `radius` (`local_radius` where that is None).
         lr: LR images (B, 3, h, w).
         mask: bool (B, ceil(h / patch), ceil(w / patch)), true where the network shall run.
         patch: side of a patch in LR pixels.
-        halo: LR pixels of real neighbours around a rectangle of patches; None takes network.radius (exact).
+        halo: LR pixels of real neighbours around a rectangle of patches; None takes `default_halo`.
         canvas: HR images (B, 3, scale * h, scale * w). Its memory is reused for the result: pass a tensor you own.
         options: see TileOptions.
 

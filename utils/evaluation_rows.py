@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -161,9 +162,10 @@ def build_rows(config: EvaluateConfig, names: tuple[str, ...]) -> list[Row]:
             "`retrained`, and give as `system` a checkpoint that stage 3 trained with `sr: conditional`"
         )
     fronts = {"bicubic": build_sr("bicubic", scale, {})}
+    load = partial(load_sr, scale=scale)
     for role in ("sr_fast", "sr_quality"):
         path = getattr(config, role)
-        fronts[role] = getattr(system.front, role) if path is None else _load(role, path, load_sr)
+        fronts[role] = getattr(system.front, role) if path is None else _load(role, path, load)
         check_scale(path or config.system, fronts[role].scale, scale)
 
     rows = [] if config.data.lr == "native" else [Row("hr", detector, sees_hr=True)]

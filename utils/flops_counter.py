@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.conditional_sr import ConditionalSR
 from models.masker import patch_grid
+from models.tile_execution import default_halo
 from models.tile_plan import Geometry
 
 
@@ -73,7 +74,7 @@ def sr_macs(conditional: ConditionalSR, height: int, width: int, kept_patches: f
     if not 0 <= kept_patches <= rows * columns:
         raise ValueError(f"kept_patches is {kept_patches}, but {height}x{width} has {rows * columns} patches")
     quality = conditional.sr_quality
-    halo = quality.radius if conditional.halo is None else conditional.halo
+    halo = default_halo(quality) if conditional.halo is None else conditional.halo
     geometry = Geometry(height, width, conditional.patch, halo)
     if kept_patches * geometry.area(1, 1) >= height * width:  # such an image is run densely
         cost = count_macs_at(quality, height, width)

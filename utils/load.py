@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from configs.schema import DetectorConfig, NetworkConfig, Stage3Config
@@ -16,6 +17,7 @@ from models.masker import Masker
 from models.system import ConditionalSRDetector
 from models.tile_plan import choose_halo, choose_patch
 from utils.checkpoint import CheckpointError, load_network
+from utils.community_weights import check_scale, describe, load_community_sr
 
 
 def load_system(path: str | Path) -> ConditionalSRDetector:
@@ -38,19 +40,34 @@ def load_detector_checkpoint(path: str | Path) -> YoloDetector:
     return _filled(path, lambda: YoloDetector(**payload["args"]), payload["weights"])
 
 
-def load_sr(path: str | Path) -> nn.Module:
-    """SR network of stage 2, on the CPU, in evaluation mode.
+def load_sr(path: str | Path, scale: int | None = None) -> nn.Module:
+    """SR network of stage 2 or of a published weight file (says what it holds), on the CPU, in evaluation mode.
+
+    Args:
+        path: .pth of stage 2, or weights published by others (.pth, .pt, .ckpt, .safetensors), see
+            utils/community_weights.py.
+        scale: the one that is wanted; published files of several scales need it.
 
     Raises:
-        CheckpointError: missing, damaged, or not a stage-2 checkpoint.
+        CheckpointError: missing, damaged, of no known architecture, or with keys missing or unknown.
+        ValueError: it is for another scale.
     """
+    if is_community_file(path):
+        network, found = load_community_sr(path, scale)
+        print(f"{path}: {found}")
+        return network
     payload = load_network(path, kind="sr")
     args = dict(payload["args"])
-    return _filled(path, lambda: build_sr(payload["name"], args.pop("scale"), args), payload["weights"])
+    network = _filled(path, lambda: build_sr(payload["name"], args.pop("scale"), args), payload["weights"])
+    check_scale(path, network.scale, network.scale if scale is None else scale)
+    return network
 
 
 def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
-    """SR network as configured: with fresh weights, or with those of a stage-2 checkpoint of the same network.
+    """SR network as configured: with fresh weights, or with those of a checkpoint.
+
+    A stage-2 checkpoint must hold the configured network. A weight file published by others says by its keys which
+    network it holds; that one is taken, and said so where the configuration names another.
 
     Raises:
         ValueError: unknown network or argument, or the checkpoint holds another network or scale.
@@ -59,9 +76,11 @@ def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
     network = build_sr(config.name, scale, config.args)
     if config.weights is None:
         return network
-    stored = load_sr(config.weights)
-    check_scale(config.weights, stored.scale, scale)
+    stored = load_sr(config.weights, scale)
     if complete(stored.spec) != complete(network.spec):
+        if is_community_file(config.weights):
+            print(f"{config.weights}: taken as it is; the configuration's {describe(network.spec)} does not apply")
+            return stored
         raise ValueError(
             f"{config.weights}: holds {describe(stored.spec)}, but the configuration asks for {describe(network.spec)};"
             " make name and args agree with the checkpoint, or train stage 2 with them"
@@ -108,15 +127,6 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
     return ConditionalSRDetector(front, build_or_load_detector(config.detector, names))
 
 
-def check_scale(path: str | Path, stored: int, wanted: int) -> None:
-    """Raises ValueError where a checkpoint is for another super-resolution factor than the configuration."""
-    if stored != wanted:
-        raise ValueError(
-            f"{path}: wrong scale checkpoint, it is for x{stored}, but the configuration's scale is {wanted}; "
-            f"set the scale to {stored}, or train the stages for x{wanted}"
-        )
-
-
 def check_classes(path: str | Path, stored: tuple[str, ...] | list[str], wanted: tuple[str, ...] | list[str]) -> None:
     """Raises ValueError where a detector was trained for other classes than the data set has."""
     if list(stored) != list(wanted):
@@ -133,9 +143,16 @@ def complete(spec: dict) -> dict:
     return {"name": spec["name"], "args": defaults | spec["args"]}
 
 
-def describe(spec: dict) -> str:
-    """`edsr(scale=4, n_blocks=8)`."""
-    return f"{spec['name']}({', '.join(f'{key}={value}' for key, value in spec['args'].items())})"
+def is_community_file(path: str | Path) -> bool:
+    """Whether a file is a readable weight file that none of the stage scripts wrote."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return True
+    try:
+        content = torch.load(path, map_location="meta", weights_only=True)
+    except Exception:  # missing, damaged or unsafe: the reader of own checkpoints says what is wrong
+        return False
+    return not (isinstance(content, dict) and "checksum" in content)
 
 
 def _filled(path: str | Path, build, weights: dict[str, Tensor]):

@@ -196,14 +196,11 @@ def test_large_images_in_parts_give_the_same(height, width, batch, name, max_pix
     assert largest <= max(max_pixels, (2 * network.radius + max(2 * network.radius, 16)) ** 2)
 
 
-def test_a_network_without_finite_reach_runs_as_a_whole_and_has_no_exact_halo():
+def test_a_network_without_finite_reach_runs_as_a_whole():
     network = Recorder(random_network("bicubic", 2, {}))
     network.radius = None
     run_whole(network, torch.rand(1, 3, 40, 40), 100)
     assert network.shapes == [(1, 3, 40, 40)]
-    mask = torch.ones(1, 5, 5, dtype=torch.bool)
-    with pytest.raises(ValueError, match="no exact halo"):
-        run_on_tiles(network, torch.rand(1, 3, 40, 40), mask, 8, None, torch.zeros(1, 3, 80, 80))
 
 
 @given(st.integers(0, 5000), st.integers(1, 300))

@@ -1,0 +1,92 @@
+"""State dicts from published weight files (.pth, .pt, .ckpt, .safetensors): read without executing code, unwrapped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from utils.checkpoint import CheckpointError
+
+# Where training frameworks put the weights, best first: a moving average is what their authors report.
+NESTS = (
+    "params_ema", "params-ema", "ema", "state_dict_ema", "model_ema", "params", "state_dict", "model_state_dict",
+    "network_state_dict", "model", "net", "netG", "generator", "g", "weights",
+)  # fmt: skip
+PREFIXES = ("module.", "_orig_mod.", "model.", "netG.", "net.", "network.", "generator.", "params.")
+
+
+@dataclass(frozen=True)
+class StateDictFile:
+    """Weights as a file holds them.
+
+    Args:
+        weights: tensors by name, floating ones as float32.
+        wrapping: what was taken off, such as "in 'params_ema', prefix 'module.'"; empty if nothing.
+        metadata: the header of a safetensors file, empty elsewhere.
+    """
+
+    weights: dict[str, Tensor]
+    wrapping: str
+    metadata: dict[str, str]
+
+
+def read_state_dict(path: str | Path) -> StateDictFile:
+    """Read a weight file onto the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, with code in it, or without tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: does not exist; correct the path or download the weights first")
+    metadata: dict[str, str] = {}
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt", device="cpu") as file:
+                metadata = file.metadata() or {}
+                content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); use another copy of it") from error
+    except Exception as error:  # a damaged or foreign pickle can fail in any way
+        first = (str(error).strip().splitlines() or [""])[0][:160]
+        raise CheckpointError(
+            f"{path}: cannot be read as plain tensors ({type(error).__name__}: {first}); nothing in it was executed."
+            " Use another copy, or save its state dict alone as .safetensors"
+        ) from error
+    return StateDictFile(*_unwrap(path, content), metadata)
+
+
+def own_spec(metadata: dict[str, str]) -> tuple[str, dict] | None:
+    """(name, args) where a safetensors header says how to build the network: {"name": ..., "args": JSON}."""
+    try:
+        args = json.loads(metadata.get("args", ""))
+    except ValueError:
+        return None
+    return (metadata["name"], args) if "name" in metadata and isinstance(args, dict) else None
+
+
+def _unwrap(path: Path, content: object) -> tuple[dict[str, Tensor], str]:
+    """Tensors by bare names, and what was taken off."""
+    steps = []
+    while isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
+        nests = [key for key in NESTS if isinstance(content.get(key), dict)]
+        if not nests:
+            break
+        steps.append(f"in {nests[0]!r}")
+        content = content[nests[0]]
+    found = content if isinstance(content, dict) else {}
+    weights = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not weights:
+        keys = f"its keys are {', '.join(map(repr, list(found)[:8]))}" if found else "it is no dictionary"
+        raise CheckpointError(f"{path}: holds no named tensors ({keys}); save the network's state dict alone")
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in weights)), ""):
+        steps.append(f"prefix {prefix!r}")
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}, ", ".join(steps)
