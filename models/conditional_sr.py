@@ -124,7 +124,7 @@ class ConditionalSR(nn.Module):
         if bool(mask.all()):  # nothing of sr_fast would be seen
             sr = run_whole(self.sr_quality, lr, most)
         else:
-            fast = run_whole(self.sr_fast, lr, most)
+            fast = run_whole(self.sr_fast, lr, most, self.patch)
             sr = run_on_tiles(self.sr_quality, lr, mask, self.patch, self.halo, fast, self.options)
         probability = None if logits is None else keep_probability(logits)
         return ConditionalOutput(sr.clamp_(0, 1), mask[:, None].float(), probability)

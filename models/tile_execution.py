@@ -71,33 +71,34 @@ def run_on_tiles(
         mask: bool (B, ceil(h / patch), ceil(w / patch)), true where the network shall run.
         patch: side of a patch in LR pixels.
         halo: LR pixels of real neighbours around a rectangle of patches; None takes `default_halo`.
-        canvas: HR images (B, 3, scale * h, scale * w). Its memory is reused for the result: pass a tensor you own.
+        canvas: HR images (B, 3, scale * h, scale * w), or larger where the last patches are whole (see `run_whole`).
+            Its memory is reused for the result: pass a tensor you own.
         options: see TileOptions.
 
     Returns:
         HR images (B, 3, scale * h, scale * w) of the canvas' type.
     """
-    geometry = geometry_of(network, lr, patch, halo)
+    geometry, scale = geometry_of(network, lr, patch, halo), network.scale
+    image_part = (..., slice(geometry.height * scale), slice(geometry.width * scale))
     plan = plan_tiles(mask.cpu().numpy(), geometry, options.overhead, options.merge)
     if plan.dense.any():
         dense = torch.from_numpy(plan.dense.nonzero()[0]).to(lr.device)
-        pixels = expand_mask(mask[dense], patch * network.scale, *canvas.shape[-2:])
         sr = run_whole(network, lr[dense], options.max_pixels).to(canvas.dtype)
+        pixels = expand_mask(mask[dense], patch * scale, *sr.shape[-2:])
         if plan.dense.all():
-            return torch.where(pixels, sr, canvas)
-        canvas[dense] = torch.where(pixels, sr, canvas[dense])
+            return torch.where(pixels, sr, canvas[image_part])
+        canvas[image_part][dense] = torch.where(pixels, sr, canvas[image_part][dense])
     if not plan.groups:
-        return canvas
-    padded = pad_to_patches(canvas, geometry, network.scale)
-    cells = padded.unfold(2, patch * network.scale, patch * network.scale)
-    cells = cells.unfold(3, patch * network.scale, patch * network.scale)  # a view (B, 3, gh, gw, cell, cell)
+        return canvas[image_part]
+    padded = pad_to_patches(canvas, geometry, scale)
+    cells = padded.unfold(2, patch * scale, patch * scale).unfold(3, patch * scale, patch * scale)
     for index, own in tile_outputs(network, lr, plan.groups, geometry, options.max_pixels):
         image, row, column = index.unbind(1)
-        cells[image, :, row, column] = own.to(canvas.dtype)
-    return padded[..., : canvas.shape[-2], : canvas.shape[-1]]
+        cells[image, :, row, column] = own.to(canvas.dtype)  # a view (B, 3, gh, gw, cell, cell)
+    return padded[image_part]
 
 
-def run_whole(network: nn.Module, lr: Tensor, max_pixels: int) -> Tensor:
+def run_whole(network: nn.Module, lr: Tensor, max_pixels: int, patch: int | None = None) -> Tensor:
     """The network's output on whole images, with at most about `max_pixels` LR pixels in one call.
 
     Images that are larger are computed in windows with the exact halo, which takes more time and gives the same.
@@ -106,6 +107,11 @@ def run_whole(network: nn.Module, lr: Tensor, max_pixels: int) -> Tensor:
         network: SR network with `scale` and `radius`; without a finite radius an image is always one call.
         lr: LR images (B, 3, h, w).
         max_pixels: see TileOptions.
+        patch: LR pixels; the result of a large image is made up to whole patches, with arbitrary content, so that
+            `run_on_tiles` need not copy it.
+
+    Returns:
+        HR images (B, 3, scale * h, scale * w), see `patch`.
     """
     batch, _, height, width = lr.shape
     if network.radius is None or height * width <= max_pixels:
@@ -113,18 +119,18 @@ def run_whole(network: nn.Module, lr: Tensor, max_pixels: int) -> Tensor:
         return network(lr) if len(calls) == 1 else torch.cat([network(part) for part in calls])
     # Where the halo alone fills the window, small parts would waste most of the time: they may be as large as it.
     side = max(int(max_pixels**0.5) - 2 * network.radius, 2 * network.radius, 16)
-    geometry = Geometry(height, width, side, network.radius)
+    geometry, scale = Geometry(height, width, side, network.radius), network.scale
     every = torch.ones(batch, *geometry.grid, dtype=torch.bool).nonzero().numpy()
-    cell = side * network.scale
+    whole = [-(-length // (patch or 1)) * (patch or 1) * scale for length in (height, width)]
     sr = None
     for index, own in tile_outputs(network, lr, [Group(1, 1, every)], geometry, max_pixels):
-        if sr is None:
-            rows, columns = geometry.grid
-            sr = own.new_empty(batch, own.shape[1], rows * cell, columns * cell)
-            cells = sr.unfold(2, cell, cell).unfold(3, cell, cell)
-        image, row, column = index.unbind(1)
-        cells[image, :, row, column] = own
-    return sr[..., : height * network.scale, : width * network.scale]
+        sr = own.new_empty(batch, own.shape[1], *whole) if sr is None else sr
+        for (image, row, column), part in zip(index.tolist(), own, strict=True):  # few parts, each a large one
+            top, left = row * side, column * side
+            bottom, right = min(top + side, height), min(left + side, width)
+            part = part[:, : (bottom - top) * scale, : (right - left) * scale]
+            sr[image, :, top * scale : bottom * scale, left * scale : right * scale] = part
+    return sr
 
 
 def run_everywhere(
@@ -227,5 +233,7 @@ def to_cells(images: Tensor, cell: int) -> Tensor:
 
 def pad_to_patches(images: Tensor, geometry: Geometry, scale: int) -> Tensor:
     """HR images with their last, partial patches made whole; the images themselves where all are."""
-    bottom, right = -geometry.height % geometry.patch, -geometry.width % geometry.patch
-    return F.pad(images, (0, right * scale, 0, bottom * scale)) if bottom or right else images
+    rows, columns = geometry.grid
+    bottom = rows * geometry.patch * scale - images.shape[-2]
+    right = columns * geometry.patch * scale - images.shape[-1]
+    return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
