@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="file for the rows")
     parser.add_argument("--quick", action="store_true", help="EDSR 16x64, x4, LR 160x128, batch 1 only")
+    parser.add_argument("--page", type=Path, help="also write a Markdown page")
     parser.add_argument("--nets", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--scales", type=int, nargs="+", choices=(2, 4), default=[2, 4])
     parser.add_argument("--lr", nargs="+", default=["160x128", "320x320"], help="width x height in LR pixels")
@@ -75,6 +76,8 @@ def main(argv: list[str] | None = None) -> int:
         results["seed"], results["rounds"] = options.seed, options.rounds
         replace_text(options.json, json.dumps(results, indent=1) + "\n")
     print(table(rows))
+    if options.page:
+        replace_text(options.page, page(results))
     return 0
 
 
@@ -284,6 +287,24 @@ def psnr(sr, hr) -> float:
     import torch
 
     return -10 * torch.log10((sr.cpu() - hr).square().mean()).item()
+
+
+def page(results: dict) -> str:
+    """What was measured, how, and the table."""
+    machine = results["environment"]
+    sentences = __doc__.split("\n\n")
+    return "\n\n".join(
+        [
+            "# Conditional execution, measured",
+            " ".join(sentences[2].split()),
+            " ".join(sentences[3].split()),
+            f"`{results['command']}`, seed {results['seed']}, {results['rounds']} rounds, {machine['date']}, "
+            f"{machine['cpu']}, {machine['threads']} threads, torch {machine['versions']['torch']}. LR images are "
+            "bicubic copies of a photograph (antialiased, as in MATLAB). PSNR loss and difference are against dense "
+            "fusion; networks without trained weights (`trained` in the JSON) say nothing about PSNR.",
+            table(results["rows"]) + "\n",
+        ]
+    )
 
 
 def table(rows: list[dict]) -> str:
