@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import Any
 
@@ -41,6 +42,8 @@ class _HelpFormatter(DefaultHelpFormatter):
 
     def _get_default_metavar_for_optional(self, action) -> str:
         kind = (self._get_type_str(action) or "").replace(" ", "")
+        if kind.startswith("Union[") and "Literal" in kind:  # Union[int,Literal['auto']] -> int|auto
+            kind = re.sub(r"Literal\[|[]']", "", kind.removeprefix("Union[")).replace(",", "|")
         return "mapping" if kind.startswith("dict") else kind
 
     def _get_help_string(self, action) -> str:

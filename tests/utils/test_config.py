@@ -331,7 +331,7 @@ def test_help_is_fast_complete_and_free_of_torch(tmp_path: Path):
     defaults = dict(flat(config_to_dict(Stage3Config())))
     for name, kind in (
         ("run.seed", "int"), ("run.resume", "{true,false}"), ("optim.lr_low", "float"), ("data.imgsz", "int|list[int]"),
-        ("masker.halo", "int|null"), ("data.yaml", "str"), ("sr_quality.args", "mapping"), ("mode", "{joint,"),
+        ("masker.halo", "int|auto|null"), ("data.yaml", "str"), ("sr_quality.args", "mapping"), ("mode", "{joint,"),
     ):  # fmt: skip
         (place,) = [number for number, line in enumerate(lines) if line.startswith(f"  --{name} ")]
         assert lines[place].split()[1].startswith(kind)
