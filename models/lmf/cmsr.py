@@ -50,6 +50,9 @@ class MultiscaleOutput:
 def render_multiscale(network: LMF, lr: Tensor, size: tuple[int, int] | None, tables: Tables) -> MultiscaleOutput:
     """Coarse to fine: enlarge the image so far, beginning with LR, and render what this level is the right one for.
 
+    Where a coarse level renders nothing LR itself shows through, and enlarging mixes it into the neighbours: this needs
+    a network that keeps the colours of LR, as a trained one does.
+
     Args:
         network: LMF whose tables these are.
         lr: LR images (B, 3, h, w) in [0, 1].

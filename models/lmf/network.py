@@ -76,9 +76,6 @@ class LMF(nn.Module):
         self.radius = None if None in (encoder.radius, decoder.radius) else encoder.radius + decoder.radius
         self.cmsr: Tables | None = None
         self.max_queries = 2**16
-        if decoder.skip:  # starts as bilinear interpolation
-            nn.init.zeros_(decoder.render_mlp.rgb.weight)
-            nn.init.zeros_(decoder.render_mlp.rgb.bias)
 
     @property
     def tail(self) -> nn.Module:

@@ -101,7 +101,7 @@ def relative_cell(size: tuple[int, int] | Tensor, lr_size: tuple[int, int], like
         sides = [2 * lr / min(hr, TRAINED_SCALE * lr) for hr, lr in zip(size, lr_size)]
         return torch.stack([torch.full((1,), side, device=like.device, dtype=like.dtype) for side in sides], dim=1)
     lengths = torch.tensor(lr_size, device=like.device)
-    return (2 * lengths / size.minimum(TRAINED_SCALE * lengths)).to(like.dtype)
+    return (2 * lengths.double() / size.minimum(TRAINED_SCALE * lengths)).to(like.dtype)
 
 
 def target_size(lr_size: tuple[int, int], scale: float, size: tuple[int, int] | None) -> tuple[int, int]:
