@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,10 +33,10 @@ class RenderMLP(nn.Module):
     def forward(self, x: Tensor, modulations: Tensor, index: Tensor) -> Tensor:
         """Args:
         x: (..., inputs).
-        modulations: (depth, N, 2 * WIDTH), of every layer and LR pixel: scales, then shifts.
+        modulations: (depth, N, 2 * WIDTH), of every layer and LR pixel: 1 + scales, then shifts.
         index: LR pixel of each query, int64 (...), in [0, N).
         """
         for layer, table in zip(self.hidden, modulations):
-            scale, shift = F.embedding(index, table).chunk(2, dim=-1)  # (..., WIDTH) each
-            x = F.relu((1 + scale) * layer(x) + shift)
+            factor, shift = F.embedding(index, table).chunk(2, dim=-1)  # (..., WIDTH) each
+            x = torch.addcmul(shift, factor, layer(x)).relu_()
         return self.rgb(x)

@@ -27,7 +27,7 @@ class Latent:
     Args:
         colours: LR images (B * N, 3) in [-1, 1].
         codes: (B * N, E), input of the renderer.
-        modulations: (depth, B * N, 2 * WIDTH), scales and shifts of the render MLP.
+        modulations: (depth, B * N, 2 * WIDTH), 1 + scales and shifts of the render MLP.
         shape: (B, h, w).
     """
 
@@ -75,7 +75,7 @@ class LMF(nn.Module):
         self.decoder = decoder
         self.radius = None if None in (encoder.radius, decoder.radius) else encoder.radius + decoder.radius
         self.cmsr: Tables | None = None
-        self.max_queries = 2**16
+        self.max_queries = 2**15
 
     @property
     def tail(self) -> nn.Module:
@@ -120,7 +120,8 @@ class LMF(nn.Module):
         batch, _, height, width = x.shape
         values = WIDTH * self.decoder.depth
         latent = self.decoder.latent(self.encoder(x), cell).flatten(0, 1)  # (B * N, 2 * values + E)
-        pair = [part.unflatten(1, (-1, WIDTH)) for part in (latent[:, :values], latent[:, values : 2 * values])]
+        factors, shifts = 1 + latent[:, :values], latent[:, values : 2 * values]
+        pair = [part.unflatten(1, (-1, WIDTH)) for part in (factors, shifts)]
         modulations = torch.cat(pair, dim=-1).transpose(0, 1).contiguous()
         colours = x.permute(0, 2, 3, 1).flatten(0, 2)
         return Latent(colours, latent[:, 2 * values :], modulations, (batch, height, width))

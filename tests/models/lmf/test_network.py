@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from models import ARBITRARY_SCALE, build_sr
 from models.lmf import LMF, SwinIREncoder
+from models.lmf.cross_scale_attention import tiles
 from models.lmf.lm_ciaosr import CiaoSRDecoder
 from models.lmf.lm_hybrid import HybridDecoder
 from models.lmf.lm_liif import LIIFDecoder
@@ -232,9 +233,22 @@ def test_without_residual_the_image_is_bilinear_or_grey(name, height, width, dow
 
 
 @every_network
+def test_modulations_are_one_plus_scale_then_shift_and_the_rest_is_the_code(name):
+    network, lr = random_network(name), torch.rand(2, 3, 4, 5)
+    cell = relative_cell((8, 10), (4, 5), lr)
+    depth, latent = network.decoder.depth, network.encode(lr, cell)
+    raw = network.decoder.latent(network.encoder(2 * lr - 1), cell).flatten(0, 1)
+    for k in range(depth):
+        scales, shifts = raw[:, 16 * k : 16 * k + 16], raw[:, 16 * (depth + k) : 16 * (depth + k) + 16]
+        assert torch.equal(latent.modulations[k], torch.cat((1 + scales, shifts), dim=1))
+    assert torch.equal(latent.codes, raw[:, 32 * depth :])
+    assert torch.allclose(latent.strength().flatten(), raw[:, 16 * depth : 32 * depth].abs().mean(1))
+
+
+@every_network
 @pytest.mark.parametrize("size", [(14, 21), (17, 40), (35, 21)])
 def test_rendering_follows_the_description(name, size):
-    """Coordinates in [-1, 1], `grid_sample`, weights of swapped areas, and 1 + scale, written down once more."""
+    """Coordinates in [-1, 1], `grid_sample` and weights of swapped areas, written down once more."""
     network = random_network(name).double()
     lr = torch.rand(1, 3, 7, 6, dtype=torch.double)
     cell = relative_cell(size, (7, 6), lr)
@@ -256,8 +270,8 @@ def test_rendering_follows_the_description(name, size):
             table, code = found.split((32 * network.decoder.depth, latent.codes.shape[1]), dim=1)
             hidden = network.decoder.render_input(code[None], relative.flatten(1, 2), cell)[0]
             for k, layer in enumerate(network.tail.hidden):
-                scale, offset = table[:, 32 * k : 32 * k + 16], table[:, 32 * k + 16 : 32 * k + 32]
-                hidden = ((1 + scale) * layer(hidden) + offset).relu()
+                factor, offset = table[:, 32 * k : 32 * k + 16], table[:, 32 * k + 16 : 32 * k + 32]
+                hidden = (factor * layer(hidden) + offset).relu()
             predictions.append(network.tail.rgb(hidden).T.reshape(1, 3, *size))
     areas = torch.stack(areas[::-1])
     expected = sum(p * a / areas.sum(0) for p, a in zip(predictions, areas, strict=True))
@@ -323,3 +337,14 @@ def test_decoders_have_the_published_number_of_macs(name, scale, published):
         exact = pixels * (2 * 9 * 64 * 128 + 128 * 288 + 288 * 288) + queries * (8 * 16 * 16 + 16 * 3)
     assert macs == pytest.approx(exact, rel=1e-5)
     assert 0.994 * published < macs / 1e9 <= published + 0.005
+
+
+def test_lm_ciaosr_has_the_published_number_of_macs():
+    """249e9 at x1 with the products of cross-scale attention; without them the paper's plot shows about 86 x 2^30."""
+    network = build_sr("lm_ciaosr", 1, {"n_blocks": 1})
+    macs = count_macs_at(network, 180, 320) - count_macs_at(network.encoder, 180, 320)
+    sides = [[min(stop + 1, side) - max(start - 1, 0) for start, stop in tiles(side)] for side in (180, 320)]
+    pixels = [(height + height % 2) * (width + width % 2) for height in sides[0] for width in sides[1]]
+    products = sum(n * n // 4 * (9 * 32 + 36 * 64) for n in pixels)
+    assert macs / 1e9 == pytest.approx(249, abs=1)
+    assert (macs - products) / 2**30 == pytest.approx(86, abs=2)
