@@ -42,7 +42,11 @@ class Latent:
 
 
 def mirror_pad(image: Tensor, multiple: int) -> Tensor:
-    """Extend (B, C, h, w) below and on the right to multiples, mirrored at the border, edge pixel included."""
+    """Extend (B, C, h, w) below and on the right to multiples, mirrored at the border, edge pixel included.
+
+    Aligned sides stay as they are (the authors' evaluation adds a whole window to them): training patches and images
+    are treated alike.
+    """
     for axis in (2, 3):
         length = image.shape[axis]
         padded = -(-length // multiple) * multiple

@@ -19,7 +19,9 @@ from models.lmf.lm_liif import LIIFDecoder
 from models.lmf.lm_lte import LTEDecoder
 from models.lmf.queries import place_all, relative_cell
 from models.tile_execution import run_on_tiles
+from utils.checkpoint import save_network
 from utils.flops_counter import count_macs_at, count_parameters
+from utils.load import load_sr
 
 SMALL = {"n_blocks": 1, "n_feats": 8}
 every_network = pytest.mark.parametrize("name", ARBITRARY_SCALE)
@@ -88,6 +90,16 @@ def test_saved_weights_give_the_same_image(name, tmp_path):
     lr = torch.rand(1, 3, 9, 8)
     assert torch.equal(twin(lr), network(lr))
     assert torch.equal(copy.deepcopy(network)(lr), network(lr))
+
+
+def test_a_checkpoint_rebuilds_the_network_with_its_fractional_scale(tmp_path):
+    network = random_network("lm_ciaosr", 2.5, weight_compat=True)
+    spec = network.spec
+    save_network(tmp_path / "sr.pth", "sr", spec["name"], spec["args"], network.state_dict(), {})
+    twin = load_sr(tmp_path / "sr.pth")
+    lr = torch.rand(1, 3, 6, 7)
+    assert twin.spec == spec and twin.scale == 2.5 and twin.decoder.weight_compat
+    assert torch.equal(twin(lr), network(lr))
 
 
 @every_network
