@@ -20,6 +20,8 @@ from torch import nn
 
 from models.carn import CARN
 from models.imdn import IMDN
+from models.lmf import lm_ciaosr, lm_hybrid, lm_liif, lm_lte
+from models.lmf.queries import LARGEST_SCALE
 from models.rdn import RDN
 from models.rfdn import RFDN
 from models.spandrel_any import SpandrelNetwork
@@ -43,12 +45,17 @@ SR_NETWORKS = {
     "swinir_light": partial(SwinIR, dim=60, n_groups=4, upsampler="pixelshuffledirect"),
     "swinir": SwinIR,
     "spandrel": SpandrelNetwork,  # what a published weight file of another architecture holds
+    "lm_liif": lm_liif,
+    "lm_lte": lm_lte,
+    "lm_ciaosr": lm_ciaosr,
+    "lm_hybrid": lm_hybrid,
 }  # fmt: skip
 
 SCALES = (2, 3, 4)
+ARBITRARY_SCALE = ("lm_liif", "lm_lte", "lm_ciaosr", "lm_hybrid")  # take any size: forward(lr, size)
 
 
-def build_sr(name: str, scale: int, args: dict | None = None) -> nn.Module:
+def build_sr(name: str, scale: float, args: dict | None = None) -> nn.Module:
     """Build the SR network `name` for `scale` with the keyword arguments `args` (besides scale).
 
     The network carries `spec` = {"name", "args"}, plain values from which the same network can be built again
@@ -59,7 +66,10 @@ def build_sr(name: str, scale: int, args: dict | None = None) -> nn.Module:
     """
     if name not in SR_NETWORKS:
         raise ValueError(f"SR network {name!r} is unknown; use one of {', '.join(SR_NETWORKS)}")
-    if scale not in SCALES:
+    if name in ARBITRARY_SCALE:
+        if type(scale) not in (int, float) or not 1 <= scale <= LARGEST_SCALE:
+            raise ValueError(f"SR network {name!r}: scale is {scale!r}; use a number from 1 to {LARGEST_SCALE}")
+    elif scale not in SCALES:
         raise ValueError(f"SR network {name!r}: scale is {scale!r}; use one of {', '.join(map(str, SCALES))}")
     args = {key: value for key, value in (args or {}).items() if (key, value) != ("scale", scale)}
     parameters = inspect.signature(SR_NETWORKS[name]).parameters

@@ -32,8 +32,15 @@ DEFAULT = TileOptions()
 
 def default_halo(network: nn.Module) -> int:
     """Halo in LR pixels with which tiles equal the dense run, or, where attention sees more than a neighbourhood
-    (`radius` None), the reach of the convolutions: attention then sees the tile with its halo instead of the image."""
-    return network.local_radius if network.radius is None else network.radius
+    (`radius` None), the reach of the convolutions: attention then sees the tile with its halo instead of the image.
+
+    Raises:
+        ValueError: the network knows neither.
+    """
+    halo = network.radius if network.radius is not None else getattr(network, "local_radius", None)
+    if halo is None:
+        raise ValueError("this SR network has no finite reach, so there is no exact halo; set masker.halo to a number")
+    return halo
 
 
 def expand_mask(mask: Tensor, cell: int, height: int, width: int) -> Tensor:

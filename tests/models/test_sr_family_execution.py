@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import SR_NETWORKS, build_sr
+from models import ARBITRARY_SCALE, SR_NETWORKS, build_sr
 from models.conditional_sr import ConditionalSR
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
@@ -76,4 +76,4 @@ def test_conditional_execution_and_its_macs(name: str):
 
 
 def test_every_network_is_tested_here():
-    assert SMALL.keys() | {"spandrel"} == SR_NETWORKS.keys()
+    assert SMALL.keys() | {"spandrel"} | set(ARBITRARY_SCALE) == SR_NETWORKS.keys()

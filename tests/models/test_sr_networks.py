@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models import SR_NETWORKS, build_sr
+from models import ARBITRARY_SCALE, SR_NETWORKS, build_sr
 from models.sr_fast import ESPCN, FSRCNN, Bicubic, _interpolation_matrix
 from models.sr_quality import EDSR, SRResNet
 from utils.flops_counter import count_parameters
@@ -295,6 +295,5 @@ def test_networks_with_very_few_maps_can_be_built(name, args):
 
 
 def test_every_network_is_tested_here():
-    assert {name for name, _ in SMALL} | {"spandrel"} == set(
-        SR_NETWORKS
-    )  # that one: tests/utils/test_community_weights
+    elsewhere = {"spandrel"} | set(ARBITRARY_SCALE)  # tests/utils/test_community_weights.py, tests/models/lmf
+    assert {name for name, _ in SMALL} | elsewhere == set(SR_NETWORKS)
