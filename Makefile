@@ -10,9 +10,11 @@ CONFIG = --config configs/demo/$(1).yaml
 setup: .venv/.stamp
 
 # An environment that works is brought up to requirements.txt; a missing or broken one is made anew.
-.venv/.stamp: requirements.txt
+# The native kernel is optional: where it cannot be built, one line says why.
+.venv/.stamp: requirements.txt native/block_sparse.cpp native/build.py
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-environment
 	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	@$(PY) -m native.build || true
 	@touch $@
 
 new-environment:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
+from models.native_execution import NativeNetwork
 from models.tile_execution import DEFAULT, TileOptions, expand_mask, run_everywhere, run_on_tiles, run_whole
 from utils.gumbel import gumbel_softmax, keep_probability
 
@@ -52,6 +53,7 @@ class ConditionalSR(nn.Module):
 
     Attributes:
         train_tiles: `forward` computes sr_quality as `infer` does, with short halos, instead of densely.
+        native: runs sr_quality on patches instead of tiles; None unless `prepare_system` found it to be faster.
         latency: predicts milliseconds, for the policy latency_ms; None until `measure` in utils/latency.py gave one.
 
     Raises:
@@ -79,6 +81,7 @@ class ConditionalSR(nn.Module):
         self.scale = sr_fast.scale
         self.patch = masker.patch
         self.train_tiles = False
+        self.native: NativeNetwork | None = None
         self.latency: LatencyPredictor | None = None
 
     def fuse(self, fast: torch.Tensor, quality: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -125,9 +128,16 @@ class ConditionalSR(nn.Module):
             sr = run_whole(self.sr_quality, lr, most)
         else:
             fast = run_whole(self.sr_fast, lr, most, self.patch)
-            sr = run_on_tiles(self.sr_quality, lr, mask, self.patch, self.halo, fast, self.options)
+            sr = self.quality_on_patches(lr, mask, fast)
         probability = None if logits is None else keep_probability(logits)
         return ConditionalOutput(sr.clamp_(0, 1), mask[:, None].float(), probability)
+
+    def quality_on_patches(self, lr: torch.Tensor, mask: torch.Tensor, canvas: torch.Tensor) -> torch.Tensor:
+        """Replace the selected patches of `canvas` (B, 3, H, W) by sr_quality's output; mask is bool (B, gh, gw)."""
+        most = self.options.max_pixels
+        if self.native is not None and lr.shape[-2] * lr.shape[-1] <= most:
+            return self.native.run(lr, mask, self.patch, self.halo, canvas, most)
+        return run_on_tiles(self.sr_quality, lr, mask, self.patch, self.halo, canvas, self.options)
 
     def _within_latency(self, policy: MaskPolicy, lr: torch.Tensor) -> MaskPolicy:
         """The budget that keeps a latency, for images of this shape; other policies as they are."""

@@ -1,11 +1,13 @@
 """Systems made ready for inference on one device in one precision: the fastest execution that works here, same result.
 
-On CPUs convolutions are fused (models/fused_inference.py), on CUDA calls are replayed from graphs
-(models/cuda_graphs.py). What cannot be had is left out, and `how` says so.
+On CPUs convolutions are fused (models/fused_inference.py) or, for EDSR, native where that was built and is faster
+(models/native_execution.py); on CUDA calls are replayed from graphs (models/cuda_graphs.py). What cannot be had is left
+out, and `how` says so.
 """
 
 from __future__ import annotations
 
+import time
 from copy import deepcopy
 from dataclasses import replace
 
@@ -16,7 +18,10 @@ from models.conditional_sr import ConditionalSR
 from models.cuda_graphs import GraphedNetwork
 from models.detector_yolo import YoloDetector
 from models.fused_inference import FusionError, fuse, fuse_conv_blocks
+from models.native_execution import NativeNetwork
 from models.system import ConditionalSRDetector
+from models.tile_execution import run_on_tiles
+from native.build import NativeError
 
 # What one more call of SR_Quality costs, in LR pixels of its computing time; a latency profile measures it.
 OVERHEAD = {"cpu": 256.0, "cuda": 8192.0}
@@ -93,7 +98,11 @@ def prepare_front(
     heaviest = max(activation_bytes(getattr(front, name), dtype) for name in ("sr_fast", "sr_quality"))
     pixels = max(1, int(memory_mb * 1e6 / heaviest))
     options = replace(front.options, max_pixels=pixels, overhead=OVERHEAD[device.type])
+    native = None
+    if device.type == "cpu":
+        native, parts["sr_quality"] = choose_native(front.sr_quality, parts["sr_quality"], front.patch, front.halo)
     prepared = ConditionalSR(**parts, halo=front.halo, options=options)
+    prepared.native = native
     prepared.latency = front.latency
     return prepared.eval()
 
@@ -104,6 +113,52 @@ def how_it_runs(system: ConditionalSRDetector) -> str:
     named = dict(front.named_children()) if isinstance(front, ConditionalSR) else {"sr": front}
     lines = [f"{name}: {part.how}" for name, part in named.items() if isinstance(part, PreparedNetwork)]
     return "; ".join([*lines, f"detector: {system.detector.how}"])
+
+
+def choose_native(
+    network: nn.Module, prepared: PreparedNetwork, patch: int, halo: int | None, repeats: int = 5
+) -> tuple[NativeNetwork | None, PreparedNetwork]:
+    """The native kernel where it exists and is faster than the prepared network here: on a patch, on whole images.
+
+    Args:
+        network: the original, in evaluation mode.
+        prepared: its inference copy on the CPU.
+        patch, halo: as it will be run.
+        repeats: the fastest of so many runs counts.
+
+    Returns:
+        What to run on patches, None for tiles of the prepared network; and what to run on whole images, whose `how`
+        tells the decision.
+    """
+    try:
+        native = NativeNetwork(network, prepared.dtype)
+    except NativeError as error:
+        return None, PreparedNetwork(prepared.network, prepared, prepared.dtype, f"{prepared.how}, {error}")
+    lr = torch.rand(1, 3, 2 * patch, 2 * patch)
+    mask = torch.tensor([[[True, False], [False, False]]])
+    canvas = torch.empty(1, 3, *(side * native.scale for side in lr.shape[2:]), dtype=prepared.dtype)
+    rivals = {
+        "tiles": lambda: run_on_tiles(prepared, lr, mask, patch, halo, canvas),
+        "patches": lambda: native.run(lr, mask, patch, halo, canvas),
+        "fused": lambda: prepared(lr),
+        "dense": lambda: native(lr),
+    }
+    best = dict.fromkeys(rivals, float("inf"))
+    with torch.inference_mode():
+        for repeat in range(repeats + 1):
+            for name, run in rivals.items():
+                start = time.perf_counter()
+                run()
+                if repeat:  # the first run prepares kernels and memory
+                    best[name] = min(best[name], 1e3 * (time.perf_counter() - start))
+    patches, dense = best["patches"] < best["tiles"], best["dense"] < best["fused"]
+    how = (
+        f"{prepared.how}, native kernel {'taken' if patches else 'left'} on patches "
+        f"({best['patches']:.3g} against {best['tiles']:.3g} ms) and {'taken' if dense else 'left'} on whole images "
+        f"({best['dense']:.3g} against {best['fused']:.3g} ms)"
+    )
+    chosen = PreparedNetwork(native if dense else prepared.network, prepared, prepared.dtype, how)
+    return native if patches else None, chosen
 
 
 def prepare_detector(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -> YoloDetector:
