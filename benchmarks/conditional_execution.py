@@ -29,6 +29,7 @@ FAST = ("espcn", {"n_feats": 8})
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
 MASKS = ("random", "clustered")
 RIVALS = ("patch_loop", "naive_tiles", "compute_all")
+WEIGHTS = Path(__file__).parents[1] / "weights"  # NET_xSCALE.safetensors is taken where it is there
 NAIVE_HALO = 8
 DRAWS = 2  # masks per setting, taken in turn
 
@@ -151,10 +152,12 @@ def build(setting: dict, size: tuple[int, int], weights: list[str], device, dtyp
     torch.manual_seed(0)
     name, args = NETWORKS[setting["net"]]
     files = dict(entry.split("=", 1) for entry in weights)
-    quality = build_sr(name, setting["scale"], args)
-    trained = load_sr(files[setting["net"]]) if setting["net"] in files else None
+    shipped = WEIGHTS / f"{setting['net']}_x{setting['scale']}.safetensors"
+    quality, trained = build_sr(name, setting["scale"], args), None
+    if setting["net"] in files or shipped.is_file():
+        trained = load_sr(files.get(setting["net"], shipped))
     if trained is not None and trained.scale == setting["scale"]:
-        quality = trained
+        quality = trained.eval()
     if quality is not trained:  # its last body layer is zero at first: differences would not show
         for parameter in quality.body[-1].parameters():
             torch.nn.init.normal_(parameter, std=0.01)
