@@ -17,7 +17,13 @@ from utils.gumbel import gumbel_softmax, keep_probability
 
 
 class LatencyPredictor(Protocol):
-    """Knows how long this system takes on its device."""
+    """Knows how long this system takes on its device.
+
+    Attributes:
+        in_place: patches were run by the native kernel when it was measured.
+    """
+
+    in_place: bool
 
     def largest_share(self, milliseconds: float, height: int, width: int, batch: int) -> float:
         """Largest kept share in [0, 1] with which an LR image takes at most this long, detector included."""

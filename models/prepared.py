@@ -101,6 +101,8 @@ def prepare_front(
     native = None
     if device.type == "cpu":
         native, parts["sr_quality"] = choose_native(front.sr_quality, parts["sr_quality"], front.patch, front.halo)
+        if front.latency is not None and front.latency.in_place != (native is not None):
+            native = NativeNetwork(front.sr_quality, dtype) if front.latency.in_place else None  # as it was measured
     prepared = ConditionalSR(**parts, halo=front.halo, options=options)
     prepared.native = native
     prepared.latency = front.latency

@@ -55,7 +55,8 @@ class LatencyProfile:
         overhead: see TileOptions.
         none: milliseconds of the front end with no patch kept, against LR pixels of the whole batch.
         full: the same with every patch kept.
-        tiles: milliseconds that kept patches add to `none`, against their number over the batch.
+        in_place: patches share their halos (native kernel) instead of being computed in windows of their own.
+        tiles: milliseconds that kept patches add to `none`, against the number of isolated patches over the batch.
         detector: milliseconds of detector and non-maximum suppression, against SR pixels of the whole batch.
     """
 
@@ -65,6 +66,7 @@ class LatencyProfile:
     patch: int
     halo: int
     overhead: float
+    in_place: bool
     none: Curve
     full: Curve
     tiles: Curve
@@ -80,6 +82,9 @@ class LatencyProfile:
             return self.none(pixels)
         if kept == patches:
             return self.full(pixels)
+        if self.in_place:
+            isolated = patches * shared_area(kept / patches, self.patch, self.halo) / (self.patch + 2 * self.halo) ** 2
+            return self.none(pixels) + min(self.tiles(batch * isolated), self.full(pixels))
         dense = kept * geometry.area(1, 1) >= height * width
         return self.none(pixels) + (self.full(pixels) if dense else self.tiles(batch * kept))
 
@@ -90,8 +95,8 @@ class LatencyProfile:
     def largest_share(self, milliseconds: float, height: int, width: int, batch: int = 1) -> float:
         """Largest kept share in [0, 1] with which an LR image takes at most this long, detector included.
 
-        0 where even no patch at all takes longer. Neighbouring patches are taken to share no halos, so masks with
-        clusters take a little less than allowed.
+        0 where even no patch at all takes longer. Patches are taken to lie anywhere, so masks with clusters, whose
+        patches share more of their halos, take a little less than allowed.
         """
         rows, columns = Geometry(height, width, self.patch, self.halo).grid
         patches = rows * columns
@@ -147,6 +152,14 @@ def attach_profile(system, path: str | Path, device, dtype) -> None:
                 "`python -m utils.latency`"
             )
     system.front.latency = profile
+
+
+def shared_area(share: float, patch: int, halo: int) -> float:
+    """Expected LR pixels per patch that lie within `halo` of a kept one, where each is kept with chance `share`."""
+    halo = min(halo, patch // 2)  # beyond, halos reach over whole patches; then hardly anything is left to share
+    sides = 4 * halo * (patch - 2 * halo) * share  # of a patch that is not kept, next to one neighbour
+    corners = 4 * halo**2 * (1 - (1 - share) ** 3)  # next to three
+    return share * patch**2 + (1 - share) * (sides + corners)
 
 
 def fingerprint(system) -> str:

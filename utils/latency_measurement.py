@@ -118,8 +118,9 @@ def measure_profile(
     }
     curves = {name: curve(points[name]) for name in ("none", "full", "detector")} | {"tiles": curve(tiles)}
     return LatencyProfile(
-        measured_on, fingerprint(system), system.scale, front.patch, geometry.halo, front.options.overhead, **curves
-    )
+        measured_on, fingerprint(system), system.scale, front.patch, geometry.halo, front.options.overhead,
+        front.native is not None, **curves,
+    )  # fmt: skip
 
 
 def _infer(front: ConditionalSR, lr: torch.Tensor, mask: torch.Tensor):

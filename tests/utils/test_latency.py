@@ -16,7 +16,16 @@ from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.system import ConditionalSRDetector
 from models.tile_plan import Geometry
-from utils.latency import Curve, LatencyProfile, attach_profile, fingerprint, load_profile, main, save_profile
+from utils.latency import (
+    Curve,
+    LatencyProfile,
+    attach_profile,
+    fingerprint,
+    load_profile,
+    main,
+    save_profile,
+    shared_area,
+)
 from utils.latency_measurement import measure_profile, scattered_mask, tile_counts
 from utils.logger import cpu_name
 
@@ -29,7 +38,7 @@ def profile(**changes):
     environment = {"device": cpu_name(), "dtype": "float32", "threads": torch.get_num_threads()}
     tiles = Curve([0.0, 100.0], [0.0, 200.0])
     values = {"environment": environment, "system": "x", "scale": 2, "patch": 16, "halo": 2, "overhead": 256.0}
-    values |= {"none": line(1e-3), "full": line(1e-2), "tiles": tiles, "detector": line(1e-3)}
+    values |= {"in_place": False} | {"none": line(1e-3), "full": line(1e-2), "tiles": tiles, "detector": line(1e-3)}
     return LatencyProfile(**values | changes)
 
 
@@ -56,6 +65,18 @@ def test_milliseconds_add_up():
     assert known.total_ms(64, 64, 1, 0) == pytest.approx(4.096 + 4 * 4.096)
     with pytest.raises(ValueError, match="16 patches"):
         known.sr_ms(64, 64, 1, 17)
+
+
+def test_patches_in_place_share_halos():
+    assert shared_area(1, 16, 2) == 256 and shared_area(0, 16, 2) == 0
+    assert shared_area(1e-6, 16, 2) / 1e-6 == pytest.approx(20**2, rel=1e-4), "alone a patch has its whole halo"
+    kept = (torch.rand(400, 400, generator=torch.Generator().manual_seed(0)) < 0.3).float()[None, None]
+    pixels = torch.nn.functional.interpolate(kept, scale_factor=8)
+    near = torch.nn.functional.max_pool2d(pixels, 5, 1, 2)
+    assert shared_area(0.3, 8, 2) == pytest.approx(64 * near.mean().item(), rel=0.01)
+    known = profile(in_place=True)
+    assert known.sr_ms(64, 64, 1, 1) == pytest.approx(4.096 + 2, rel=0.1)
+    assert known.sr_ms(64, 64, 1, 15) < profile().sr_ms(64, 64, 1, 15)
 
 
 @given(st.floats(21, 80), st.integers(1, 4))
