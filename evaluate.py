@@ -3,6 +3,10 @@
     python evaluate.py --config configs/evaluate.yaml
 
 Writes results.json, table.md, table.csv, pareto.png and overlays/ into the run folder.
+
+    python evaluate.py sr --weights FILE --hr DIR --scale 4 --out DIR
+
+compares super-resolution networks instead; see `python evaluate.py sr --help`.
 """
 
 from __future__ import annotations
@@ -15,13 +19,26 @@ import sys
 from pathlib import Path
 
 from configs.schema import EvaluateConfig
+from configs.sr_schema import EvaluateSRConfig
 from utils.cli import run
 from utils.config import config_to_dict, parse_config
 
 PICTURED = "conditional_learned"
+SR_DESCRIPTION = """Compare super-resolution networks on benchmark folders: quality, parameters, GMAC, milliseconds.
+
+    python evaluate.py sr --weights FILE --hr DIR --scale 4 --out DIR
+    python evaluate.py sr --config configs/evaluate_sr.yaml
+
+Writes results.json, table.md, table.csv and comparison/ into the folder `out`, which must be new or empty.
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    return compare_sr(argv[1:]) if argv[:1] == ["sr"] else compare_detection(argv)
+
+
+def compare_detection(argv: list[str]) -> int:
     config = parse_config(EvaluateConfig, __doc__, argv)
 
     import torch
@@ -70,12 +87,42 @@ def main(argv: list[str] | None = None) -> int:
     costs = evaluation.cost()
 
     # 3. Report
-    save_overlays(evaluation, folder / "overlays")
+    evaluation.save_overlays(folder / "overlays", PICTURED)
     results = describe(config, argv, len(dataset), canvas, device)
     table = write_report(folder, results | {"rows": evaluation.table(quality, costs)})
     print(table)
     print(f"evaluate: {folder / RESULTS}, with table.md and table.csv beside it")
     print(f"pictures: {folder / 'pareto.png'}, {folder / 'overlays'}")
+    return 0
+
+
+def compare_sr(argv: list[str]) -> int:
+    config = parse_config(EvaluateSRConfig, SR_DESCRIPTION, argv)
+
+    import torch
+
+    from utils.load_lpips import load_lpips
+    from utils.predictor import choose_device
+    from utils.sr_comparison import Comparison, list_benchmarks, load_candidates
+    from utils.sr_report import describe_sr, empty_folder, save_comparisons, write_sr_report
+
+    # 1. Networks and folders; the result's folder is made once all input is known to be good
+    device = choose_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    benchmarks = list_benchmarks(config)
+    lpips = load_lpips(config.lpips).to(device) if config.lpips else None
+    comparison = Comparison(load_candidates(config, device), config, device, lpips)
+    folder = empty_folder(config)
+
+    # 2. Figures and pictures
+    rows = [row for benchmark in benchmarks for row in comparison.rows(benchmark)]
+    for benchmark in benchmarks:
+        save_comparisons(comparison, benchmark, folder / "comparison", config.pictures)
+
+    # 3. Report
+    print(write_sr_report(folder, describe_sr(config, argv, device) | {"rows": rows}))
+    print(f"evaluate sr: {folder / 'results.json'}, with table.md, table.csv and comparison/ beside it")
     return 0
 
 
@@ -87,7 +134,7 @@ def check(config: EvaluateConfig) -> None:
         raise ValueError("latencies need a latency profile; name one that `python -m utils.latency` made in `profile`")
 
 
-def describe(config: EvaluateConfig, argv: list[str] | None, images: int, canvas: tuple[int, int], device) -> dict:
+def describe(config: EvaluateConfig, argv: list[str], images: int, canvas: tuple[int, int], device) -> dict:
     """Everything of results.json besides its rows."""
     import torch
 
@@ -97,7 +144,6 @@ def describe(config: EvaluateConfig, argv: list[str] | None, images: int, canvas
     from utils.report import data_set_name
 
     machine = environment()
-    arguments = sys.argv[1:] if argv is None else argv
     return {
         "dataset": data_set_name(Path(config.data.yaml)),
         "split": config.split,
@@ -111,7 +157,7 @@ def describe(config: EvaluateConfig, argv: list[str] | None, images: int, canvas
         "canvas": list(canvas),
         "seed": config.run.seed,
         "date": machine["date"],
-        "command": shlex.join(["python", "evaluate.py", *arguments]),
+        "command": shlex.join(["python", "evaluate.py", *argv]),
         "git": machine["git"],
         "timing": {
             "batch": 1,
@@ -124,21 +170,6 @@ def describe(config: EvaluateConfig, argv: list[str] | None, images: int, canvas
         },
         "config": config_to_dict(config),
     }
-
-
-def save_overlays(evaluation, folder: Path) -> None:
-    """Pictures of images spread over the split, by the learned policy."""
-    import cv2
-
-    from utils.atomic_file import replace_file
-    from utils.evaluation import spread
-
-    row = next(row for row in evaluation.rows if row.name == PICTURED)
-    for index in spread(len(evaluation.dataset), evaluation.config.overlays):
-        picture = evaluation.overlay(row, index)
-        name = f"{index:05d}_{evaluation.dataset.records[index].image.stem}.png"
-        encoded = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
-        replace_file(folder / name, lambda file, content=encoded: file.write(content))
 
 
 if __name__ == "__main__":

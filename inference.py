@@ -1,6 +1,7 @@
-"""Detect objects in low-resolution images, folders, globs or videos.
+"""Detect objects in low-resolution images, folders, globs or videos; with --sr-only super-resolve them.
 
     python inference.py --weights conditional_sr_yolo_jointly_tuned.pth --source images/ --policy budget=0.25 --save-txt
+    python inference.py --sr-only --weights sr_quality_pretrained.pth --source images/ --out upscaled
 
 Options may also be written as for `yolo predict`: conf=0.3 save_txt=True. Put a glob in quotes. Boxes are in pixels of
 the original images. Exit status: 0 all files read, 1 some skipped or results not saved, 2 bad arguments or weights.
@@ -40,13 +41,16 @@ def check(config: InferenceConfig) -> None:
         ValueError: naming the option, its value and the remedy.
     """
     if not config.weights:
-        raise ValueError("no weights given; name the checkpoint of stage 3 with --weights")
+        kind = "an SR network" if config.sr_only else "stage 3"
+        raise ValueError(f"no weights given; name the checkpoint of {kind} with --weights")
+    if not config.sr_only and (config.scale is not None or config.self_ensemble or config.tile):
+        raise ValueError("scale, self_ensemble and tile belong to --sr-only: add it, or leave them out")
     if not Path(config.out).name:
         raise ValueError(f"out is {config.out!r}; name a new folder")
 
 
-def prepare(config: InferenceConfig):
-    """Files to read, predictor, and a new run folder.
+def prepare(config: InferenceConfig) -> tuple:
+    """Files to read, predictor, and a new run folder; with `sr_only` those of `super_resolve_files`.
 
     Raises:
         ValueError, OSError, CheckpointError: arguments or weights that cannot be used.
@@ -62,6 +66,10 @@ def prepare(config: InferenceConfig):
     from utils.predictor import Predictor, choose_device, compute_type
 
     check(config)
+    if config.sr_only:
+        from utils.sr_folder import prepare_sr
+
+        return prepare_sr(config)
     policy, device = parse_policy(config.policy), choose_device(config.device)
     files = list_sources(config.source)
     system = load_system(config.weights)
@@ -123,14 +131,18 @@ def main(argv: list[str] | None = None) -> int:
     from utils.checkpoint import CheckpointError
 
     try:
-        files, predictor, folder = prepare(config)
+        prepared = prepare(config)
     except (ValueError, OSError, CheckpointError) as error:
         print(f"inference.py: error: {error}", file=sys.stderr)
         return 2
+    if config.sr_only:
+        from utils.sr_folder import super_resolve_files as work
+    else:
+        work = detect
     try:
-        skipped = detect(config, files, predictor, folder)
+        skipped = work(config, *prepared)
     except OSError as error:
-        print(f"inference.py: error: {error}; what was saved until here is in {folder}", file=sys.stderr)
+        print(f"inference.py: error: {error}; what was saved until here is in {prepared[-1]}", file=sys.stderr)
         return 1
     for file, reason in skipped.items():
         print(f"skipped {file.label}: {reason}", file=sys.stderr)

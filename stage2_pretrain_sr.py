@@ -1,8 +1,10 @@
-"""Stage 2: pre-train SR_Fast, then SR_Quality, on LR-HR pairs (L1), with PSNR/SSIM on benchmark folders.
+"""Stage 2: pre-train SR_Fast, then SR_Quality, on LR-HR pairs, with PSNR/SSIM on benchmark folders.
 
     python stage2_pretrain_sr.py --config configs/stage2_sr_pretrain.yaml
 
-Writes sr_fast_pretrained.pth and sr_quality_pretrained.pth into the run folder.
+Writes sr_fast_pretrained.pth and sr_quality_pretrained.pth into the run folder, and beside them sr_fast_best.pth and
+sr_quality_best.pth, the weights with the highest mean PSNR of all validations. LR patches come from folders of LR
+images, from bicubic interpolation, or from random degradations (data.degradation.kind realesrgan).
 """
 
 from __future__ import annotations
@@ -22,44 +24,40 @@ def train_network(
     """Train one network and save it."""
     import torch
 
-    from data.sr_pairs import SRPairDataset, benchmark_pairs, collate_pairs
-    from models.objectives import PixelObjective
+    from models.arbitrary_scale import takes_size
+    from utils.best_weights import BestWeights
     from utils.checkpoint import save_network
+    from utils.gradient_checkpointing import checkpoint_blocks
     from utils.load import build_or_load_sr
     from utils.logger import MetricsLog
-    from utils.loop import Trainer, TrainingData
+    from utils.loop import Trainer
     from utils.optimizer_utils import decay_groups
-    from utils.sr_eval import benchmark
+    from utils.sr_eval import benchmark, validation_sets
+    from utils.sr_training import sr_objective, sr_training_data
 
-    # 1. Data
-    data = config.data
-    dataset = SRPairDataset(
-        data.train,
-        data.lr_train,
-        config.scale,
-        data.patch,
-        data.samples_per_epoch,
-        config.run.seed,
-        data.cache,
-        data.max_pixels,
-    )
-    if dataset.too_small:
-        accelerator.print(f"{len(dataset.too_small)} images are smaller than a patch and are left out")
-    if data.cache:
-        dataset.preload()
-    if len({Path(val).name for val in data.val}) < len(data.val):
-        raise ValueError(f"data.val: two folders of one name in {data.val}; rename one, their figures would mix")
-    pairs = {Path(val).name: benchmark_pairs(val, config.scale, max_pixels=data.max_pixels) for val in data.val}
-
-    # 2. Network; seeded here, so that its first weights do not depend on what ran before
+    # 1. Network; seeded here, so that its first weights do not depend on what ran before
     torch.manual_seed(config.run.seed)
     network = build_or_load_sr(network_config, config.scale)
+    if config.gradient_checkpointing:
+        accelerator.print(f"{role}: {checkpoint_blocks(network)} blocks are recomputed in the backward pass")
+    arbitrary, data = takes_size(network), config.data
+    if data.scales and not arbitrary:
+        accelerator.print(f"{role}: {network_config.name} has one scale, so data.scales is left aside for it")
+
+    # 2. Data
+    training = sr_training_data(config, optim, folder, accelerator.num_processes, arbitrary)
+    if training.dataset.too_small:
+        accelerator.print(f"{len(training.dataset.too_small)} images are smaller than a patch and are left out")
+    sets = validation_sets(data.val, (arbitrary and data.val_scales) or [config.scale], data.max_pixels)
+    best = BestWeights(folder / f"{role}_best.pth", network, {"stage": 2, "role": role, "seed": config.run.seed})
 
     def validate(epoch: int, step: int) -> dict:
         last = epoch + 1 == optim.epochs
         if not (last or (epoch + 1) % config.val_every == 0):
             return {}
-        return benchmark(network, pairs, config.scale, accelerator.device)
+        metrics = benchmark(network, sets, accelerator.device)
+        best.offer(metrics, epoch, step)
+        return metrics
 
     # 3. Training; a network without parameters (bicubic) is only measured
     main = accelerator.is_main_process
@@ -67,9 +65,9 @@ def train_network(
         log = MetricsLog(folder / role, main=main)
         trainer = Trainer(
             f"stage 2 {role}",
-            PixelObjective(network),
+            sr_objective(network, config, accelerator.device),
             decay_groups(role, network.parameters(), optim.lr, optim.weight_decay),
-            TrainingData(dataset, collate_pairs, config.run.workers),
+            training,
             optim,
             config.run,
             folder / role,
@@ -83,7 +81,7 @@ def train_network(
 
     # 4. Result
     if main:
-        metrics = benchmark(network, pairs, config.scale, accelerator.device)
+        metrics = benchmark(network, sets, accelerator.device)
         meta = {"stage": 2, "role": role, "metrics": metrics, "epochs": optim.epochs, "seed": config.run.seed}
         spec = network.spec
         save_network(folder / OUTPUTS[role], "sr", spec["name"], spec["args"], network.state_dict(), meta)

@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     objective.train()
 
-    loader = iter(DataLoader(train, batch_sampler=trainer.sampler(0, 0), collate_fn=collate_detection,
-                             num_workers=config.run.workers))  # fmt: skip
+    loader = trainer.on_device(DataLoader(train, batch_sampler=trainer.sampler(0, 0), collate_fn=collate_detection,
+                                          num_workers=config.run.workers))  # fmt: skip
     batch = next(iter(DataLoader(train, batch_sampler=trainer.sampler(1, 0), collate_fn=collate_detection)))
     batch = batch.to(accelerator.device)
     front, detector, epoch = system.front, system.detector, 0
@@ -101,8 +101,9 @@ def main(argv: list[str] | None = None) -> int:
         nonlocal loader, epoch
         if trainer.step and trainer.step % trainer.steps_per_epoch == 0:
             epoch += 1
-            loader = iter(DataLoader(train, batch_sampler=trainer.sampler(epoch, 0), collate_fn=collate_detection,
-                                     num_workers=config.run.workers))  # fmt: skip
+            loader = trainer.on_device(DataLoader(train, batch_sampler=trainer.sampler(epoch, 0),
+                                                  collate_fn=collate_detection,
+                                                  num_workers=config.run.workers))  # fmt: skip
         _, wait = trainer.optimise(loader, epoch)
         trainer.step += 1
         return wait

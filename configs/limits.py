@@ -1,4 +1,7 @@
-"""Lowest and highest value of the keys of configs/schema.py, by dotted name or by its end; None means no bound."""
+"""Lowest and highest value of the keys of configs/schema.py, by dotted name or by its end; None means no bound.
+
+The bounds of a list are those of its entries.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ LIMITS: dict[str, tuple[float | None, float | None]] = {
     "augment.scale": (0, 0.9),
     "augment.translate": (0, 1),
     "augment.close_mosaic": (0, None),
-    "scale": (2, 4),
+    "scale": (1, 30),
+    "data.scale": (2, 4),
+    "scales": (1, 30),
+    "val_scales": (1, 30),
     "patch": (1, None),
     "masker.patch": (4, 64),
     "samples_per_epoch": (1, None),
@@ -32,6 +38,27 @@ LIMITS: dict[str, tuple[float | None, float | None]] = {
     "weight_decay": (0, None),
     "clip_norm": (0, None),
     "ema": (0, 0.99999),
+    "milestones": (1, None),
+    "gamma": (0, 1),
+    "blur": (0, 1),
+    "kernel": (1, 51),
+    "kinds": (0, None),
+    "sinc": (0, 1),
+    "sigma": (0.05, 20),
+    "generalised": (0.1, 10),
+    "plateau": (0.1, 10),
+    "resize": (0, None),
+    "resize_factor": (0.05, 4),
+    "gaussian": (0, 1),
+    "noise": (0, 255),
+    "poisson": (0, 20),
+    "grey": (0, 1),
+    "jpeg": (1, 100),
+    "final_sinc": (0, 1),
+    "pool": (0, 10_000),
+    "loss.epsilon": (1e-8, 1),
+    "loss.perceptual": (0, None),
+    "loss.queries": (0, None),
     "patience": (0, None),
     "val_every": (1, None),
     "val_images": (0, None),
@@ -52,6 +79,10 @@ LIMITS: dict[str, tuple[float | None, float | None]] = {
     "max_det": (1, None),
     "limit": (0, None),
     "timing_runs": (0, None),
+    "border": (0, None),
+    "tile": (0, None),
+    "tile_halo": (0, None),
+    "pictures": (0, None),
     "overlays": (0, None),
 }
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from configs.sr_schema import SRDataConfig, SRLossConfig
+
 Number = int | float
 
 
@@ -150,29 +152,6 @@ class Stage1Config:
 
 
 @dataclass(frozen=True)
-class SRDataConfig:
-    """HR photographs for SR training and benchmark folders for validation.
-
-    Args:
-        train: folders of HR images, searched recursively (or prepared sub-images, see data/prepare_sr_data.py).
-        lr_train: folders of LR images of the same names, one per train folder; empty makes LR by bicubic.
-        val: folders of HR images, or folders with HR/ and LR_bicubic/X{scale}/ inside (Set5 style).
-        patch: side of the LR training patch in pixels.
-        samples_per_epoch: training patches per epoch.
-        cache: keep all decoded images in memory; set it to false for sets larger than that.
-        max_pixels: images with more pixels than this are refused before decoding.
-    """
-
-    train: list[str] = field(default_factory=list)
-    lr_train: list[str] = field(default_factory=list)
-    val: list[str] = field(default_factory=list)
-    patch: int = 48
-    samples_per_epoch: int = 16_000
-    cache: bool = True
-    max_pixels: int = 100_000_000
-
-
-@dataclass(frozen=True)
 class OptimConfig:
     """Optimiser steps.
 
@@ -184,7 +163,10 @@ class OptimConfig:
         lr_low: low learning rate (stage 3: detector backbone, other SR layers).
         lr_sr: learning rate of the other SR layers (stage 3); null takes lr_low.
         lr_masker: learning rate of the masker; null takes lr.
-        lr_final: learning rate at the end as a share of the start (cosine decay).
+        schedule: learning rate falls along a cosine to `lr_final`, or by steps at `milestones`.
+        lr_final: learning rate at the end as a share of the start, for `schedule: cosine`.
+        milestones: epochs after which the learning rate is multiplied by `gamma`, for `schedule: step`.
+        gamma: factor at a milestone.
         warmup: optimiser steps of linear warm-up.
         weight_decay: decoupled weight decay of weight tensors with two or more dimensions.
         clip_norm: largest gradient norm, 0 switches clipping off.
@@ -198,7 +180,10 @@ class OptimConfig:
     lr_low: float = 1e-6
     lr_sr: float | None = None
     lr_masker: float | None = None
+    schedule: Literal["cosine", "step"] = "cosine"
     lr_final: float = 0.05
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.5
     warmup: int = 100
     weight_decay: float = 0.0
     clip_norm: float = 10.0
@@ -207,7 +192,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class Stage2Config:
-    """Stage 2: pre-train SR_Fast, then SR_Quality, on LR-HR pairs (L1, Adam).
+    """Stage 2: pre-train SR_Fast, then SR_Quality, on LR-HR pairs (Adam).
 
     Args:
         run: where and how to run.
@@ -217,6 +202,8 @@ class Stage2Config:
         sr_quality: strong network.
         optim_fast: optimiser of SR_Fast.
         optim_quality: optimiser of SR_Quality.
+        loss: what is minimised.
+        gradient_checkpointing: recompute blocks in the backward pass: less memory, about a third more time.
         val_every: epochs between validations.
     """
 
@@ -229,6 +216,8 @@ class Stage2Config:
     )
     optim_fast: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=50, lr=1e-3))
     optim_quality: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=100, lr=2e-4))
+    loss: SRLossConfig = field(default_factory=SRLossConfig)
+    gradient_checkpointing: bool = False
     val_every: int = 5
 
 
@@ -382,11 +371,11 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """Detect objects in low-resolution images, folders, globs or videos.
+    """Detect objects in low-resolution images, folders, globs or videos; or super-resolve them only.
 
     Args:
         source: image, folder, glob or video file, of any size.
-        weights: stage-3 checkpoint.
+        weights: stage-3 checkpoint; with `sr_only` that of an SR network.
         policy: learned, threshold=T, budget=R, latency_ms=T, all_fast, all_quality, random=R or edge=R.
         profile: latency profile of this system on this device (python -m utils.latency), for latency_ms.
         conf: lowest score shown.
@@ -401,6 +390,11 @@ class InferenceConfig:
         save_txt: save labels in YOLO format, class cx cy w h score.
         save_json: save all detections in predictions.json.
         save_images: save pictures with boxes.
+        sr_only: super-resolve and save, detect nothing.
+        scale: factor of `sr_only`, of any kind for arbitrary-scale networks; null takes that of the network.
+        self_ensemble: average over the eight symmetries of the image, for `sr_only`.
+        tile: side in LR pixels of the tiles that an image is computed in, for `sr_only`; 0 computes it whole.
+        tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
         out: run folder; a number is added if it exists.
         max_pixels: images with more pixels than this are refused before decoding.
         memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.
@@ -422,6 +416,11 @@ class InferenceConfig:
     save_txt: bool = False
     save_json: bool = False
     save_images: bool = True
+    sr_only: bool = False
+    scale: float | None = None
+    self_ensemble: bool = False
+    tile: int = 0
+    tile_halo: int | None = None
     out: str = "runs/inference"
     max_pixels: int = 100_000_000
     memory_mb: int = 1024

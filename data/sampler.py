@@ -23,6 +23,7 @@ class EpochBatchSampler:
         rank: number of this process.
         world: number of processes.
         start_step: steps of this epoch that are already done.
+        lead: micro-batches of this process before `start_step` that come first, around the end of the epoch.
         shuffle: permute; otherwise the order is 0, 1, 2, ...
 
     Raises:
@@ -40,6 +41,7 @@ class EpochBatchSampler:
         world: int = 1,
         start_step: int = 0,
         shuffle: bool = True,
+        lead: int = 0,
     ):
         if length < 1:
             raise ValueError("the data set is empty: nothing to sample from")
@@ -54,7 +56,7 @@ class EpochBatchSampler:
             )
         self.length, self.batch, self.micro_batch = length, batch, micro_batch
         self.seed, self.epoch, self.shuffle = seed, epoch, shuffle
-        self.rank, self.world, self.start_step = rank, world, start_step
+        self.rank, self.world, self.start_step, self.lead = rank, world, start_step, lead
         if not 0 <= start_step <= self.steps:
             raise ValueError(f"start_step {start_step} lies outside this epoch of {self.steps} steps")
 
@@ -72,9 +74,11 @@ class EpochBatchSampler:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         micro_batches = self.order().reshape(self.steps, -1, self.world, self.micro_batch)
-        for micro_batch in micro_batches[self.start_step :, :, self.rank].reshape(-1, self.micro_batch):
-            yield [(self.epoch, int(index)) for index in micro_batch]
+        own = micro_batches[:, :, self.rank].reshape(-1, self.micro_batch)
+        first = self.start_step * len(own) // self.steps - self.lead
+        for number in range(first, len(own)):
+            yield [(self.epoch, int(index)) for index in own[number % len(own)]]
 
     def __len__(self) -> int:
         """Micro-batches that this process still gets."""
-        return (self.steps - self.start_step) * self.batch // (self.micro_batch * self.world)
+        return self.lead + (self.steps - self.start_step) * self.batch // (self.micro_batch * self.world)

@@ -2,56 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
-from data.degradation import degrade_bicubic
+from data.image_cache import ImageCache
 from data.images import ImageError, check_image, list_images, read_rgb
+from utils.resize import resize
 
 PairFiles = tuple[Path, Path | None]
 
 
 @dataclass(frozen=True)
 class SRBatch:
-    """Training patches.
+    """Training patches; all have one scale.
 
     Args:
-        lr: (B, 3, p, p), uint8, or float32 in [0, 1] after `to`.
-        hr: (B, 3, s*p, s*p), the same kind.
+        lr: (B, 3, p, p), uint8, or float32 in [0, 1] after `to`; None where LR is still to be made on the device.
+        hr: (B, 3, round(s*p), round(s*p)), the same kind.
         files: HR file of each row.
+        keys: (epoch, index) of each row.
+        draws: random numbers of each row for making LR, see data/real_degradation.py.
     """
 
-    lr: Tensor
+    lr: Tensor | None
     hr: Tensor
     files: list[str]
+    keys: list[tuple[int, int]] = field(default_factory=list)
+    draws: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        return self.keys[0][0]
+
+    @property
+    def indices(self) -> list[int]:
+        return [index for _, index in self.keys]
 
     def to(self, device: torch.device | str) -> SRBatch:
-        """Move to a device and convert uint8 to float32 in [0, 1] there."""
-        lr, hr = (x.to(device, non_blocking=True) for x in (self.lr, self.hr))
-        lr, hr = (x.float() / 255 if x.dtype == torch.uint8 else x for x in (lr, hr))
-        return SRBatch(lr, hr, self.files)
+        """Move to a device and convert uint8 to float32 in [0, 1] there; 64-bit draws stay on the CPU."""
+
+        def move(x: Tensor | None) -> Tensor | None:
+            if x is None or x.dtype == torch.float64:
+                return x
+            x = x.to(device, non_blocking=True)
+            return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+        draws = {name: move(x) for name, x in self.draws.items()}
+        return replace(self, lr=move(self.lr), hr=move(self.hr), draws=draws)
 
     def pin_memory(self) -> SRBatch:
         """Called by the DataLoader to make copies to CUDA faster."""
-        return SRBatch(self.lr.pin_memory(), self.hr.pin_memory(), self.files)
+        lr = None if self.lr is None else self.lr.pin_memory()
+        draws = {name: x.pin_memory() for name, x in self.draws.items()}
+        return replace(self, lr=lr, hr=self.hr.pin_memory(), draws=draws)
 
 
 def collate_pairs(samples: Sequence[dict]) -> SRBatch:
     """Stack samples of `SRPairDataset`."""
-    lr, hr = (torch.stack([sample[key] for sample in samples]) for key in ("lr", "hr"))
-    return SRBatch(lr, hr, [sample["file"] for sample in samples])
+    lr, hr = (None if samples[0][key] is None else torch.stack([s[key] for s in samples]) for key in ("lr", "hr"))
+    draws = default_collate([sample["draws"] for sample in samples]) if samples[0]["draws"] else {}
+    return SRBatch(lr, hr, [sample["file"] for sample in samples], [sample["key"] for sample in samples], draws)
 
 
 class SRPairDataset(Dataset):
     """Random LR-HR patches; image, position and symmetry are a pure function of (seed, epoch, index).
+
+    With `scales` the factor of a micro-batch is one of (seed, epoch, index of its first sample); its HR patches have
+    round(factor * patch) pixels a side and are shrunk to `patch` on their own (Chen et al. 2021, LIIF).
 
     Every file is checked by its header when the data set is made, so that a bad one is found before training. Images
     that are smaller than a patch are left out and listed in `too_small`.
@@ -64,11 +90,13 @@ class SRPairDataset(Dataset):
         patch: side of the LR patch in pixels.
         samples_per_epoch: length of the data set.
         seed: seed of the run.
-        cache: keep decoded images (8 bit, HR and LR) in memory; see `preload`.
+        cache: where decoded images (8 bit, HR and LR) are kept; see `preload`.
         max_pixels: images with more pixels than this are refused before decoding.
+        scales: (lowest, highest) factor of arbitrary-scale training; None takes `scale` alone.
+        draw: (epoch, index) -> random numbers with which LR will be made later; None makes LR here, by bicubic.
 
     Raises:
-        ValueError: no folder, or not one LR folder per HR folder.
+        ValueError: no folder, not one LR folder per HR folder, or LR folders together with `scales` or `draw`.
         ImageError: an empty folder, an unreadable image, nothing but too small ones, an LR image that is missing or of
             another scale.
     """
@@ -81,16 +109,22 @@ class SRPairDataset(Dataset):
         patch: int,
         samples_per_epoch: int,
         seed: int,
-        cache: bool,
+        cache: ImageCache,
         max_pixels: int,
+        scales: tuple[float, float] | None = None,
+        draw: Callable[[int, int], dict[str, Tensor]] | None = None,
     ):
         if not hr_folders:
             raise ValueError("data.train is empty: name at least one folder of HR images")
         if lr_folders and len(lr_folders) != len(hr_folders):
             counts = f"data.lr_train names {len(lr_folders)} folders, but data.train {len(hr_folders)}"
             raise ValueError(f"{counts}: give one LR folder per HR folder, or none at all")
+        if lr_folders and (scales or draw):
+            what = "data.scales" if scales else "data.degradation.kind realesrgan"
+            raise ValueError(f"data.lr_train holds the LR images of one scale, but {what} makes its own; leave out one")
         self.scale, self.patch, self.samples_per_epoch = scale, patch, samples_per_epoch
         self.seed, self.cache, self.max_pixels = seed, cache, max_pixels
+        self.scales, self.draw = scales, draw
         self.files: list[PairFiles] = []
         for number, folder in enumerate(hr_folders):
             self.files += _find_pairs(_hr_folder(folder), lr_folders[number] if lr_folders else None, scale)
@@ -98,105 +132,162 @@ class SRPairDataset(Dataset):
         self.too_small = [pair[0] for pair, fits in zip(self.files, large) if not fits]
         self.files = [pair for pair, fits in zip(self.files, large) if fits]
         if not self.files:
-            side = scale * patch
+            side = round(max(scales or (scale,)) * patch)
             reason = f"this and all other images have fewer pixels than the HR patch of {side}x{side}"
             raise ImageError(self.too_small[0], reason, "lower data.patch or give larger images")
-        self._images: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return self.samples_per_epoch
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        """One pair.
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[dict]:
+        """The samples of one micro-batch, which share a scale; the DataLoader calls this with its keys.
 
         Args:
-            key: (epoch, index).
+            keys: (epoch, index) of each sample.
 
         Returns:
-            {"lr": uint8 (3, p, p), "hr": uint8 (3, s*p, s*p), "file": HR file}.
+            {"lr": uint8 (3, p, p) or None, "hr": uint8 (3, s*p, s*p), "file": HR file, "key", "draws"} of each.
         """
-        epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
+        side = round(self.batch_scale(keys[0]) * self.patch)
+        return [self.sample(key, side) for key in keys]
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        """One sample, as a micro-batch of its own; see `__getitems__`."""
+        return self.__getitems__([key])[0]
+
+    def batch_scale(self, key: tuple[int, int]) -> float:
+        """Factor of the micro-batch that begins with this key."""
+        if self.scales is None:
+            return self.scale
+        return float(np.random.default_rng((self.seed, *key, 1)).uniform(*self.scales))
+
+    def sample(self, key: tuple[int, int], side: int) -> dict:
+        """One sample with an HR patch of `side` pixels; see `__getitems__`."""
+        rng = np.random.default_rng((self.seed, *key))
         chosen = int(rng.integers(len(self.files)))
-        lr, hr = self.pair(chosen)
-        y, x = (int(rng.integers(size - self.patch + 1)) for size in lr.shape[:2])
+        lr, patch = None, self.patch
+        if self.scales is None and self.draw is None:
+            lr, hr = self.pair(chosen)
+            y, x = (int(rng.integers(size - patch + 1)) for size in lr.shape[:2])
+            lr, hr_y, hr_x = lr[y : y + patch, x : x + patch], self.scale * y, self.scale * x
+        else:
+            hr = self.hr(chosen)
+            hr_y, hr_x = (int(rng.integers(size - side + 1)) for size in hr.shape[:2])
+        hr = hr[hr_y : hr_y + side, hr_x : hr_x + side]
         symmetry = int(rng.integers(8))
-        s, p = self.scale, self.patch
-        lr = dihedral(lr[y : y + p, x : x + p], symmetry)
-        hr = dihedral(hr[s * y : s * (y + p), s * x : s * (x + p)], symmetry)
-        lr, hr = (torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) for image in (lr, hr))
-        return {"lr": lr, "hr": hr, "file": str(self.files[chosen][0])}
+        if lr is None and self.draw is None:
+            lr = resize(hr, patch, patch)
+        lr, hr = (None if image is None else _planes(dihedral(image, symmetry)) for image in (lr, hr))
+        draws = self.draw(*key) if self.draw else {}
+        return {"lr": lr, "hr": hr, "file": str(self.files[chosen][0]), "key": key, "draws": draws}
+
+    def hr(self, number: int) -> np.ndarray:
+        """Whole HR image of pair `number`, uint8, cropped to a multiple of the scale."""
+        file = self.files[number][0]
+        return self.cache.get(file, f"hr x{self.scale}", lambda: read_hr(file, self.scale, self.max_pixels))
 
     def pair(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Whole images of pair `number`: LR uint8 (h, w, 3) and HR uint8 (s*h, s*w, 3)."""
-        if number in self._images:
-            return self._images[number]
-        pair = read_pair(*self.files[number], self.scale, self.max_pixels)
-        if self.cache:
-            self._images[number] = pair
-        return pair
+        hr, (hr_file, lr_file) = self.hr(number), self.files[number]
+        if lr_file is None:
+            lr = self.cache.get(hr_file, f"lr x{self.scale}", lambda: shrink(hr, self.scale))
+        else:
+            height, width = (side // self.scale for side in hr.shape[:2])
+            lr = self.cache.get(lr_file, "lr", lambda: read_rgb(lr_file, self.max_pixels))[:height, :width]
+        return lr, hr
 
     def preload(self) -> None:
         """Read all images into the cache; called before data-loading processes start, they share its memory."""
-        self.cache = True
+        if self.cache.kind == "none":
+            return
+        load = self.pair if self.scales is None and self.draw is None else self.hr
         numbers = range(len(self.files))
         with ThreadPoolExecutor() as pool:
-            loaded = pool.map(self.pair, numbers)
+            loaded = pool.map(load, numbers)
             list(tqdm(loaded, "reading images", len(numbers), leave=False, unit="image", disable=None))
 
     def _is_large_enough(self, hr_file: Path, lr_file: Path | None) -> bool:
         height, width = check_image(hr_file, self.max_pixels)
         if lr_file is not None:
             _check_scale(lr_file, check_image(lr_file, self.max_pixels), (height, width), self.scale)
-        return min(height, width) // self.scale >= self.patch
+        if self.scales is None and self.draw is None:
+            return min(height, width) // self.scale >= self.patch
+        # Cropping to a multiple of the scale takes up to scale - 1 pixels.
+        return min(height, width) // self.scale * self.scale >= round(max(self.scales or (self.scale,)) * self.patch)
 
 
 def benchmark_pairs(
-    folder: str | Path, scale: int, max_pixels: int = 100_000_000
+    folder: str | Path, scale: float, max_pixels: int = 100_000_000, lr_folder: str | Path | None = None
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Whole images for measuring SR.
 
     Args:
         folder: HR images, of which LR is made by bicubic; or HR/ and LR_bicubic/X{scale}/ inside (Set5 style).
-        scale: super-resolution factor.
+        scale: super-resolution factor; a fractional one always makes LR by bicubic, unless `lr_folder` is given.
         max_pixels: images with more pixels than this are refused before decoding.
+        lr_folder: LR images of the same names, instead of those inside.
 
     Returns:
-        (name, LR uint8 (h, w, 3), HR uint8 (s*h, s*w, 3)) sorted by name; HR is cropped from the top left.
+        (name, LR uint8 (h, w, 3), HR uint8 (round(s*h), round(s*w), 3)) by name; HR is cropped from the top left.
 
     Raises:
         ImageError: nothing found, an unreadable image, an LR image that is missing or of another scale.
     """
+    files = benchmark_files(folder, scale, lr_folder)
+    return [(hr_file.stem, *read_pair(hr_file, lr_file, scale, max_pixels)) for hr_file, lr_file in files]
+
+
+def benchmark_files(folder: str | Path, scale: float, lr_folder: str | Path | None = None) -> list[PairFiles]:
+    """HR and LR files (None: LR is made) of `benchmark_pairs`, with the same errors about folders."""
     folder = Path(folder)
-    lr_folder = None
-    if _hr_folder(folder) != folder:
-        lr_folder = folder / "LR_bicubic" / f"X{scale}"
+    hr_folder = _hr_folder(folder)
+    if lr_folder is None and hr_folder != folder and float(scale).is_integer():
+        lr_folder = folder / "LR_bicubic" / f"X{int(scale)}"
         if not lr_folder.is_dir():
             remedy = f"give {folder / 'HR'} to have LR made by bicubic, or choose another scale"
             raise ImageError(lr_folder, "no such folder", remedy)
-    pairs = _find_pairs(_hr_folder(folder), lr_folder, scale)
-    return [(hr_file.stem, *read_pair(hr_file, lr_file, scale, max_pixels)) for hr_file, lr_file in pairs]
+    return _find_pairs(hr_folder, lr_folder, scale)
 
 
-def read_pair(hr_file: Path, lr_file: Path | None, scale: int, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read HR, cropped from the top left to a multiple of `scale`, and its LR image (None: made by bicubic).
+def read_hr(file: Path, scale: float, max_pixels: int) -> np.ndarray:
+    """Read HR, cropped from the top left to round(scale * h) x round(scale * w) for the largest whole h and w.
+
+    Raises:
+        ImageError: unreadable, or smaller than one LR pixel.
+    """
+    return crop_hr(file, read_rgb(file, max_pixels), scale)
+
+
+def crop_hr(file: Path, hr: np.ndarray, scale: float) -> np.ndarray:
+    """The part of an HR image that belongs to whole LR pixels; see `read_hr`."""
+    height, width = (math.floor(side / scale + 1e-9) for side in hr.shape[:2])
+    if height == 0 or width == 0:
+        reason = f"{hr.shape[1]}x{hr.shape[0]} pixels give no LR pixel at x{scale:g}"
+        raise ImageError(file, reason, "remove the image")
+    return np.ascontiguousarray(hr[: round(height * scale), : round(width * scale)])
+
+
+def shrink(hr: np.ndarray, scale: float) -> np.ndarray:
+    """LR of a cropped HR image by antialiased bicubic interpolation; uint8 in and out."""
+    return resize(hr, *(round(side / scale) for side in hr.shape[:2]))
+
+
+def read_pair(hr_file: Path, lr_file: Path | None, scale: float, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read HR, cropped as by `read_hr`, and its LR image (None: made by bicubic).
 
     Returns:
-        LR uint8 (h, w, 3), HR uint8 (scale * h, scale * w, 3).
+        LR uint8 (h, w, 3), HR uint8 (round(scale * h), round(scale * w), 3).
 
     Raises:
         ImageError: unreadable, of another scale, or smaller than one LR pixel.
     """
     hr = read_rgb(hr_file, max_pixels)
-    height, width = hr.shape[0] // scale, hr.shape[1] // scale
-    if height == 0 or width == 0:
-        reason = f"{hr.shape[1]}x{hr.shape[0]} pixels give no LR pixel at x{scale}"
-        raise ImageError(hr_file, reason, "remove the image")
-    cropped = np.ascontiguousarray(hr[: height * scale, : width * scale])
+    cropped = crop_hr(hr_file, hr, scale)
     if lr_file is None:
-        return degrade_bicubic(cropped, scale), cropped
+        return shrink(cropped, scale), cropped
     lr = read_rgb(lr_file, max_pixels)
     _check_scale(lr_file, lr.shape[:2], hr.shape[:2], scale)
+    height, width = (round(side / scale) for side in cropped.shape[:2])
     return np.ascontiguousarray(lr[:height, :width]), cropped
 
 
@@ -209,13 +300,18 @@ def dihedral(image: np.ndarray, symmetry: int) -> np.ndarray:
     return image.transpose(1, 0, 2) if symmetry & 4 else image
 
 
+def _planes(image: np.ndarray) -> Tensor:
+    """(H, W, 3) -> uint8 tensor (3, H, W) with memory of its own."""
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+
+
 def _hr_folder(folder: str | Path) -> Path:
     """HR/ of a folder that also holds LR_bicubic/, else the folder itself."""
     folder = Path(folder)
     return folder / "HR" if (folder / "HR").is_dir() and (folder / "LR_bicubic").is_dir() else folder
 
 
-def _find_pairs(hr_folder: Path, lr_folder: str | Path | None, scale: int) -> list[PairFiles]:
+def _find_pairs(hr_folder: Path, lr_folder: str | Path | None, scale: float) -> list[PairFiles]:
     """HR files of a folder, each with its LR file or None."""
     hr_files = list_images(hr_folder)
     if not hr_files:
@@ -226,17 +322,17 @@ def _find_pairs(hr_folder: Path, lr_folder: str | Path | None, scale: int) -> li
     pairs = []
     for file in hr_files:
         name = file.relative_to(hr_folder).with_suffix("")
-        lr_file = lr_files.get(name) or lr_files.get(name.with_name(f"{name.name}x{scale}"))
+        lr_file = lr_files.get(name) or lr_files.get(name.with_name(f"{name.name}x{scale:g}"))
         if lr_file is None:
             reason = f"no LR image for {file}"
-            raise ImageError(lr_folder, reason, f"add {name}.png or {name}x{scale}.png, or take the right folder")
+            raise ImageError(lr_folder, reason, f"add {name}.png or {name}x{scale:g}.png, or take the right folder")
         pairs.append((file, lr_file))
     return pairs
 
 
-def _check_scale(lr_file: Path, lr_size: tuple[int, int], hr_size: tuple[int, int], scale: int) -> None:
+def _check_scale(lr_file: Path, lr_size: tuple[int, int], hr_size: tuple[int, int], scale: float) -> None:
     """LR must be HR / scale, rounded down or up (some sets made LR before the last HR rows were cut off)."""
     if all(lr in (hr // scale, -(-hr // scale)) for lr, hr in zip(lr_size, hr_size, strict=True)):
         return
-    reason = f"{lr_size[1]}x{lr_size[0]} pixels, but HR has {hr_size[1]}x{hr_size[0]}, which is not x{scale}"
+    reason = f"{lr_size[1]}x{lr_size[0]} pixels, but HR has {hr_size[1]}x{hr_size[0]}, which is not x{scale:g}"
     raise ImageError(lr_file, reason, "wrong scale or wrong LR folder?")

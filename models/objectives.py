@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.arbitrary_scale import takes_size
 from models.conditional_sr import ConditionalSR
 from models.system import ConditionalSRDetector
 from utils.gumbel import gumbel_noise, temperature
-from utils.losses import reconstruction, smoothness, sparsity_flops, sparsity_mean
+from utils.losses import charbonnier, reconstruction, smoothness, sparsity_flops, sparsity_mean
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,40 @@ class Progress:
 
 
 class PixelObjective(nn.Module):
-    """L1 between the super-resolved and the HR patch (stage 2; Lim et al. 2017)."""
+    """Distance between the super-resolved and the HR patch (stage 2).
 
-    def __init__(self, network: nn.Module):
+    Args:
+        network: SR network, forward(lr) or forward(lr, size).
+        pixel: "l1" (Lim et al. 2017) or "charbonnier" (Lai et al. 2017).
+        epsilon: epsilon of Charbonnier.
+        perceptual: distance of images (B, 3, H, W) -> (B,), already on the device; None leaves the term out.
+        weight: of the perceptual term.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        pixel: str = "l1",
+        epsilon: float = 1e-3,
+        perceptual: nn.Module | None = None,
+        weight: float = 0.0,
+    ):
         super().__init__()
-        self.network = network
+        self.network, self.pixel, self.epsilon, self.weight = network, pixel, epsilon, weight
+        self.arbitrary = takes_size(network)
+        # In a tuple, because its fixed weights belong neither into the checkpoints nor into the average.
+        self.perceptual = None if perceptual is None else (perceptual,)
 
     def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
-        loss = F.l1_loss(self.network(batch.lr).float(), batch.hr)
-        return {"total": loss, "l1": loss.detach()}
+        sr = self.network(batch.lr, tuple(batch.hr.shape[-2:])) if self.arbitrary else self.network(batch.lr)
+        sr = sr.float()
+        loss = F.l1_loss(sr, batch.hr) if self.pixel == "l1" else charbonnier(sr, batch.hr, self.epsilon)
+        losses = {self.pixel: loss.detach()}
+        if self.perceptual is not None:
+            distance = self.perceptual[0](sr, batch.hr).mean()
+            losses["perceptual"] = distance.detach()
+            loss = loss + self.weight * distance
+        return {"total": loss} | losses
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
-"""Small drawn data sets for tests: bright squares on noise, in YOLO format, and noise photographs for SR."""
+"""Small drawn data sets for tests, in YOLO format and noise photographs for SR; an arbitrary-scale network."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 import yaml
 from PIL import Image
+from torch import nn
 
 
 def draw_detection_set(folder: Path, images: int = 6, size: tuple[int, int] = (64, 64), seed: int = 0) -> Path:
@@ -41,3 +44,19 @@ def draw_photographs(folder: Path, images: int = 3, size: tuple[int, int] = (48,
         coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC).save(folder / f"{index}.png")
     return folder
+
+
+class AnySize(nn.Module):
+    """The smallest arbitrary-scale network: a convolution, then interpolation to the size."""
+
+    radius = 2
+    scale = 2
+    tail = None
+    spec = {"name": "any_size", "args": {}}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, lr: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return F.interpolate(self.conv(lr), size=size, mode="bilinear")

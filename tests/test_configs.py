@@ -10,6 +10,7 @@ import yaml
 
 from configs import schema
 from configs.limits import LIMITS
+from configs.sr_schema import EvaluateSRConfig
 from utils.config import ConfigError, config_to_dict, load_config, parse_config, save_config
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
@@ -19,7 +20,9 @@ CLASSES = {
     "stage3_joint_finetune": schema.Stage3Config,
     "evaluate": schema.EvaluateConfig,
     "inference": schema.InferenceConfig,
+    "evaluate_sr": EvaluateSRConfig,
 }
+FIVE = set(CLASSES) - {"evaluate_sr"}
 FILES = sorted(file for file in FOLDER.rglob("*.yaml") if file.stem in CLASSES)
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(FOLDER)))
 
@@ -68,7 +71,7 @@ def valid_names(file: Path) -> set[tuple]:
 
 def test_every_folder_holds_all_five():
     for folder in (FOLDER, *(FOLDER / name for name in ("demo", "hit_uav", "bccd"))):
-        assert {file.stem for file in folder.glob("*.yaml")} >= set(CLASSES)
+        assert {file.stem for file in folder.glob("*.yaml")} >= FIVE
 
 
 @each_file
@@ -159,11 +162,16 @@ def test_misspelt_options_are_refused_with_the_right_name(capsys):
         ("--data.scale=5", "data.scale must be at most 4"),
         ("--augment.scale=2", "augment.scale must be at most 0.9"),
         ("--optim.lr_low=-1", "optim.lr_low must be at least 0"),
+        ("--optim.milestones=[3, 0]", "optim.milestones must be at least 1, found [3, 0]"),
+        ("--data.degradation.first.jpeg=[0, 95]", "data.degradation.first.jpeg must be at least 1"),
+        ("--data.scales=[1, 31]", "data.scales must be at most 30"),
+        ("--loss.pixel=l3", "loss.pixel must be one of l1, charbonnier"),
     ],
 )
 def test_values_out_of_bounds_are_refused(option, message, capsys):
+    kind = schema.Stage2Config if option.startswith(("--data.deg", "--data.scales", "--loss.")) else schema.Stage3Config
     with pytest.raises(SystemExit):
-        parse_config(schema.Stage3Config, "", [option])
+        parse_config(kind, "", [option])
     assert message in capsys.readouterr().err
 
 

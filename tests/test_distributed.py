@@ -1,4 +1,4 @@
-"""Two CPU processes (gloo), BatchNorm frozen, follow the same loss curve as one."""
+"""Two CPU processes (gloo) follow the same losses as one: stage 2 with degradation, stage 3 with BatchNorm frozen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drawn import draw_detection_set
+from tests.drawn import draw_detection_set, draw_photographs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,26 +20,43 @@ def losses(folder: Path) -> list[float]:
     return [row["train/total"] for row in rows if "train/total" in row]
 
 
+def stage2_arguments(folder: Path) -> list[str]:
+    return [
+        "stage2_pretrain_sr.py", f"--data.train=[{folder}]", "--scale=2", "--data.patch=12",
+        "--data.samples_per_epoch=16", "--data.degradation.kind=realesrgan", "--data.degradation.pool=0",
+        "--sr_fast.name=bicubic", "--sr_fast.args={}", "--sr_quality.name=edsr",
+        '--sr_quality.args={"n_blocks": 1, "n_feats": 4}', "--optim_quality.epochs=2", "--optim_quality.batch=4",
+        "--optim_quality.micro_batch=2", "--optim_quality.lr=1e-2", "--optim_quality.warmup=1",
+    ]  # fmt: skip
+
+
+def stage3_arguments(data: Path) -> list[str]:
+    return [
+        "stage3_finetune_joint.py", f"--data.yaml={data}", "--data.imgsz=64", "--data.scale=2", "--sr_fast.name=espcn",
+        "--sr_quality.name=edsr", '--sr_quality.args={"n_blocks": 1, "n_feats": 4}', "--masker.patch=8",
+        "--optim.epochs=3", "--optim.batch=4", "--optim.micro_batch=2", "--optim.lr=1e-3", "--optim.warmup=1",
+        "--val_images=0", "--freeze_bn=true",
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
-def test_two_processes_follow_one(tmp_path: Path):
-    data = draw_detection_set(tmp_path / "set", images=8)
+@pytest.mark.parametrize(("stage", "steps"), [(2, 8), (3, 6)])
+def test_two_processes_follow_one(tmp_path: Path, stage: int, steps: int):
+    if stage == 2:
+        arguments = stage2_arguments(draw_photographs(tmp_path / "photos"))
+    else:
+        arguments = stage3_arguments(draw_detection_set(tmp_path / "set", images=8))
     curves = {}
     for processes in (1, 2):
         out = tmp_path / f"p{processes}"
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [
-            sys.executable, *launch, "stage3_finetune_joint.py", f"--run.out={out}", "--run.device=cpu",
-            "--run.threads=1", "--run.workers=0", "--run.log_every=1", f"--data.yaml={data}", "--data.imgsz=64",
-            "--data.scale=2", "--sr_fast.name=espcn", "--sr_quality.name=edsr",
-            '--sr_quality.args={"n_blocks": 1, "n_feats": 4}', "--masker.patch=8", "--optim.epochs=3",
-            "--optim.batch=4", "--optim.micro_batch=2", "--optim.lr=1e-3", "--optim.warmup=1", "--val_images=0",
-            "--freeze_bn=true",
-        ]  # fmt: skip
+        shared = ["--run.device=cpu", "--run.threads=1", "--run.workers=0", "--run.log_every=1"]
         result = subprocess.run(
-            command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240
-        )
+            [sys.executable, *launch, *arguments, f"--run.out={out}", *shared],
+            cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
         assert result.returncode == 0, result.stdout + result.stderr
-        curves[processes] = losses(out)
-    assert len(curves[1]) == 6
+        curves[processes] = losses(out / "sr_quality" if stage == 2 else out)
+    assert len(curves[1]) == steps
     assert curves[1] == pytest.approx(curves[2], abs=1e-4, rel=1e-5)
     assert max(curves[1]) - min(curves[1]) > 1e-3, "a flat curve would compare nothing"

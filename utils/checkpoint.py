@@ -24,6 +24,8 @@ _MADE_BY = {
     "yolo_pretrained_hr.pth": "stage1_pretrain_yolo.py",
     "sr_fast_pretrained.pth": "stage2_pretrain_sr.py",
     "sr_quality_pretrained.pth": "stage2_pretrain_sr.py",
+    "sr_fast_best.pth": "stage2_pretrain_sr.py",
+    "sr_quality_best.pth": "stage2_pretrain_sr.py",
     "conditional_sr_yolo_jointly_tuned.pth": "stage3_finetune_joint.py",
 }
 

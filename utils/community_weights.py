@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models import SCALES, build_sr
+from models.arbitrary_scale import takes_size
 from models.spandrel_any import spandrel_arguments
 from utils.checkpoint import CheckpointError
 from utils.key_maps import FAMILIES, Match, UnusableWeights
@@ -47,7 +48,7 @@ def load_community_sr(path: str | Path, scale: int | None = None) -> tuple[nn.Mo
     if spec is not None:
         name, args = spec
         network = _built(path, name, args.get("scale"), args)
-        check_scale(path, network.scale, network.scale if scale is None else scale)
+        check_scale(path, network.scale, network.scale if scale is None or takes_size(network) else scale)
         return filled(path, network, file.weights), f"{describe(network.spec)}, written by this project"
     try:
         match = next((found for family in FAMILIES if (found := family(dict(file.weights))) is not None), None)

@@ -25,7 +25,8 @@ Config = TypeVar("Config")
 
 # What may change between a run and its continuation: none of these changes a result.
 FREE_ON_RESUME = frozenset(
-    f"run.{key}" for key in ("out", "resume", "workers", "device", "threads", "log_every", "checkpoint_every")
+    [f"run.{key}" for key in ("out", "resume", "workers", "device", "threads", "log_every", "checkpoint_every")]
+    + ["data.cache", "data.cache_folder"]
 )
 
 
@@ -242,7 +243,9 @@ def _advice(
 def _from_text(text: str, kind: Any) -> Any:
     """Value of a command-line word: text where the key takes text, else read as YAML."""
     options = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
-    if options <= {str, NoneType} or get_origin(kind) is Literal:
+    words = {option for option in options if get_origin(option) is None} or {None}
+    is_list = words != options and text.startswith("[")  # text, or a list of texts
+    if (words <= {str, NoneType} and not is_list) or get_origin(kind) is Literal:
         return None if text == "null" and NoneType in options else text
     try:
         return parse_yaml(text, "")[0]
@@ -259,11 +262,12 @@ def _checked(value: Any, kind: Any, name: str, where: str = "") -> Any:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{start}{name} must be {_describe(kind)}, found {_show(value)}{hint}") from None
     low, high = bounds(name.lstrip("-"))
-    if isinstance(converted, int | float) and not isinstance(converted, bool):
-        if low is not None and converted < low:
-            raise ConfigError(f"{start}{name} must be at least {low}, found {_show(value)}")
-        if high is not None and converted > high:
-            raise ConfigError(f"{start}{name} must be at most {high}, found {_show(value)}")
+    for number in converted if isinstance(converted, list) else [converted]:
+        if isinstance(number, int | float) and not isinstance(number, bool):
+            if low is not None and number < low:
+                raise ConfigError(f"{start}{name} must be at least {low}, found {_show(value)}")
+            if high is not None and number > high:
+                raise ConfigError(f"{start}{name} must be at most {high}, found {_show(value)}")
     return converted
 
 

@@ -28,10 +28,13 @@ class ModelEMA:
     def update(self, model: nn.Module) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.shadow[name].lerp_(value.detach(), 1 - decay)
-            else:
+        state = model.state_dict()
+        averaged = [name for name, value in state.items() if value.is_floating_point()]
+        if averaged:
+            # One call for all of them: on a GPU a call per tensor would cost as much as a small network's step.
+            torch._foreach_lerp_([self.shadow[n] for n in averaged], [state[n].detach() for n in averaged], 1 - decay)
+        for name, value in state.items():
+            if not value.is_floating_point():
                 self.shadow[name].copy_(value)
 
     @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,10 +15,11 @@ from configs.schema import EvaluateConfig
 from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
 from models.conditional_sr import ConditionalOutput
 from models.prepared import prepare_detector, prepare_system
+from utils.atomic_file import replace_file
 from utils.detection_eval import SplitResult, canvas_boxes, detect_split
 from utils.evaluation_rows import MacCounter, Row
 from utils.overlay import detection_panel, to_uint8
-from utils.timing import measure_interleaved, peak_memory_mb
+from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
 
 SHOWN_CONF = 0.25  # what a user sees: lowest score in timed calls and pictures, not in the mAP
 TIMED_IMAGES = 4
@@ -147,6 +148,14 @@ class Evaluation:
             patch=row.patch,
         )
 
+    def save_overlays(self, folder: Path, name: str) -> None:
+        """Pictures of images spread over the split, by the row of this name."""
+        row = next(row for row in self.rows if row.name == name)
+        for index in spread(len(self.dataset), self.config.overlays):
+            content = cv2.imencode(".png", self.overlay(row, index)[..., ::-1])[1].tobytes()
+            path = folder / f"{index:05d}_{self.dataset.records[index].image.stem}.png"
+            replace_file(path, lambda file, content=content: file.write(content))
+
 
 def prepare_rows(rows: list[Row], device: torch.device, dtype: torch.dtype) -> dict[str, Row]:
     """Inference copies of all rows by name; rows that share a system or a detector share its copy."""
@@ -168,14 +177,3 @@ def merge(into: SplitResult, part: SplitResult) -> None:
         getattr(into, name).extend(getattr(part, name))
     into.inside += part.inside
     into.outside += part.outside
-
-
-def in_turn(function: Callable[[Tensor], object], images: list[Tensor]) -> Callable[[], object]:
-    """A call without arguments that takes one image after the other, round and round."""
-    endless = itertools.cycle(images)
-    return lambda: function(next(endless))
-
-
-def spread(length: int, count: int) -> list[int]:
-    """Up to `count` different indices, evenly spread over range(length)."""
-    return sorted({round(position) for position in np.linspace(0, length - 1, min(count, length)).tolist()})

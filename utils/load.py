@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from configs.schema import DetectorConfig, NetworkConfig, Stage3Config
 from models import SR_NETWORKS, build_sr
+from models.arbitrary_scale import takes_size
 from models.conditional_sr import ConditionalSR
 from models.detector_weights import load_detector
 from models.detector_yolo import YoloDetector
@@ -59,7 +60,7 @@ def load_sr(path: str | Path, scale: int | None = None) -> nn.Module:
     payload = load_network(path, kind="sr")
     args = dict(payload["args"])
     network = _filled(path, lambda: build_sr(payload["name"], args.pop("scale"), args), payload["weights"])
-    check_scale(path, network.scale, network.scale if scale is None else scale)
+    check_scale(path, network.scale, network.scale if scale is None or takes_size(network) else scale)
     return network
 
 

@@ -7,8 +7,9 @@ processes: the loss is the mean over micro-batches, whatever the number of proce
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,7 +28,7 @@ from models.objectives import Progress
 from utils.checkpoint import TrainState
 from utils.ema import ModelEMA
 from utils.logger import MetricsLog
-from utils.optimizer_utils import learning_rate_factor
+from utils.optimizer_utils import learning_rate_factor, stepped_factor
 
 Metrics = dict[str, float]
 MOST_SKIPPED = 50  # a scaler that starts too high needs about 20 steps to come down
@@ -39,11 +40,23 @@ class NonFiniteError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What to train on: a dataset keyed by (epoch, index), how its samples become a batch, and the worker count."""
+    """What to train on.
+
+    Args:
+        dataset: keyed by (epoch, index).
+        collate: samples -> batch.
+        workers: data-loading processes.
+        mix: turns the stream of batches on the device into those to train on; needs `lead` batches more at its start.
+    """
 
     dataset: Dataset
     collate: Callable
     workers: int = 0
+    mix: Callable[[Iterator], Iterator] | None = None
+
+    @property
+    def lead(self) -> int:
+        return 0 if self.mix is None else self.mix.lead
 
 
 @dataclass
@@ -121,6 +134,7 @@ class Trainer:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
             start_step=start_step,
+            lead=self.data.lead,
         )
 
     # ------------------------------------------------------------------ state
@@ -188,7 +202,7 @@ class Trainer:
             desc=f"{self.stage} {epoch + 1}/{self.optim.epochs}",
             disable=None if self.accelerator.is_main_process else True,
         )
-        batches, began, waited = iter(loader), time.perf_counter(), 0.0
+        batches, began, waited = self.on_device(loader), time.perf_counter(), 0.0
         for _ in range(start, self.steps_per_epoch):
             losses, wait = self.optimise(batches, epoch)
             waited += wait
@@ -207,6 +221,18 @@ class Trainer:
             f" {time.perf_counter() - began:.1f} s, waiting for data {share:.1%}"
         )
 
+    def on_device(self, loader: Iterable) -> Iterator:
+        """Batches on the device, as the objective takes them."""
+        batches = (batch.to(self.accelerator.device) for batch in loader)
+        return batches if self.data.mix is None else self.data.mix(batches)
+
+    def learning_rate_factor(self) -> float:
+        """Of the step about to be made."""
+        optim = self.optim
+        if optim.schedule == "step":
+            return stepped_factor(self.step, self.steps_per_epoch, optim.warmup, optim.milestones, optim.gamma)
+        return learning_rate_factor(self.step, self.total_steps, optim.warmup, optim.lr_final)
+
     def log_window(self) -> None:
         """Log the mean losses since the last line, and the learning rates."""
         if self.window.steps:
@@ -217,24 +243,21 @@ class Trainer:
     def optimise(self, batches: Iterator, epoch: int) -> tuple[Metrics, float]:
         """One optimiser step over `accumulate` micro-batches; returns the losses (mean over all processes) and seconds
         spent waiting for data."""
-        factor = learning_rate_factor(self.step, self.total_steps, self.optim.warmup, self.optim.lr_final)
+        factor = self.learning_rate_factor()
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * factor
-        progress, sums, waited, files = Progress(self.step, self.total_steps), {}, 0.0, []
+        progress, rows, waited, files = Progress(self.step, self.total_steps), [], 0.0, []
         for micro in range(self.accumulate):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
-            batch = batch.to(self.accelerator.device)
-            files += batch.files
+            files.append(batch.files)
             last = micro == self.accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 losses = self.wrapped(batch, progress)
-                self.check_finite(losses, epoch, batch.files)
                 self.accelerator.backward(losses["total"] / self.accumulate)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().float() / self.accumulate
-        self.clip_and_check(epoch, files)
+            rows.append({name: value.detach().float().reshape(()) for name, value in losses.items()})
+        mean = self.check_finite(rows, self.clip(), epoch, files)
         self.optimizer.step()
         self.skipped = self.skipped + 1 if self.accelerator.optimizer_step_was_skipped else 0
         if self.skipped > MOST_SKIPPED:
@@ -243,26 +266,41 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update(self.objective)
-        names = sorted(sums)
-        mean = self.accelerator.reduce(torch.stack([sums[name] for name in names]), "mean")
-        return dict(zip(names, mean.tolist(), strict=True)), waited
+        return mean, waited
 
-    def check_finite(self, losses: dict[str, torch.Tensor], epoch: int, files: list[str]) -> None:
-        bad = [name for name, value in losses.items() if not torch.isfinite(value).all()]
-        # Every process must stop together, or the others would wait for this one's gradients for ever.
-        flag = torch.tensor(float(bool(bad)), device=self.accelerator.device)
-        if self.accelerator.reduce(flag, "sum").item() > 0:
-            terms = ", ".join(f"{name}={losses[name].item()}" for name in bad) or "a loss of another process"
-            raise NonFiniteError(self.message(terms, epoch, files))
-
-    def clip_and_check(self, epoch: int, files: list[str]) -> None:
+    def clip(self) -> torch.Tensor:
+        """Clip the gradients; returns their norm before."""
         limit = self.optim.clip_norm if self.optim.clip_norm > 0 else float("inf")
         norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
         # With fp16 the gradient scaler expects overflows and skips those steps itself.
-        if self.accelerator.scaler is None and norm is not None and not torch.isfinite(norm):
-            raise NonFiniteError(self.message(f"gradient norm={norm.item()}", epoch, files))
+        expected = self.accelerator.scaler is not None or norm is None
+        return torch.zeros((), device=self.accelerator.device) if expected else norm.detach().float()
 
-    def message(self, what: str, epoch: int, files: list[str]) -> str:
+    def check_finite(self, rows: list[dict], norm: torch.Tensor, epoch: int, files: list[list[str]]) -> Metrics:
+        """Mean losses over micro-batches and processes.
+
+        Everything crosses from the device at once: each crossing would let a GPU run dry.
+
+        Raises:
+            NonFiniteError: a loss or the gradient norm is not finite, in any process: all have to stop together, or
+                the others would wait for this one's gradients for ever.
+        """
+        names = sorted(rows[0])
+        table = torch.stack([torch.stack([row[name] for name in names]) for row in rows])  # (micro-batches, losses)
+        bad = (~torch.isfinite(table)).any() | ~torch.isfinite(norm)
+        sums = self.accelerator.reduce(torch.cat([table.mean(0), bad.float()[None]]), "mean").tolist()
+        if sums.pop() == 0:
+            return dict(zip(names, sums, strict=True))
+        for row, images in zip(table.tolist(), files, strict=True):
+            terms = ", ".join(f"{name}={value}" for name, value in zip(names, row) if not math.isfinite(value))
+            if terms:
+                raise NonFiniteError(self.message(terms, epoch, [images]))
+        here = not math.isfinite(norm.item())
+        what = f"gradient norm={norm.item()}" if here else "a loss or gradient of another process"
+        raise NonFiniteError(self.message(what, epoch, files))
+
+    def message(self, what: str, epoch: int, batches: list[list[str]]) -> str:
+        files = [file for batch in batches for file in batch]
         names = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
         return (
             f"{self.stage}: {what} at step {self.step + 1} (epoch {epoch + 1}); nothing of this step was saved. "

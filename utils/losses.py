@@ -1,9 +1,20 @@
-"""Loss terms of joint training besides the detector's own: sparsity, smoothness, reconstruction."""
+"""Loss terms: Charbonnier of SR training; sparsity, smoothness and reconstruction of joint training."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+
+
+def charbonnier(sr: torch.Tensor, hr: torch.Tensor, epsilon: float = 1e-3) -> torch.Tensor:
+    """Mean of sqrt(d^2 + epsilon^2), a smooth absolute difference (Lai et al. 2017, arXiv:1704.03915).
+
+    Args:
+        sr: (B, 3, H, W) in [0, 1].
+        hr: the same shape.
+        epsilon: where it bends, in the same units.
+    """
+    return ((sr - hr).square() + epsilon**2).sqrt().mean()
 
 
 def sparsity_mean(mask: torch.Tensor) -> torch.Tensor:

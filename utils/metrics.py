@@ -68,7 +68,25 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
     Raises:
         ValueError: sizes differ, or the image without its border is smaller than the window.
     """
-    x, y = _luma_pair(image, reference, border, least=SSIM_WINDOW)
+    return _ssim(*_luma_pair(image, reference, border, least=SSIM_WINDOW))
+
+
+def psnr_rgb(image: np.ndarray, reference: np.ndarray, border: int) -> float:
+    """Peak signal-to-noise ratio over the three channels together in dB; arguments, result and errors as `psnr_y`."""
+    x, y = _inside(image, reference, border, least=1)
+    mse = np.mean((_levels(x) - _levels(y)) ** 2)
+    return float("inf") if mse == 0 else float(10 * np.log10(255.0**2 / mse))
+
+
+def ssim_rgb(image: np.ndarray, reference: np.ndarray, border: int) -> float:
+    """Mean structural similarity of the three channels; otherwise as `ssim_y`."""
+    x, y = _inside(image, reference, border, least=SSIM_WINDOW)
+    channels = zip(np.moveaxis(_levels(x), 2, 0), np.moveaxis(_levels(y), 2, 0), strict=True)
+    return float(np.mean([_ssim(np.ascontiguousarray(a), np.ascontiguousarray(b)) for a, b in channels]))
+
+
+def _ssim(x: np.ndarray, y: np.ndarray) -> float:
+    """Structural similarity of two planes (H, W) in [0, 255]."""
     kernel = cv2.getGaussianKernel(SSIM_WINDOW, SSIM_SIGMA)
     margin = SSIM_WINDOW // 2
 
@@ -83,15 +101,26 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
     return float(np.mean(luminance * structure))
 
 
+def _levels(image: np.ndarray) -> np.ndarray:
+    """uint8, or floating point in [0, 1] -> float64 in [0, 255]."""
+    return image.astype(np.float64) * (1 if image.dtype == np.uint8 else 255)
+
+
 def _luma_pair(image: np.ndarray, reference: np.ndarray, border: int, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Luma of both images without the border."""
+    image, reference = _inside(image, reference, border, least)
+    return rgb_to_y(image), rgb_to_y(reference)
+
+
+def _inside(image: np.ndarray, reference: np.ndarray, border: int, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both images without the border."""
     if image.shape != reference.shape:
         raise ValueError(f"images differ in size: {image.shape} and {reference.shape}; crop both to the same size")
     height, width = image.shape[:2]
     if border < 0 or min(height, width) - 2 * border < least:
         raise ValueError(f"{height}x{width} pixels without a border of {border} are fewer than {least}x{least}")
     inside = slice(border, height - border), slice(border, width - border)
-    return rgb_to_y(image)[inside], rgb_to_y(reference)[inside]
+    return image[inside], reference[inside]
 
 
 # ------------------------------------------------------------------ detections

@@ -37,6 +37,13 @@ def learning_rate_factor(step: int, total_steps: int, warmup: int, final: float)
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def stepped_factor(step: int, steps_per_epoch: int, warmup: int, milestones: list[int], gamma: float) -> float:
+    """Linear warm-up, then gamma^n after n of the milestones (in epochs): a pure function of the step."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
+
+
 def stage3_groups(system: nn.Module, mode: str, optim) -> list[Group]:
     """Optimiser groups of stage 3; parameters that the mode keeps fixed lose `requires_grad`.
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Self
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -17,11 +16,11 @@ from configs.schema import InferenceConfig
 from data.sources import Frame, SourceFile
 from utils.overlay import draw_boxes
 from utils.predictor import Prediction
+from utils.video import VideoFiles
 
 SUBFOLDERS = ("sr", "masks", "labels")
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 LARGEST_JPEG_SIDE = 65_500
-LARGEST_VIDEO_SIDE = 8_190  # MPEG-4 stores sides in 13 bits
 
 
 def new_run_folder(out: str | Path) -> Path:
@@ -96,7 +95,7 @@ class PredictionWriter:
         self.folder, self.config, self.scale, self.names = folder, config, scale, names
         self.outputs = output_names(files)
         self.labels = 0
-        self._json, self._json_entries, self._video = None, 0, None
+        self._json, self._json_entries, self._videos = None, 0, VideoFiles()
 
     def __enter__(self) -> Self:
         if self.config.save_json:
@@ -105,7 +104,7 @@ class PredictionWriter:
         return self
 
     def __exit__(self, *error) -> None:
-        self._close_video()
+        self._videos.close()
         if self._json:
             self._json.write("\n]\n")
             self._json.close()
@@ -142,27 +141,13 @@ class PredictionWriter:
         boxes = prediction.boxes * np.array([self.scale] * 4 + [1, 1], np.float32)
         picture = draw_boxes(prediction.sr_image(), boxes, self.names)
         if frame.file.is_video:
-            self._write_video(frame, picture)
+            name = self.outputs[frame.file]
+            path = self.folder / name.parent / f"{name.name}.mp4"
+            self._videos.write(path, picture, frame.fps, "use --save_images false")
             return
         jpeg = frame.file.path.suffix.lower() in JPEG_SUFFIXES and max(picture.shape) <= LARGEST_JPEG_SIDE
         path = self._path(frame, "", ".jpg" if jpeg else ".png")
         Image.fromarray(picture).save(path, **({"quality": 95} if jpeg else {"compress_level": 1}))
-
-    def _write_video(self, frame: Frame, picture: np.ndarray) -> None:
-        shrink = min(1.0, LARGEST_VIDEO_SIDE / max(picture.shape[:2]))
-        if shrink < 1:
-            picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        height, width = (side // 2 * 2 for side in picture.shape[:2])  # MPEG-4 takes even sides only
-        if self._video is None or self._video[0] != frame.file:
-            self._close_video()
-            name = self.outputs[frame.file]
-            path = self.folder / name.parent / f"{name.name}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (width, height))
-            if not writer.isOpened():
-                raise OSError(f"{path}: OpenCV cannot write this video ({width}x{height}); use --save_images false")
-            self._video = (frame.file, writer)
-        self._video[1].write(cv2.cvtColor(picture[:height, :width], cv2.COLOR_RGB2BGR))
 
     def _write_mask(self, frame: Frame, prediction: Prediction) -> None:
         """White where SR_Quality ran, at the size of the image."""
@@ -180,11 +165,6 @@ class PredictionWriter:
         entry |= {"width": frame.width, "height": frame.height, "kept_share": kept, "detections": detections}
         self._json.write((",\n" if self._json_entries else "\n") + json.dumps(entry))
         self._json_entries += 1
-
-    def _close_video(self) -> None:
-        if self._video:
-            self._video[1].release()
-        self._video = None
 
 
 def _folded(name: PurePath) -> str:

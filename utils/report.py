@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -103,16 +104,20 @@ def heading(results: dict) -> str:
 
 def table_markdown(rows: list[dict]) -> str:
     """Markdown table, padded so that it reads well in a terminal too."""
-    cells = [[HEADINGS[column] for column in COLUMNS]]
-    cells += [[cell_text(column, row[column]) for column in COLUMNS] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    cells = [[cell_text(column, row[column]) for column in COLUMNS] for row in rows]
+    return markdown([[HEADINGS[column] for column in COLUMNS], *cells])
+
+
+def markdown(cells: list[list[str]], left: int = 1) -> str:
+    """Markdown table of texts, headings first; the first `left` columns to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
 
     def line(texts: list[str]) -> str:
-        first = texts[0].ljust(widths[0])
-        return f"| {' | '.join([first, *(t.rjust(w) for t, w in zip(texts[1:], widths[1:], strict=True))])} |"
+        padded = [t.ljust(w) if i < left else t.rjust(w) for i, (t, w) in enumerate(zip(texts, widths, strict=True))]
+        return f"| {' | '.join(padded)} |"
 
-    rule = f"|{'|'.join(['-' * (widths[0] + 2), *('-' * (w + 1) + ':' for w in widths[1:])])}|"
-    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+    rules = ["-" * (w + 2) if i < left else "-" * (w + 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join([line(cells[0]), f"|{'|'.join(rules)}|", *map(line, cells[1:])])
 
 
 def cell_text(column: str, value) -> str:
@@ -126,10 +131,10 @@ def cell_text(column: str, value) -> str:
     return f"{value:.{DIGITS.get(column, 3)}f}"
 
 
-def table_csv(rows: list[dict]) -> str:
+def table_csv(rows: list[dict], columns: Sequence[str] = (*COLUMNS, *EXTRA_COLUMNS)) -> str:
     """Comma-separated, full precision, empty where undefined."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *EXTRA_COLUMNS], extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(plain(rows))
     return text.getvalue()

@@ -2,29 +2,67 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
 
+from data.sr_pairs import benchmark_pairs
+from models.arbitrary_scale import super_resolve
 from utils.metrics import psnr_y, ssim_y
 
 Pairs = list[tuple[str, np.ndarray, np.ndarray]]
 
 
+def to_tensor(image: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    """uint8 (h, w, 3) -> float32 (1, 3, h, w) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device).float() / 255
+
+
+def to_image(sr: torch.Tensor) -> np.ndarray:
+    """(1, 3, H, W), clamped to [0, 1] -> uint8 (H, W, 3)."""
+    return (sr[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def border_of(scale: float) -> int:
+    """HR pixels that the custom leaves out on each side when comparing."""
+    return math.ceil(scale)
+
+
+def validation_sets(folders: Sequence[str | Path], scales: Sequence[float], max_pixels: int) -> dict[str, tuple]:
+    """{"Set5": (scale, pairs), ...}, or {"Set5_x2": ..., "Set5_x3.5": ...} where there are several scales.
+
+    Raises:
+        ValueError: two folders of one name.
+        ImageError: see `benchmark_pairs`.
+    """
+    if len({Path(folder).name for folder in folders}) < len(folders):
+        raise ValueError(f"data.val: two folders of one name in {list(folders)}; rename one, their figures would mix")
+    endings = {scale: f"_x{scale:g}" if len(scales) > 1 else "" for scale in scales}
+    return {
+        Path(folder).name + ending: (scale, benchmark_pairs(folder, scale, max_pixels))
+        for folder in folders
+        for scale, ending in endings.items()
+    }
+
+
 @torch.no_grad()
-def super_resolve(network: nn.Module, lr: np.ndarray, device: torch.device) -> np.ndarray:
-    """One image, uint8 (h, w, 3) -> uint8 (s*h, s*w, 3)."""
-    image = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1)))[None].to(device).float() / 255
-    sr = network(image)[0].float().clamp(0, 1) * 255
-    return sr.round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-def benchmark(network: nn.Module, sets: dict[str, Pairs], scale: int, device: torch.device) -> dict[str, float]:
+def benchmark(network: nn.Module, sets: dict[str, tuple[float, Pairs]], device: torch.device) -> dict[str, float]:
     """{"psnr/Set5": dB, "ssim/Set5": ..., ...}, means over the images of each set."""
     network.eval()
     metrics = {}
-    for name, pairs in sets.items():
-        images = [(super_resolve(network, lr, device), hr) for _, lr, hr in pairs]
-        metrics[f"psnr/{name}"] = float(np.mean([psnr_y(sr, hr, border=scale) for sr, hr in images]))
-        metrics[f"ssim/{name}"] = float(np.mean([ssim_y(sr, hr, border=scale) for sr, hr in images]))
+    for name, (scale, pairs) in sets.items():
+        border = border_of(scale)
+        images = [(to_image(super_resolve(network, to_tensor(lr, device), hr.shape[:2])), hr) for _, lr, hr in pairs]
+        metrics[f"psnr/{name}"] = float(np.mean([psnr_y(sr, hr, border) for sr, hr in images]))
+        metrics[f"ssim/{name}"] = float(np.mean([ssim_y(sr, hr, border) for sr, hr in images]))
     return metrics
+
+
+def mean_psnr(metrics: dict[str, float]) -> float | None:
+    """Mean PSNR over the sets, by which the best weights are chosen; None without a set."""
+    values = [value for name, value in metrics.items() if name.startswith("psnr/")]
+    return float(np.mean(values)) if values else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -78,6 +79,17 @@ def measure_interleaved(
         name: Timing(float(np.median(times)), float(np.percentile(times, 95)), len(times), tuple(times))
         for name, times in milliseconds.items()
     }
+
+
+def in_turn(function: Callable[[torch.Tensor], object], images: list[torch.Tensor]) -> Call:
+    """A call without arguments that takes one image after the other, round and round."""
+    endless = itertools.cycle(images)
+    return lambda: function(next(endless))
+
+
+def spread(length: int, count: int) -> list[int]:
+    """Up to `count` different indices, evenly spread over range(length)."""
+    return sorted({round(position) for position in np.linspace(0, length - 1, min(count, length)).tolist()})
 
 
 def time_once(call: Call, device: torch.device) -> float:

@@ -11,9 +11,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from data.degradation import degrade_bicubic
+from data.image_cache import ImageCache
 from data.images import ImageError, read_rgb
 from data.sampler import EpochBatchSampler
 from data.sr_pairs import SRPairDataset, benchmark_pairs, collate_pairs, dihedral
+from utils.resize import resize
 
 LIMIT = 10**8
 
@@ -33,7 +35,13 @@ def photographs(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, scale: int = 2, lr: Path | None = None, **more) -> SRPairDataset:
-    arguments = {"patch": 8, "samples_per_epoch": 40, "seed": 1, "cache": True, "max_pixels": LIMIT} | more
+    arguments = {
+        "patch": 8,
+        "samples_per_epoch": 40,
+        "seed": 1,
+        "cache": ImageCache("memory"),
+        "max_pixels": LIMIT,
+    } | more
     return SRPairDataset([folder], [lr] if lr else [], scale, **arguments)
 
 
@@ -58,7 +66,7 @@ def test_patches_are_cut_from_whole_images(photographs: Path, scale: int) -> Non
 
 
 def test_samples_are_a_pure_function_of_seed_epoch_and_index(photographs: Path) -> None:
-    first, second = make(photographs), make(photographs, cache=False)
+    first, second = make(photographs), make(photographs, cache=ImageCache("none"))
     second[3, 5]
     for key in ((0, 0), (0, 1), (1, 0), (7, 39)):
         for name in ("lr", "hr"):
@@ -131,9 +139,9 @@ def test_folders_that_do_not_fit(photographs: Path, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such folder"):
         make(tmp_path / "missing")
     with pytest.raises(ValueError, match=r"data\.train"):
-        SRPairDataset([], [], 2, 8, 1, 0, True, LIMIT)
+        SRPairDataset([], [], 2, 8, 1, 0, ImageCache("none"), LIMIT)
     with pytest.raises(ValueError, match=r"data\.lr_train names 1 folders, but data\.train 2"):
-        SRPairDataset([photographs, photographs], [photographs], 2, 8, 1, 0, True, LIMIT)
+        SRPairDataset([photographs, photographs], [photographs], 2, 8, 1, 0, ImageCache("none"), LIMIT)
 
 
 def test_cache(photographs: Path) -> None:
@@ -144,7 +152,7 @@ def test_cache(photographs: Path) -> None:
         file.unlink()
     assert torch.equal(dataset[0, 0]["hr"], before["hr"])
     with pytest.raises(ImageError, match="no such file"):
-        lazy = make(save_one(photographs), cache=False)
+        lazy = make(save_one(photographs), cache=ImageCache("none"))
         next(photographs.rglob("*.png")).unlink()
         lazy[0, 0]
 
@@ -214,3 +222,89 @@ def test_lr_made_from_more_hr_rows_than_are_there(shared_data) -> None:
     for _, lr, hr in benchmark_pairs(folder, 3)[:3]:
         assert sorted(hr.shape[:2]) == [318, 480] and hr.shape[0] == 3 * lr.shape[0] and hr.shape[1] == 3 * lr.shape[1]
         assert np.mean(np.abs(degrade_bicubic(hr, 3).astype(int) - lr)[3:-3, 3:-3] > 1) < 5e-3
+
+
+# ------------------------------------------------------------------------------------ scales and degradation on the way
+
+
+def scaled(folder: Path, scales: tuple[float, float] = (1.0, 4.0), **more) -> SRPairDataset:
+    return make(folder, scales=scales, patch=6, **more)
+
+
+def test_a_micro_batch_shares_a_scale_that_its_first_sample_decides(tmp_path: Path) -> None:
+    save(tmp_path / "hr" / "a.png", 60, 50)
+    save(tmp_path / "hr" / "b.png", 41, 47)
+    dataset, sides = scaled(tmp_path / "hr"), set()
+    for first in range(0, 40, 4):
+        batch = collate_pairs(dataset.__getitems__([(1, first + k) for k in range(4)]))
+        scale = dataset.batch_scale((1, first))
+        side = round(6 * scale)
+        assert batch.lr.shape == (4, 3, 6, 6) and batch.hr.shape == (4, 3, side, side) and 1 <= scale <= 4
+        assert batch.keys == [(1, first + k) for k in range(4)] and batch.indices[2] == first + 2 and batch.epoch == 1
+        sides.add(side)
+        for lr, hr in zip(batch.lr, batch.hr, strict=True):
+            small = resize(hr.permute(1, 2, 0).numpy(), 6, 6).astype(int)
+            assert np.abs(small - lr.permute(1, 2, 0).numpy()).max() <= 1
+    assert len(sides) > 4
+    again = scaled(tmp_path / "hr", cache=ImageCache("none"))
+    one, other = (d.__getitems__([(3, 5), (3, 2)]) for d in (dataset, again))
+    assert all(torch.equal(one[k][name], other[k][name]) for k in (0, 1) for name in ("lr", "hr"))
+
+
+def test_scales_through_worker_processes(tmp_path: Path) -> None:
+    save(tmp_path / "hr" / "a.png", 60, 50)
+    dataset, runs = scaled(tmp_path / "hr"), []
+    for workers in (0, 2):
+        loader = DataLoader(dataset, batch_sampler=EpochBatchSampler(40, 8, 4, 0, 2), collate_fn=collate_pairs,
+                            num_workers=workers)  # fmt: skip
+        runs.append(list(loader))
+    assert len({batch.hr.shape[-1] for batch in runs[0]}) > 3
+    for one, other in zip(*runs, strict=True):
+        assert torch.equal(one.lr, other.lr) and torch.equal(one.hr, other.hr)
+
+
+def test_drawn_numbers_travel_with_their_samples(photographs: Path) -> None:
+    def draw(epoch: int, index: int) -> dict[str, torch.Tensor]:
+        return {"kernels": torch.full((2, 2), float(index)), "numbers": torch.tensor([epoch], dtype=torch.float64)}
+
+    dataset = make(photographs, draw=draw)
+    batch = collate_pairs(dataset.__getitems__([(7, 3), (7, 1)]))
+    assert batch.lr is None and batch.hr.shape == (2, 3, 16, 16)
+    moved = batch.to("cpu")
+    assert moved.lr is None and moved.hr.dtype == torch.float32 and moved.draws["numbers"].dtype == torch.float64
+    assert moved.draws["kernels"][:, 0, 0].tolist() == [3, 1] and moved.draws["numbers"].flatten().tolist() == [7, 7]
+
+
+def test_lr_folders_fit_neither_scales_nor_degradation(photographs: Path, tmp_path: Path) -> None:
+    for more, what in (({"scales": (1.0, 4.0)}, "data.scales"), ({"draw": lambda *key: {}}, "kind realesrgan")):
+        with pytest.raises(ValueError, match=f"data.lr_train holds the LR images of one scale, but .*{what} makes"):
+            make(photographs, lr=photographs, **more)
+
+
+def test_images_must_hold_the_patch_of_the_largest_scale(photographs: Path) -> None:
+    assert len(make(photographs, scales=(1.0, 4.0)).files) == 3
+    dataset = make(photographs, scales=(1.0, 5.0))  # 40 pixels, and one image is 32, another 39 pixels narrow
+    assert [file.name for file, _ in dataset.files] == ["0.png"] and len(dataset.too_small) == 2
+    assert {dataset[0, k]["hr"].shape[-1] for k in range(40)} <= set(range(8, 41))
+
+
+@pytest.mark.parametrize("kind", ["none", "memory", "disk"])
+def test_the_cache_changes_nothing(photographs: Path, tmp_path: Path, kind: str) -> None:
+    plain, cached = make(photographs), make(photographs, cache=ImageCache(kind, tmp_path / "cache"))
+    cached.preload()
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == (6 if kind == "disk" else 0)
+    for key in ((0, 0), (2, 9)):
+        assert all(torch.equal(plain[key][name], cached[key][name]) for name in ("lr", "hr"))
+
+
+@pytest.mark.parametrize("scale", [1.5, 2.7, 6])
+def test_benchmarks_at_any_scale(tmp_path: Path, scale: float) -> None:
+    save(tmp_path / "HR" / "a.png", 61, 50)
+    save(tmp_path / "LR_bicubic" / "X2" / "ax2.png", 30, 25)
+    folder = tmp_path if scale != 6 else tmp_path / "HR"
+    ((_, lr, hr),) = benchmark_pairs(folder, scale)
+    assert lr.shape[:2] == (int(61 / scale), int(50 / scale))
+    assert hr.shape[:2] == tuple(round(side * scale) for side in lr.shape[:2])
+    np.testing.assert_array_equal(lr, resize(hr, *lr.shape[:2]))
+    given = save(tmp_path / "lr" / "a.png", *lr.shape[:2])
+    np.testing.assert_array_equal(benchmark_pairs(folder, scale, lr_folder=tmp_path / "lr")[0][1], given)

@@ -355,3 +355,30 @@ def test_help_shows_the_values_of_the_file(tmp_path: Path, capsys):
         parse("--config", str(tmp_path / "c.yaml"), "--help")
     assert caught.value.code == 0
     assert "how many (default: 77)" in capsys.readouterr().out
+
+
+@dataclass(frozen=True)
+class Words:
+    """A key that is one text or several.
+
+    Args:
+        names: one name, or several.
+        place: the same, or none.
+    """
+
+    names: str | list[str] = ""
+    place: str | list[str] | None = None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a.pth", "a.pth"), ("[a.pth, b.pth]", ["a.pth", "b.pth"]), ("4", "4"), ("", ""), ("a: b", "a: b"), ("[4]", None)],
+)
+def test_one_text_or_several(text: str, value, capsys):
+    if value is None:
+        with pytest.raises(SystemExit):
+            parse_config(Words, "", [f"--names={text}"])
+        assert "--names must be text or a list such as [a, b], each text, found [4]" in capsys.readouterr().err
+    else:
+        assert parse_config(Words, "", [f"--names={text}"]).names == value
+        assert parse_config(Words, "", ["--place", "null"]).place is None

@@ -10,13 +10,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import OptimConfig, RunConfig
 from models.objectives import Progress
 from utils.ema import ModelEMA
 from utils.loop import NonFiniteError, Trainer, TrainingData, make_accelerator, micro_batches
-from utils.optimizer_utils import decay_groups, learning_rate_factor
+from utils.optimizer_utils import decay_groups, learning_rate_factor, stepped_factor
 
 OPTIM = OptimConfig(epochs=2, batch=4, lr=0.1, warmup=1, clip_norm=10.0)
 RUN = RunConfig(device="cpu", workers=0, checkpoint_every=1, log_every=1)
@@ -144,3 +144,54 @@ def test_ema_follows_its_formula():
     with ema.applied(model):
         assert model.weight.item() == pytest.approx(expected, rel=1e-5)
     assert model.weight.item() == 39
+
+
+def test_stepped_learning_rate():
+    factors = [stepped_factor(step, 10, 4, [2, 3], 0.5) for step in range(50)]
+    assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert factors[19:21] == [1.0, 0.5] and factors[29:31] == [0.5, 0.25] and factors[-1] == 0.25
+    assert [stepped_factor(step, 10, 0, [], 0.5) for step in (0, 99)] == [1.0, 1.0]
+
+
+def test_trainer_follows_the_schedule_it_is_given(tmp_path: Path):
+    optim = replace(OPTIM, epochs=4, schedule="step", milestones=[1, 3], gamma=0.1)
+    trainer = make_trainer(tmp_path, optim)
+    trainer.fit()
+    rates = [row["lr/line"] for row, _ in trainer.log.rows if "lr/line" in row]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.001, 0.001])
+
+
+class Delay:
+    """Hands on the batch before the last one."""
+
+    lead = 2
+
+    def __call__(self, batches):
+        held = []
+        for batch in batches:
+            held.append(batch)
+            if len(held) > self.lead:
+                yield held.pop(0)
+
+
+def test_mixed_batches_are_the_same_after_a_restart(tmp_path: Path):
+    """A stream that needs batches from before its start gets them, around the end of the epoch."""
+
+    def seen(trainer: Trainer, epoch: int, start: int) -> list[list[str]]:
+        loader = DataLoader(trainer.data.dataset, batch_sampler=trainer.sampler(epoch, start), collate_fn=collate)
+        return [batch.files for batch in trainer.on_device(loader)]
+
+    trainer = make_trainer(tmp_path, replace(OPTIM, micro_batch=2))
+    plain = seen(trainer, 1, 0)
+    trainer.data = replace(trainer.data, mix=Delay())
+    mixed = seen(trainer, 1, 0)
+    assert mixed == plain[-2:] + plain[:-2] and sorted(mixed) == sorted(plain)
+    assert seen(trainer, 1, 1) == mixed[2:]
+    trainer.fit()
+    assert trainer.step == trainer.total_steps
+
+
+def test_every_bad_micro_batch_is_named_alone(tmp_path: Path):
+    trainer = make_trainer(tmp_path, replace(OPTIM, micro_batch=1), poison=5)
+    with pytest.raises(NonFiniteError, match=r"error=nan, total=nan at step .*Images: 5\.png\. Look"):
+        trainer.fit()

@@ -10,7 +10,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from data.sr_pairs import benchmark_pairs
-from utils.metrics import coco_map, psnr_y, rgb_to_y, ssim_y
+from utils.metrics import coco_map, psnr_rgb, psnr_y, rgb_to_y, ssim_rgb, ssim_y
 from utils.resize import resize
 
 # ---------------------------------------------------------------------- images
@@ -199,3 +199,21 @@ def test_bad_detections() -> None:
         coco_map([truth((10, 10, 30, 30, 3))], [np.zeros((0, 6))], NAMES)
     with pytest.raises(ValueError, match="1 boxes, but 2 classes"):
         coco_map([(np.zeros((1, 4)), np.zeros(2), SIZE)], [np.zeros((0, 6))], NAMES)
+
+
+def test_rgb_metrics_against_their_formulas():
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    other = np.clip(one.astype(int) + rng.integers(-20, 21, one.shape), 0, 255).astype(np.uint8)
+    inside = (slice(3, -3), slice(3, -3))
+    assert psnr_rgb(one, other, 3) == pytest.approx(peak_signal_noise_ratio(one[inside], other[inside]))
+    settings = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    maps = [
+        structural_similarity(x.astype(float), y.astype(float), full=True, **settings)[1][5:-5, 5:-5]
+        for x, y in zip(np.moveaxis(one[inside], 2, 0), np.moveaxis(other[inside], 2, 0), strict=True)
+    ]
+    assert ssim_rgb(one, other, 3) == pytest.approx(np.mean(maps), abs=1e-6)
+    assert psnr_rgb(one / 255, other / 255, 3) == pytest.approx(psnr_rgb(one, other, 3))
+    assert psnr_rgb(one, one, 0) == float("inf") and ssim_rgb(one, one, 0) == pytest.approx(1)
+    with pytest.raises(ValueError, match="without a border of 15 are fewer than 11x11"):
+        ssim_rgb(one, other, 15)

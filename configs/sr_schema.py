@@ -1,0 +1,167 @@
+"""Keys about super-resolution alone: training images, how LR comes about, losses, the comparison of networks.
+
+A part of configs/schema.py in a file of its own, and as free of torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DegradationStageConfig:
+    """One round of blur, resizing, noise and JPEG; ranges are [lowest, highest], drawn uniformly.
+
+    Args:
+        blur: probability of blurring.
+        kernel: sides of the blur kernels in pixels, rounded up to odd numbers.
+        kinds: weights of Gaussian, generalised and plateau kernels: isotropic, anisotropic of each.
+        sinc: probability that a blur is a sinc filter, which rings, instead of one of `kinds`.
+        sigma: standard deviations of the kernels along their axes, in pixels.
+        generalised: shape exponents of generalised Gaussian kernels.
+        plateau: shape exponents of plateau-shaped kernels.
+        resize: weights of enlarging, shrinking and keeping the size.
+        resize_factor: range of that factor, relative to HR in the first round and to LR in the second.
+        gaussian: probability that noise is Gaussian, otherwise Poisson.
+        noise: standard deviations of Gaussian noise in 8-bit levels.
+        poisson: factors of Poisson noise.
+        grey: probability that noise is the same in all channels.
+        jpeg: JPEG qualities.
+    """
+
+    blur: float = 1.0
+    kernel: list[int] = field(default_factory=lambda: [7, 21])
+    kinds: list[float] = field(default_factory=lambda: [0.45, 0.25, 0.12, 0.03, 0.12, 0.03])
+    sinc: float = 0.1
+    sigma: list[float] = field(default_factory=lambda: [0.2, 3.0])
+    generalised: list[float] = field(default_factory=lambda: [0.5, 4.0])
+    plateau: list[float] = field(default_factory=lambda: [1.0, 2.0])
+    resize: list[float] = field(default_factory=lambda: [0.2, 0.7, 0.1])
+    resize_factor: list[float] = field(default_factory=lambda: [0.15, 1.5])
+    gaussian: float = 0.5
+    noise: list[float] = field(default_factory=lambda: [1.0, 30.0])
+    poisson: list[float] = field(default_factory=lambda: [0.05, 3.0])
+    grey: float = 0.4
+    jpeg: list[float] = field(default_factory=lambda: [30.0, 95.0])
+
+
+@dataclass(frozen=True)
+class DegradationConfig:
+    """How LR training patches come from HR ones, where `lr_train` names none.
+
+    Args:
+        kind: bicubic, or realesrgan (two rounds of blur, resizing, noise and JPEG, arXiv:2107.10833, on the device).
+        first: first round of realesrgan.
+        second: second round of realesrgan.
+        final_sinc: probability of a sinc filter at the end of realesrgan.
+        pool: pairs held back, so that a batch mixes differently resized ones (queue_size of Real-ESRGAN); 0: off.
+    """
+
+    kind: Literal["bicubic", "realesrgan"] = "bicubic"
+    first: DegradationStageConfig = field(default_factory=DegradationStageConfig)
+    second: DegradationStageConfig = field(
+        default_factory=lambda: DegradationStageConfig(
+            blur=0.8,
+            sigma=[0.2, 1.5],
+            resize=[0.3, 0.4, 0.3],
+            resize_factor=[0.3, 1.2],
+            noise=[1.0, 25.0],
+            poisson=[0.05, 2.5],
+        )
+    )
+    final_sinc: float = 0.8
+    pool: int = 180
+
+
+@dataclass(frozen=True)
+class SRDataConfig:
+    """HR photographs for SR training and benchmark folders for validation.
+
+    Args:
+        train: folders of HR images, searched recursively (or prepared sub-images, see data/prepare_sr_data.py).
+        lr_train: folders of LR images of the same names, one per train folder; empty makes LR by `degradation`.
+        val: folders of HR images, or folders with HR/ and LR_bicubic/X{scale}/ inside (Set5 style).
+        val_scales: factors to validate arbitrary-scale networks at; empty takes `scale`.
+        patch: side of the LR training patch in pixels.
+        scales: [lowest, highest] factor, drawn per micro-batch, for arbitrary-scale networks; empty takes `scale`.
+        samples_per_epoch: training patches per epoch.
+        degradation: how LR patches come about.
+        cache: decoded images stay nowhere, in memory, or as memory-mapped files on the disk.
+        cache_folder: folder of `cache: disk`, may be shared by runs; null takes cache/ in the run folder.
+        max_pixels: images with more pixels than this are refused before decoding.
+    """
+
+    train: list[str] = field(default_factory=list)
+    lr_train: list[str] = field(default_factory=list)
+    val: list[str] = field(default_factory=list)
+    val_scales: list[float] = field(default_factory=list)
+    patch: int = 48
+    scales: list[float] = field(default_factory=list)
+    samples_per_epoch: int = 16_000
+    degradation: DegradationConfig = field(default_factory=DegradationConfig)
+    cache: Literal["none", "memory", "disk"] = "memory"
+    cache_folder: str | None = None
+    max_pixels: int = 100_000_000
+
+
+@dataclass(frozen=True)
+class SRLossConfig:
+    """What stage 2 minimises.
+
+    Args:
+        pixel: mean absolute difference, or Charbonnier sqrt(d^2 + epsilon^2).
+        epsilon: epsilon of Charbonnier, for images in [0, 1].
+        perceptual: weight of the LPIPS distance that is added, 0 leaves it out.
+        queries: HR pixels per patch at which lm_* networks are trained (l1), 0 renders whole patches.
+        perceptual_weights: weight files of LPIPS: backbone (AlexNet or VGG16) and linear layers, or both in one.
+    """
+
+    pixel: Literal["l1", "charbonnier"] = "l1"
+    epsilon: float = 1e-3
+    perceptual: float = 0.0
+    queries: int = 2304
+    perceptual_weights: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class EvaluateSRConfig:
+    """Compare SR networks on benchmark folders: image quality, cost, milliseconds.
+
+    Args:
+        weights: checkpoint, or several as [a.pth, b.pth]; `bicubic` stands for interpolation.
+        hr: folder of HR images, or several; HR/ and LR_bicubic/X{scale}/ may lie inside (Set5 style).
+        lr: folder of LR images of the same names, one per HR folder; null makes LR by bicubic where none lie inside.
+        scale: factor, or several; fractional ones for arbitrary-scale networks.
+        out: new folder for results.json, table.md, table.csv and comparison/.
+        border: HR pixels left out on each side when comparing; null takes the scale, rounded up.
+        self_ensemble: average over the eight symmetries of the image (takes eight times as long).
+        tile: side in LR pixels of the tiles that an image is computed in, 0 computes it whole.
+        tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
+        lpips: weight files of LPIPS: backbone (AlexNet or VGG16) and linear layers, or both in one; empty: none.
+        timing_runs: timed calls per network, batch 1, networks interleaved; 0 skips timing and memory.
+        pictures: comparison pictures per folder and scale.
+        limit: only the first images of each folder, 0 takes all.
+        device: auto picks CUDA when there is one.
+        precision: autocast type of the networks.
+        threads: CPU threads of PyTorch, 0 keeps PyTorch's own choice.
+        max_pixels: images with more pixels than this are refused before decoding.
+    """
+
+    weights: str | list[str] = ""
+    hr: str | list[str] = ""
+    lr: str | list[str] | None = None
+    scale: float | list[float] = 4.0
+    out: str = "runs/evaluate_sr"
+    border: int | None = None
+    self_ensemble: bool = False
+    tile: int = 0
+    tile_halo: int | None = None
+    lpips: list[str] = field(default_factory=list)
+    timing_runs: int = 10
+    pictures: int = 2
+    limit: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    threads: int = 0
+    max_pixels: int = 100_000_000

@@ -1,0 +1,48 @@
+"""One way to call both kinds of SR networks: forward(lr) of one scale, and forward(lr, size) of any size."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import Tensor, nn
+
+from utils.resize import cubic_matrix
+
+
+def takes_size(network: nn.Module) -> bool:
+    """Whether the network is an arbitrary-scale one, with forward(lr, size)."""
+    return "size" in inspect.signature(network.forward).parameters
+
+
+def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tensor:
+    """SR images (B, 3, *size) of LR images (B, 3, h, w), not clamped.
+
+    Raises:
+        ValueError: a fixed-scale network gives another size.
+    """
+    size = (int(size[0]), int(size[1]))
+    if takes_size(network):
+        return network(lr, size)
+    scale, (height, width) = network.scale, lr.shape[-2:]
+    if (scale * height, scale * width) != size:
+        asked = f"{height}x{width} -> {size[0]}x{size[1]}"
+        raise ValueError(
+            f"a network for x{scale} cannot make {asked}; take scale {scale}, or an arbitrary-scale network"
+        )
+    return network(lr)
+
+
+class BicubicToSize(nn.Module):
+    """Bicubic interpolation (MATLAB's convention) to any size, as two matrix products; the row to beat."""
+
+    radius = 2
+    tail = None
+    scale = None
+
+    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        rows, columns = (
+            torch.tensor(cubic_matrix(source, target, antialias=False), dtype=lr.dtype, device=lr.device)
+            for source, target in zip(lr.shape[-2:], size, strict=True)
+        )
+        return rows @ (lr @ columns.T)

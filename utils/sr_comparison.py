@@ -1,0 +1,265 @@
+"""Measures SR networks side by side on benchmark folders: image quality, parameters, GMAC, milliseconds, memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from configs.sr_schema import EvaluateSRConfig
+from data.images import ImageError
+from data.sr_pairs import benchmark_files, read_pair
+from models.arbitrary_scale import BicubicToSize, takes_size
+from utils.flops_counter import OnMeta, count_macs, count_parameters
+from utils.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from utils.sr_eval import border_of, to_image, to_tensor
+from utils.sr_inference import Upscaler, load_sr_for, plain_scale
+from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
+
+BICUBIC = "bicubic"
+GMAC_OUTPUT = (720, 1280)  # HR pixels of the GMAC column
+TIMED_IMAGES, WARMUP = 4, 2
+QUALITY = {"psnr_y": psnr_y, "ssim_y": ssim_y, "psnr_rgb": psnr_rgb, "ssim_rgb": ssim_rgb}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One network: where its weights are, what it is called in tables, and the network."""
+
+    weights: str
+    arch: str
+    network: nn.Module
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One folder at one scale."""
+
+    dataset: str
+    scale: float
+    border: int
+    files: list[tuple[Path, Path | None]]
+
+    @property
+    def lr_protocol(self) -> str:
+        return "bicubic" if self.files[0][1] is None else "folder"
+
+
+@dataclass
+class Scores:
+    """Figures per image of one network on one benchmark."""
+
+    names: list[str] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, name: str, values: dict[str, float]) -> None:
+        self.names.append(name)
+        for key, value in values.items():
+            self.values.setdefault(key, []).append(value)
+
+    def per_image(self, key: str) -> dict[str, float]:
+        return dict(zip(self.names, self.values[key], strict=True))
+
+    def means(self) -> dict[str, float]:
+        return {key: float(np.mean(values)) for key, values in self.values.items()}
+
+
+# ------------------------------------------------------------------------------------------------------ what to compare
+
+
+def as_list(value) -> list:
+    """A single setting or several -> a list."""
+    return list(value) if isinstance(value, list) else [value]
+
+
+def load_candidates(config: EvaluateSRConfig, device: torch.device) -> dict[float, list[Candidate]]:
+    """The networks that the settings name, by scale, on the device, in evaluation mode.
+
+    A network of one scale is left out at the others.
+
+    Raises:
+        ValueError: no weights named, or weights that fit none of the scales.
+        CheckpointError: see `load_sr`.
+    """
+    names, scales = [str(name) for name in as_list(config.weights) if name], as_list(config.scale)
+    if not names:
+        raise ValueError("no weights given; name a checkpoint with --weights, or several as [a.pth, b.pth]")
+    if len(set(names)) < len(names):
+        raise ValueError(f"weights: one file is named twice in {names}")
+    candidates: dict[float, list[Candidate]] = {scale: [] for scale in scales}
+    for name in names:
+        networks = read_networks(name, scales)
+        for scale, network in networks.items():
+            arch = BICUBIC if name == BICUBIC else network.spec["name"]
+            candidates[scale].append(Candidate(name, arch, network.to(device).eval()))
+    return candidates
+
+
+def read_networks(name: str, scales: list[float]) -> dict[float, nn.Module]:
+    """The network of a weight file at those of the scales that it has; a file can hold several.
+
+    Raises:
+        ValueError: it has none of them.
+        CheckpointError: see `load_sr`.
+    """
+    if name == BICUBIC:
+        return dict.fromkeys(scales, BicubicToSize())
+    found, refusals = {}, []
+    for scale in scales:
+        try:
+            found[scale] = load_sr_for(name, scale)
+        except ValueError as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    return found
+
+
+def list_benchmarks(config: EvaluateSRConfig) -> list[Benchmark]:
+    """Every folder at every scale.
+
+    LR images inside a folder (Set5 style) are used where there are some for the scale; else LR is made by bicubic.
+
+    Raises:
+        ValueError: no folder, two of one name, or not one LR folder per HR folder.
+        ImageError: an empty folder, or an LR image that is missing.
+    """
+    folders, lr_folders = as_list(config.hr), [] if config.lr is None else as_list(config.lr)
+    if not folders or not all(folders):
+        raise ValueError("no images given; name a folder of HR images with --hr")
+    if lr_folders and len(lr_folders) != len(folders):
+        raise ValueError(f"lr names {len(lr_folders)} folders, but hr {len(folders)}; give one LR folder per HR folder")
+    if lr_folders and len(as_list(config.scale)) > 1:
+        raise ValueError("lr holds the images of one scale; give one scale with it")
+    names = [dataset_name(Path(folder)) for folder in folders]
+    if len(set(names)) < len(names):
+        raise ValueError(f"hr: two folders of one name ({', '.join(names)}); rename one, their rows would mix")
+    found = []
+    for scale in as_list(config.scale):
+        border = border_of(scale) if config.border is None else config.border
+        for number, (folder, name) in enumerate(zip(map(Path, folders), names, strict=True)):
+            lr = lr_folders[number] if lr_folders else None
+            inside = folder / "LR_bicubic" / f"X{scale:g}"
+            if lr is None and (folder / "HR").is_dir() and not inside.is_dir():
+                folder = folder / "HR"
+            files = benchmark_files(folder, scale, lr)[: config.limit or None]
+            found.append(Benchmark(name, scale, border, files))
+    return found
+
+
+def dataset_name(folder: Path) -> str:
+    """Name of a folder, or of the one above where it is only called HR."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name.lower() in ("hr", "gt", "images") and folder.parent.name else folder.name
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
+
+
+class Comparison:
+    """Runs candidates over benchmarks.
+
+    Args:
+        candidates: networks on the device by scale.
+        config: border, self-ensemble, tiles, precision, timing_runs.
+        device: where they are.
+        lpips: perceptual distance on the device, or None.
+
+    Raises:
+        ValueError: fp16 without CUDA.
+    """
+
+    def __init__(
+        self, candidates: dict[float, list[Candidate]], config: EvaluateSRConfig, device: torch.device, lpips=None
+    ):
+        if config.precision == "fp16" and device.type != "cuda":
+            raise ValueError("precision fp16 needs CUDA; use bf16 or fp32 on a CPU")
+        self.candidates, self.config, self.device, self.lpips = candidates, config, device, lpips
+        self.upscale = Upscaler(device, config.precision, config.tile, config.tile_halo, config.self_ensemble)
+
+    def images(self, benchmark: Benchmark) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Name, LR and HR image of one file after the other."""
+        for hr_file, lr_file in benchmark.files:
+            yield hr_file.stem, *read_pair(hr_file, lr_file, benchmark.scale, self.config.max_pixels)
+
+    def run(self, candidate: Candidate, lr: np.ndarray, hr: np.ndarray) -> np.ndarray:
+        """SR image, uint8 (H, W, 3), of the size of `hr`."""
+        return to_image(self.upscale(candidate.network, to_tensor(lr, self.device), hr.shape[:2]))
+
+    def rows(self, benchmark: Benchmark) -> list[dict]:
+        """Rows of results.json for one benchmark."""
+        candidates = self.candidates[benchmark.scale]
+        scores = self.quality(benchmark, candidates)
+        costs = self.costs(benchmark, candidates)
+        rows = []
+        for candidate in candidates:
+            row = {"weights": candidate.weights, "arch": candidate.arch, "dataset": benchmark.dataset}
+            row |= {"scale": plain_scale(benchmark.scale), "border": benchmark.border}
+            row |= dict.fromkeys([*QUALITY, "lpips"]) | scores[candidate.weights].means()
+            row |= {"params": count_parameters(candidate.network), "gmacs": gmacs(candidate.network, benchmark.scale)}
+            row |= costs[candidate.weights] | {"images": len(benchmark.files), "lr": benchmark.lr_protocol}
+            row |= {"self_ensemble": self.config.self_ensemble, "tile": self.config.tile}
+            rows.append(row | {"psnr_y_per_image": scores[candidate.weights].per_image("psnr_y")})
+        return rows
+
+    def quality(self, benchmark: Benchmark, candidates: list[Candidate]) -> dict[str, Scores]:
+        """Scores by weights. All networks see an image while it is there, so every image is decoded once."""
+        scores = {candidate.weights: Scores() for candidate in candidates}
+        title = f"{benchmark.dataset} x{benchmark.scale:g}"
+        bar = tqdm(total=len(benchmark.files) * len(candidates), desc=title, unit="image", leave=False, disable=None)
+        for (hr_file, _), (name, lr, hr) in zip(benchmark.files, self.images(benchmark), strict=True):
+            for candidate in candidates:
+                sr = self.run(candidate, lr, hr)
+                try:
+                    values = {key: metric(sr, hr, benchmark.border) for key, metric in QUALITY.items()}
+                    if self.lpips is not None:
+                        values["lpips"] = self.distance(sr, hr, benchmark.border)
+                except ValueError as error:
+                    raise ImageError(hr_file, str(error), "lower the border, or leave the image out") from error
+                scores[candidate.weights].add(name, values)
+                bar.update()
+        bar.close()
+        return scores
+
+    @torch.no_grad()
+    def distance(self, sr: np.ndarray, hr: np.ndarray, border: int) -> float:
+        """LPIPS inside the border."""
+        pair = [x[border : x.shape[0] - border, border : x.shape[1] - border] for x in (sr, hr)]
+        return self.lpips(*(to_tensor(x, self.device) for x in pair)).item()
+
+    def costs(self, benchmark: Benchmark, candidates: list[Candidate]) -> dict[str, dict[str, float | None]]:
+        """Milliseconds (over the same few images for all) and peak memory by weights, LR to SR tensor, batch 1."""
+        if not self.config.timing_runs:
+            return {candidate.weights: {"ms": None, "ms_p95": None, "peak_mem_mb": None} for candidate in candidates}
+        chosen = spread(len(benchmark.files), TIMED_IMAGES)
+        pairs = [read_pair(*benchmark.files[k], benchmark.scale, self.config.max_pixels) for k in chosen]
+        inputs = [(to_tensor(lr, self.device), hr.shape[:2]) for lr, hr in pairs]
+        calls = {c.weights: in_turn(lambda x, c=c: self.upscale(c.network, *x), inputs) for c in candidates}
+        timings = measure_interleaved(calls, self.config.timing_runs, WARMUP, self.device)
+        largest = max(inputs, key=lambda pair: pair[0].numel())
+        return {
+            c.weights: {
+                "ms": timings[c.weights].median_ms,
+                "ms_p95": timings[c.weights].p95_ms,
+                "peak_mem_mb": peak_memory_mb(lambda c=c: self.upscale(c.network, *largest), self.device),
+            }
+            for c in candidates
+        }
+
+
+def gmacs(network: nn.Module, scale: float) -> float | None:
+    """10^9 MACs for an output of 1280 x 720 pixels (the nearest that whole LR pixels give), the custom of SR papers.
+
+    None where a network cannot be run on shapes alone.
+    """
+    lr = torch.empty(1, 3, *(math.floor(side / scale + 0.5) for side in GMAC_OUTPUT), device="meta")
+    try:
+        return count_macs(OnMeta(network), lr, *([GMAC_OUTPUT] if takes_size(network) else [])) / 1e9
+    except NotImplementedError:
+        return None
