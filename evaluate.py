@@ -44,6 +44,7 @@ def compare_detection(argv: list[str]) -> int:
     import torch
 
     from data.detection import DetectionDataset, canvas_size, load_data_spec, scan_split
+    from models.prepared import how_it_runs
     from utils.evaluation import DTYPES, Evaluation
     from utils.evaluation_rows import build_rows
     from utils.latency import attach_profile
@@ -81,6 +82,8 @@ def compare_detection(argv: list[str]) -> int:
         print(table_markdown(json.loads((folder / RESULTS).read_text(encoding="utf-8"))["rows"]))
         print(f"evaluate: already finished, {folder / RESULTS}")
         return 0
+
+    print(how_it_runs(evaluation.prepared[PICTURED].system))
 
     # 2. Quality, then time on a machine that has nothing else to do
     quality = evaluation.quality()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     profile = measure_profile(system, device, dtype, size, options.batch, options.rounds)
     system.front.latency = profile
     prepared = prepare_system(system, device, dtype)
-    stride = max(1, system.detector.stride // system.scale)
+    stride = system.detector.stride // math.gcd(system.detector.stride, system.scale)
     unseen = [(size[0] - stride, size[1] - 2 * stride, 1), (size[0] + stride, size[1], 1), (*size, 3)]
     calls, predicted = {}, {}
     for height, width, batch in unseen:

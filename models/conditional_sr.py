@@ -58,7 +58,8 @@ class ConditionalSR(nn.Module):
         options: how patches are run.
 
     Attributes:
-        train_tiles: `forward` computes sr_quality as `infer` does, with short halos, instead of densely.
+        train_tiles: `forward` computes sr_quality on tiles as `infer` does, with short halos, instead of densely; a
+            system trained so is executed so, not by the native kernel, whose patches end a little differently.
         native: runs sr_quality on patches instead of tiles; None unless `prepare_system` found it to be faster.
         latency: predicts milliseconds, for the policy latency_ms; None until `measure` in utils/latency.py gave one.
 

@@ -7,12 +7,12 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-MOST_GRAPHS = 64  # shapes are few by construction (see tile_execution.chunk_sizes); a stream of odd sizes runs eagerly
+MOST_GRAPHS = 64  # shapes of one image size are few by construction (see tile_execution.chunk_sizes)
 WARMUP = 3  # eager calls before capture, on a side stream, as PyTorch's documentation asks
 
 
 class GraphedNetwork(nn.Module):
-    """The same network, replayed from a graph per input shape; eager where capture fails or shapes are too many.
+    """The same network, replayed from a graph per input shape; eager where capture fails.
 
     Args:
         network: inference network on a CUDA device, in evaluation mode, with static control flow per shape.
@@ -23,18 +23,19 @@ class GraphedNetwork(nn.Module):
         self.network = network
         self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self.pool = None
-        self.failed = False
+        self.failed: set[tuple] = set()
 
     def forward(self, x: Tensor) -> Tensor:
         """As the network; the result is the caller's own."""
         key = (tuple(x.shape), x.dtype)
-        if key not in self.graphs and (self.failed or len(self.graphs) >= MOST_GRAPHS or not self._capture(key, x)):
+        if key not in self.graphs and (key in self.failed or not self._capture(key, x)):
             return self.network(x)
         graph, static, output = self.graphs[key]
         static.copy_(x)
         graph.replay()
         return output.clone()  # the next replay writes into the graph's own memory
 
+    @torch.inference_mode(False)  # an inference tensor could not be written to by later calls outside of that mode
     @torch.no_grad()
     def _capture(self, key: tuple, x: Tensor) -> bool:
         """Record a graph for this shape; false where that is impossible."""
@@ -52,9 +53,11 @@ class GraphedNetwork(nn.Module):
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            self.failed = True
-            warnings.warn(f"CUDA graphs are off, the network runs eagerly: {error}", stacklevel=2)
+            self.failed.add(key)
+            warnings.warn(f"no CUDA graph for input {key[0]}, the network runs eagerly: {error}", stacklevel=2)
             return False
         self.pool = self.pool or graph.pool()
+        if len(self.graphs) >= MOST_GRAPHS:
+            del self.graphs[next(iter(self.graphs))]  # the oldest
         self.graphs[key] = (graph, static, output)
         return True

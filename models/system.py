@@ -23,9 +23,11 @@ def build_front(spec: dict) -> nn.Module:
         args = dict(spec["args"])
         return build_sr(spec["name"], args.pop("scale"), args)
     args = spec["args"]
-    return ConditionalSR(
+    front = ConditionalSR(
         Masker(**args["masker"]), build_front(args["sr_fast"]), build_front(args["sr_quality"]), halo=args["halo"]
     )
+    front.train_tiles = args.get("train_tiles", False)
+    return front
 
 
 def front_spec(front: nn.Module) -> dict:
@@ -39,6 +41,7 @@ def front_spec(front: nn.Module) -> dict:
             "sr_fast": front.sr_fast.spec,
             "sr_quality": front.sr_quality.spec,
             "halo": front.halo,
+            "train_tiles": front.train_tiles,
         },
     }
 

@@ -28,7 +28,7 @@ def trained(tmp_path_factory) -> tuple[Path, Path, list[str]]:
     data = draw_detection_set(folder / "set")
     config = folder / "stage3.yaml"
     config.write_text(
-        f"data: {{yaml: {data}, imgsz: 64, scale: 2}}\nmasker: {{patch: 8, halo: 1}}\nsr_fast: {{name: espcn}}\n"
+        f"data: {{yaml: {data}, imgsz: 64, scale: 2}}\nmasker: {{patch: 8, halo: 1, train: tiles}}\nsr_fast: {{name: espcn}}\n"
         "sr_quality: {name: edsr, args: {n_blocks: 1, n_feats: 4}}\n"
     )
     profile = folder / "latency.json"
@@ -104,5 +104,5 @@ def test_automatic_tiling_and_training_on_tiles():
 
 def test_a_loaded_system_has_no_profile_of_its_own(trained):
     system = load_system(trained[1])
-    assert system.front.latency is None and not system.front.train_tiles
+    assert system.front.latency is None and system.front.train_tiles, "trained on tiles, executed on tiles"
     assert MaskPolicy("latency_ms", 12.5).needs_masker

@@ -24,7 +24,7 @@ from utils.atomic_file import replace_text
 
 @dataclass(frozen=True)
 class Curve:
-    """Milliseconds against an amount of work: linear between the measured points and beyond them.
+    """Milliseconds against an amount of work: linear between the measured points and beyond the last one.
 
     Args:
         work: ascending.
@@ -52,7 +52,6 @@ class LatencyProfile:
         environment: device, dtype, threads, versions and date of the measurement.
         system: fingerprint of the architecture, see `fingerprint`.
         scale, patch, halo: of the system, LR pixels; halo is a number also where the execution is exact.
-        overhead: see TileOptions.
         none: milliseconds of the front end with no patch kept, against LR pixels of the whole batch.
         full: the same with every patch kept.
         in_place: patches share their halos (native kernel) instead of being computed in windows of their own.
@@ -65,7 +64,6 @@ class LatencyProfile:
     scale: int
     patch: int
     halo: int
-    overhead: float
     in_place: bool
     none: Curve
     full: Curve
@@ -138,13 +136,16 @@ def attach_profile(system, path: str | Path, device, dtype) -> None:
     from utils.logger import cpu_name
 
     profile = load_profile(path)
-    known = {"architecture": profile.system} | profile.environment
+    known = {"architecture": profile.system, "patch": profile.patch, "scale": profile.scale} | profile.environment
     now = {
         "architecture": fingerprint(system),
+        "patch": system.front.patch,
+        "scale": system.scale,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "dtype": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
     }
+    if device.type == "cpu":
+        now["threads"] = torch.get_num_threads()
     for what, value in now.items():
         if value != known[what]:
             raise ValueError(
@@ -184,13 +185,30 @@ def load_profile(path: str | Path) -> LatencyProfile:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         curves = {name: Curve(**values.pop(name)) for name in ("none", "full", "tiles", "detector")}
-        if any(len(curve.work) != len(curve.ms) or not curve.work for curve in curves.values()):
-            raise ValueError("a curve has no points")
-        return LatencyProfile(**values, **curves)
+        profile = LatencyProfile(**values, **curves)
+        _check(profile)
+        return profile
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path}: no latency profile ({error}); measure one with `python -m utils.latency --out {path}`"
         ) from error
+
+
+def _check(profile: LatencyProfile) -> None:
+    """Raises ValueError, TypeError or KeyError where a profile cannot be what was written."""
+    for name in ("none", "full", "tiles", "detector"):
+        work, ms = (np.array(values, float) for values in (getattr(profile, name).work, getattr(profile, name).ms))
+        good = work.ndim == 1 and work.size and work.shape == ms.shape and np.isfinite([work, ms]).all()
+        if not good or (np.diff(work) <= 0).any() or (ms < 0).any() or (work < 0).any():
+            raise ValueError(f"{name} is no curve of finite, ascending figures")
+    if not min(profile.full.ms) > 0:
+        raise ValueError("full is 0 ms")
+    whole = {"scale": (1, 64), "patch": (1, 4096), "halo": (0, 100_000)}
+    for name, (low, high) in whole.items():
+        if type(getattr(profile, name)) is not int or not low <= getattr(profile, name) <= high:
+            raise ValueError(f"{name} is {getattr(profile, name)!r}")
+    for name in ("device", "dtype", "threads"):
+        profile.environment[name]
 
 
 def main(argv: list[str] | None = None) -> int:

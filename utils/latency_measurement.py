@@ -75,14 +75,20 @@ def measure_profile(
         rounds: timed calls of each point.
 
     Raises:
-        ValueError: the system has no masker.
+        ValueError: the system has no masker, or the detector cannot take images of this size.
     """
     if not isinstance(system.front, ConditionalSR):
         raise ValueError("a latency profile needs a system with a masker; train stage 3 with `sr: conditional`")
     prepared = prepare_system(system.eval(), device, dtype)
     front, generator = prepared.front, torch.Generator().manual_seed(0)
     calls = {}
-    for height, width, number in sizes(size, batch, system.detector.stride // system.scale or 1):
+    stride = system.detector.stride // math.gcd(system.detector.stride, system.scale)  # LR sides are multiples of it
+    if any(side % stride for side in size):
+        raise ValueError(
+            f"LR images of {size[1]}x{size[0]} do not fit the detector: sides must be multiples of {stride}, SR sides "
+            f"of {stride * system.scale}"
+        )
+    for height, width, number in sizes(size, batch, stride):
         lr = torch.rand(number, 3, height, width, generator=generator).to(device)
         grid, pixels = (number, *patch_grid(height, width, front.patch)), number * height * width
         calls["none", pixels] = _infer(front, lr, torch.zeros(grid, dtype=torch.bool))
@@ -118,7 +124,7 @@ def measure_profile(
     }
     curves = {name: curve(points[name]) for name in ("none", "full", "detector")} | {"tiles": curve(tiles)}
     return LatencyProfile(
-        measured_on, fingerprint(system), system.scale, front.patch, geometry.halo, front.options.overhead,
+        measured_on, fingerprint(system), system.scale, front.patch, geometry.halo,
         front.native is not None, **curves,
     )  # fmt: skip
 

@@ -10,7 +10,14 @@ from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.mask_policy import parse_policy
 from models.masker import Masker
-from models.prepared import activation_bytes, how_it_runs, prepare_front, prepare_network, prepare_system
+from models.prepared import (
+    activation_bytes,
+    how_it_runs,
+    prepare_detector,
+    prepare_front,
+    prepare_network,
+    prepare_system,
+)
 from models.system import ConditionalSRDetector
 
 CPU = torch.device("cpu")
@@ -80,6 +87,69 @@ def test_activation_bytes_grow_with_width_and_shrink_with_precision():
     assert activation_bytes(wide, torch.bfloat16) == activation_bytes(wide, torch.float32) / 2
 
 
+FAMILIES = ["yolov5nu", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n"]
+
+
+def detector_with_statistics(model):
+    """A detector whose BatchNorm layers have something to fold."""
+    torch.manual_seed(0)
+    detector = YoloDetector(f"{model}.yaml", ["a", "b"]).eval()
+    with torch.no_grad():
+        for module in detector.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+    return detector
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+@pytest.mark.parametrize("model", FAMILIES)
+def test_detectors_are_fused_and_find_the_same(model):
+    detector = detector_with_statistics(model)
+    prepared = prepare_detector(detector, CPU, torch.float32)
+    assert prepared.how == "fused oneDNN convolutions, float32"
+    image = torch.rand(1, 3, 64, 96)
+    expected, got = (d.raw(image, one2one=False) for d in (detector, prepared))
+    for name in ("boxes", "scores"):
+        theirs, ours = (raw.get("one2many", raw)[name] for raw in (expected, got))
+        assert (ours - theirs).abs().max() <= 1e-3 * max(1, theirs.abs().max())
+
+
+def test_a_fusion_that_changes_the_detector_is_refused(monkeypatch):
+    def spoil(net, dtype):
+        for parameter in net.parameters():
+            parameter.data.normal_()
+
+    monkeypatch.setattr("models.prepared.fuse_conv_blocks", spoil)
+    detector = detector_with_statistics("yolo11n")
+    prepared, image = prepare_detector(detector, CPU, torch.float32), torch.rand(1, 3, 64, 64)
+    assert prepared.how.startswith("eager, float32 (its output would differ")
+    expected, got = (d.raw(image, one2one=False)["scores"] for d in (detector, prepared))
+    assert (got - expected).abs().max() <= 1e-3 * max(1, expected.abs().max())
+
+
+def test_a_cpu_that_cannot_pack_runs_eagerly(monkeypatch):
+    def refuse(net, dtype):
+        raise RuntimeError("mkldnn_reorder_conv2d_weight: bf16 path needs the cpu support avx512bw")
+
+    monkeypatch.setattr("models.prepared.fuse_conv_blocks", refuse)
+    prepared = prepare_detector(detector_with_statistics("yolo11n"), CPU, torch.bfloat16)
+    assert "avx512bw" in prepared.how and prepared.predict(torch.rand(1, 3, 64, 64))[0].shape[1] == 6
+
+
+@pytest.mark.parametrize(("name", "args"), [("carn", {}), ("swinir_light", {}), ("lm_lte", {}), ("rfdn", {})])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_networks_run_prepared(name, args, dtype):
+    torch.manual_seed(0)
+    quality = build_sr(name, 4, args).eval()
+    front = ConditionalSR(Masker(8), build_sr("espcn", 4), quality, halo=2).eval()
+    prepared, lr = prepare_front(front, CPU, dtype), torch.rand(1, 3, 17, 23)
+    policy = parse_policy("edge=0.3")
+    with torch.no_grad():
+        difference = (prepared.infer(lr, policy).sr.float() - front.infer(lr, policy).sr).abs().max()
+    assert difference <= (1e-4 if dtype == torch.float32 else 0.1)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -96,3 +166,6 @@ def test_cuda_graphs_give_what_the_cpu_gives(dtype):
         expected = system.upscale(lr, policy).sr
         assert (first.float().cpu() - expected).abs().max() <= (1e-3 if dtype == torch.float32 else 0.05)
     assert not prepared.front.sr_quality.network.failed
+    with torch.inference_mode():
+        prepared.upscale(torch.rand(2, 3, 40, 40, device=cuda), policy)
+    prepared.upscale(torch.rand(2, 3, 40, 40, device=cuda), policy)  # a graph captured in inference mode serves others

@@ -46,4 +46,4 @@ def test_a_run(tmp_path, capsys):
     assert (out / "designs.png").stat().st_size > 1000 and "GMAC" in (out / "table.md").read_text()
     with pytest.raises(SystemExit):
         main(argv)
-    assert "not empty" in capsys.readouterr().err
+    assert "not an empty folder" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def profile(**changes):
     line = lambda slope: Curve([1000.0, 100_000.0], [1000 * slope, 100_000 * slope])  # noqa: E731
     environment = {"device": cpu_name(), "dtype": "float32", "threads": torch.get_num_threads()}
     tiles = Curve([0.0, 100.0], [0.0, 200.0])
-    values = {"environment": environment, "system": "x", "scale": 2, "patch": 16, "halo": 2, "overhead": 256.0}
+    values = {"environment": environment, "system": "x", "scale": 2, "patch": 16, "halo": 2}
     values |= {"in_place": False} | {"none": line(1e-3), "full": line(1e-2), "tiles": tiles, "detector": line(1e-3)}
     return LatencyProfile(**values | changes)
 
@@ -102,6 +103,15 @@ def test_files_survive_and_others_are_refused(tmp_path):
         file.write_text(content)
         with pytest.raises(ValueError, match=r"no latency profile.*utils\.latency"):
             load_profile(file)
+    for change in (
+        {"none": {"work": [1.0, 2.0], "ms": [1.0, float("nan")]}}, {"tiles": {"work": [2.0, 1.0], "ms": [1.0, 2.0]}},
+        {"full": {"work": [1.0], "ms": [-1.0]}}, {"full": {"work": [1.0], "ms": [0.0]}}, {"patch": 0}, {"patch": "8"},
+        {"halo": None}, {"environment": None}, {"environment": []}, {"environment": {"device": "x"}},
+        {"detector": {"work": ["a"], "ms": [1.0]}}, {"surplus": 1},
+    ):  # fmt: skip
+        file.write_text(json.dumps(asdict(profile()) | change))
+        with pytest.raises(ValueError, match="no latency profile"):
+            load_profile(file)
     with pytest.raises(ValueError, match=r"nowhere\.json: no latency profile"):
         load_profile(tmp_path / "nowhere.json")
 
@@ -109,14 +119,14 @@ def test_files_survive_and_others_are_refused(tmp_path):
 @pytest.mark.parametrize("what", ["architecture", "device", "dtype", "threads"])
 def test_profiles_of_something_else_are_refused(tmp_path, what):
     system, file = random_system(), tmp_path / "latency.json"
-    known = profile(system=fingerprint(system))
+    known = profile(system=fingerprint(system), patch=8)
     save_profile(known, file)
     attach_profile(system, file, CPU, torch.float32)
     assert system.front.latency == known
-    other = profile(system="other") if what == "architecture" else None
+    other = profile(system="other", patch=8) if what == "architecture" else None
     if other is None:
         value = 99 if what == "threads" else "other"
-        other = profile(system=fingerprint(system), environment=known.environment | {what: value})
+        other = profile(system=fingerprint(system), patch=8, environment=known.environment | {what: value})
     save_profile(other, file)
     with pytest.raises(ValueError, match=f"another {what}: .*measure again"):
         attach_profile(system, file, CPU, torch.float32)
@@ -158,6 +168,15 @@ def test_measure_a_small_system(tmp_path):
     assert known.total_ms(48, 64, 1, 5) > 0
     save_profile(known, tmp_path / "latency.json")
     attach_profile(system, tmp_path / "latency.json", CPU, torch.float32)
+
+
+def test_scale_three_and_sizes_that_the_detector_cannot_take():
+    torch.manual_seed(0)
+    front = ConditionalSR(Masker(8), build_sr("espcn", 3), build_sr("edsr", 3, {"n_blocks": 1, "n_feats": 4}), 1)
+    system = ConditionalSRDetector(front, YoloDetector("yolo11n.yaml", ["a"])).eval()
+    assert measure_profile(system, CPU, torch.float32, (32, 64), 1, 1).scale == 3
+    with pytest.raises(ValueError, match="multiples of 32, SR sides of 96"):
+        measure_profile(system, CPU, torch.float32, (40, 64), 1, 1)
 
 
 def test_the_command_refuses_to_overwrite_and_bad_numbers(tmp_path, capsys):
