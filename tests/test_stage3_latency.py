@@ -28,8 +28,8 @@ def trained(tmp_path_factory) -> tuple[Path, Path, list[str]]:
     data = draw_detection_set(folder / "set")
     config = folder / "stage3.yaml"
     config.write_text(
-        f"data: {{yaml: {data}, imgsz: 64, scale: 2}}\nmasker: {{patch: 8, halo: 1, train: tiles}}\nsr_fast: {{name: espcn}}\n"
-        "sr_quality: {name: edsr, args: {n_blocks: 1, n_feats: 4}}\n"
+        f"data: {{yaml: {data}, imgsz: 64, scale: 2}}\nmasker: {{patch: 8, halo: 1, train: tiles}}\n"
+        "sr_fast: {name: espcn}\nsr_quality: {name: edsr, args: {n_blocks: 1, n_feats: 4}}\n"
     )
     profile = folder / "latency.json"
     assert latency.main(["--config", str(config), "--imgsz", "64", "--rounds", "1", "--out", str(profile)]) == 0

@@ -4,8 +4,8 @@
 
 Times SR networks of several depths and widths, the detector, SR_Fast and the Masker (weights do not matter), predicts
 the milliseconds of every design for every kept share, and proposes the strongest network that may run on at least
-`--least_share` of the patches. Tiles of fused networks are timed; the native kernel is a little faster. Writes table.md,
-designs.json and designs.png. Nothing else should run meanwhile.
+`--least_share` of the patches. Tiles of fused networks are timed; the native kernel is a little faster. Writes
+table.md, designs.json and designs.png. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
