@@ -93,7 +93,7 @@ def measure_profile(
         grid, pixels = (number, *patch_grid(height, width, front.patch)), number * height * width
         calls["none", pixels] = _infer(front, lr, torch.zeros(grid, dtype=torch.bool))
         calls["full", pixels] = _infer(front, lr, torch.ones(grid, dtype=torch.bool))
-        image = torch.rand(number, 3, height * system.scale, width * system.scale, generator=generator).to(device)
+        image = calls["none", pixels]().sr  # in the type and layout that the detector gets
         calls["detector", pixels * system.scale**2] = lambda image=image: prepared.detector.predict(image, CONF)
     geometry = geometry_of(front.sr_quality, torch.empty(1, 3, *size), front.patch, front.halo)
     for number in sorted({1, batch}):
