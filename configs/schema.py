@@ -100,11 +100,14 @@ class NetworkConfig:
         name: bicubic, espcn, fsrcnn, edsr, srresnet, carn, carn_m, imdn, rfdn, span, rcan, rdn, swinir_light or swinir.
         args: keyword arguments of the network, besides scale.
         weights: checkpoint of stage 2 (name and args must agree) or published weights (they say what they are).
+        init: without `weights`: checkpoint of this network for another scale. What agrees in name and shape is the
+            start, as EDSR's authors train x3 and x4 from x2; the rest starts fresh.
     """
 
     name: str = "espcn"
     args: dict[str, bool | int | float | str] = field(default_factory=dict)
     weights: str | None = None
+    init: str | None = None
 
 
 @dataclass(frozen=True)

@@ -68,13 +68,18 @@ def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
     """SR network as configured: with fresh weights, or with those of a checkpoint.
 
     A stage-2 checkpoint must hold the configured network. A weight file published by others says by its keys which
-    network it holds; that one is taken, and said so where the configuration names another.
+    network it holds; that one is taken, and said so where the configuration names another. `init` names the same
+    network for another scale, of which all that fits is taken over.
 
     Raises:
-        ValueError: unknown network or argument, or the checkpoint holds another network or scale.
+        ValueError: unknown network or argument, the checkpoint holds another network or scale, or both are named.
         CheckpointError: see `load_sr`.
     """
     network = build_sr(config.name, scale, config.args)
+    if config.init is not None:
+        if config.weights is not None:
+            raise ValueError(f"{config.name}: weights and init are both given; weights already sets every tensor")
+        return _started_from(config.init, network)
     if config.weights is None:
         return network
     stored = load_sr(config.weights, scale)
@@ -154,6 +159,28 @@ def is_community_file(path: str | Path) -> bool:
     except Exception:  # missing, damaged or unsafe: the reader of own checkpoints says what is wrong
         return False
     return not (isinstance(content, dict) and "checksum" in content)
+
+
+def _started_from(path: str | Path, network: nn.Module) -> nn.Module:
+    """The network with those tensors of a checkpoint that agree in name and shape; prints how many."""
+    stored = load_sr(path)
+    if _without_scale(stored.spec) != _without_scale(network.spec):
+        raise ValueError(
+            f"{path}: init needs {describe(network.spec)} at any scale, but this holds {describe(stored.spec)};"
+            " make name and args agree with the checkpoint"
+        )
+    own = network.state_dict()
+    fits = {key: x for key, x in stored.state_dict().items() if key in own and own[key].shape == x.shape}
+    network.load_state_dict(fits, strict=False)
+    fresh = f"; fresh: {', '.join(sorted(own.keys() - fits.keys()))}" if len(fits) < len(own) else ""
+    print(f"{path}: {len(fits)} of {len(own)} tensors taken over{fresh}")
+    return network
+
+
+def _without_scale(spec: dict) -> dict:
+    """Spec of an SR network for any scale."""
+    spec = complete(spec)
+    return {"name": spec["name"], "args": {key: value for key, value in spec["args"].items() if key != "scale"}}
 
 
 def _filled(path: str | Path, build, weights: dict[str, Tensor]):

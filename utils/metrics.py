@@ -18,13 +18,16 @@ SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 
 
 def rgb_to_y(image: np.ndarray) -> np.ndarray:
-    """Luma by ITU-R BT.601 in studio range, as MATLAB's `rgb2ycbcr`: of an 8-bit image it is rounded to 8 bit too.
+    """Luma by ITU-R BT.601 in studio range, not rounded, as the authors of SR networks measure it (BasicSR, IMDN).
+
+    MATLAB's `rgb2ycbcr` rounds the luma of 8-bit images: there IMDN x2 has 37.91 dB on Set5 instead of the published
+    38.00, and bicubic interpolation 33.65 instead of 33.68.
 
     Args:
         image: (H, W, 3) RGB, uint8 or floating point in [0, 1].
 
     Returns:
-        float64 (H, W) in [16, 235], whole numbers for uint8.
+        float64 (H, W) in [16, 235].
 
     Raises:
         ValueError: another shape or dtype.
@@ -32,7 +35,7 @@ def rgb_to_y(image: np.ndarray) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected an RGB image (H, W, 3), got shape {image.shape}")
     if image.dtype == np.uint8:
-        return np.floor(16.5 + (image / 255.0) @ LUMA)
+        return 16.0 + (image / 255.0) @ LUMA
     if not np.issubdtype(image.dtype, np.floating):
         raise ValueError(f"expected uint8 or floating point in [0, 1], got {image.dtype}")
     return 16.0 + image.astype(np.float64) @ LUMA

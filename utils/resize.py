@@ -66,13 +66,19 @@ def _sparse_matrix(in_size: int, out_size: int, antialias: bool) -> csr_array:
     return matrix.astype(np.float32)
 
 
-def _resize_rows(image: np.ndarray, out_size: int, antialias: bool) -> np.ndarray:
-    """Resize axis 0 of float32 (n, ...) to `out_size`."""
-    if image.shape[0] == out_size:
+def _resize_axis(image: np.ndarray, axis: int, out_size: int, antialias: bool) -> np.ndarray:
+    """Resize one of the first two axes of (H, W, C) to `out_size`; uint8 is rounded half up and clipped."""
+    if image.shape[axis] == out_size:
         return image
+    lines = np.moveaxis(image, axis, 0)
+    flat = np.ascontiguousarray(lines, np.float64 if image.dtype == np.float64 else np.float32).reshape(len(lines), -1)
     # Sparse, not BLAS: one thread gives the same bits in every process, and many stall on a busy machine.
-    out = _sparse_matrix(image.shape[0], out_size, antialias) @ image.reshape(image.shape[0], -1)
-    return out.reshape(out_size, *image.shape[1:])
+    out = _sparse_matrix(len(lines), out_size, antialias) @ flat
+    if image.dtype == np.uint8:
+        # Exact ties are common and float32 sums miss them by about 1e-4 either way, so the half lies a hair lower;
+        # after clipping the cast rounds down.
+        out = np.clip(out + np.float32(0.5 + 2**-10), 0, 255)
+    return np.moveaxis(out.astype(image.dtype).reshape(out_size, *lines.shape[1:]), 0, axis)
 
 
 def resize(image: np.ndarray, height: int, width: int, antialias: bool = True) -> np.ndarray:
@@ -85,8 +91,9 @@ def resize(image: np.ndarray, height: int, width: int, antialias: bool = True) -
         antialias: low-pass filter while shrinking (MATLAB's default).
 
     Returns:
-        (height, width, C) of the same dtype, always a new array. uint8 is rounded half up and clipped to 0..255 once,
-        at the end; floating point is left as it is and may overshoot the range of the input.
+        (height, width, C) of the same dtype, always a new array. As in MATLAB, the axis that shrinks most comes first
+        (rows, where both do alike), and uint8 is rounded half up and clipped to 0..255 after each axis; floating point
+        is left as it is and may overshoot the range of the input.
 
     Raises:
         ValueError: not three axes, an empty image, a size below 1, or another dtype.
@@ -99,10 +106,7 @@ def resize(image: np.ndarray, height: int, width: int, antialias: bool = True) -
         raise ValueError(f"cannot resize to {height}x{width}: height and width must be at least 1")
     if image.shape[:2] == (height, width):
         return image.copy()
-    out = _resize_rows(image.astype(np.float32), height, antialias)
-    out = _resize_rows(out.transpose(1, 0, 2), width, antialias)
-    if image.dtype == np.uint8:
-        # Exact ties are common and float32 sums miss them by about 1e-4 either way, so the half lies a hair lower;
-        # after clipping the cast rounds down.
-        out = np.clip(out + np.float32(0.5 + 2**-10), 0, 255)
-    return np.ascontiguousarray(out.astype(image.dtype).transpose(1, 0, 2))
+    sizes = (height, width)
+    for axis in sorted((0, 1), key=lambda axis: sizes[axis] / image.shape[axis]):
+        image = _resize_axis(image, axis, sizes[axis], antialias)
+    return np.ascontiguousarray(image)

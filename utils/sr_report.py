@@ -88,7 +88,7 @@ def describe_sr(config: EvaluateSRConfig, argv: list[str], device: torch.device)
         "command": shlex.join(["python", "evaluate.py", "sr", *argv]),
         "git": machine["git"],
         "protocol": {
-            "metrics": "8-bit SR against HR inside the border; Y: BT.601 studio range, rounded; RGB: all channels",
+            "metrics": "8-bit SR against HR inside the border; Y: BT.601 studio range, not rounded; RGB: all channels",
             "lr": "bicubic: antialiased (MATLAB's imresize), of HR cropped from the top left; folder: as they are",
             "gmacs_output": list(GMAC_OUTPUT),
             "timing": {"batch": 1, "images": TIMED_IMAGES, "rounds": config.timing_runs, "warmup": WARMUP},

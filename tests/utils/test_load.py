@@ -87,6 +87,27 @@ def test_other_network_is_refused(tmp_path: Path, config: tuple, scale: int, wor
         build_or_load_sr(NetworkConfig(*config, str(path)), scale)
 
 
+@pytest.mark.parametrize("tail, fresh", [("single", "tail.0.bias, tail.0.weight"), ("staged", None)])
+def test_init_takes_over_what_fits_another_scale(tmp_path: Path, capsys, tail: str, fresh: str | None):
+    args = {**SMALL, "tail": tail}
+    strong = build_sr("edsr", 4, args)
+    path = str(save(tmp_path / "x4.pth", "sr", strong))
+    network = build_or_load_sr(NetworkConfig("edsr", args, init=path), 2)
+    stored, own = strong.state_dict(), network.state_dict()
+    same = {key for key in own if key in stored and torch.equal(own[key], stored[key])}
+    assert network.scale == 2 and same == {key for key in own if fresh is None or key not in fresh}
+    said = capsys.readouterr().out
+    assert f"{len(same)} of {len(own)} tensors taken over" in said and (fresh or "over") in said
+
+
+def test_init_refuses_another_network_and_weights_beside_it(tmp_path: Path):
+    path = str(save(tmp_path / "x4.pth", "sr", build_sr("edsr", 4, SMALL)))
+    with pytest.raises(ValueError, match=r"init needs edsr\(.*n_feats=8\) at any scale, but this holds edsr\("):
+        build_or_load_sr(NetworkConfig("edsr", {**SMALL, "n_feats": 8}, init=path), 2)
+    with pytest.raises(ValueError, match="weights and init are both given"):
+        build_or_load_sr(NetworkConfig("edsr", SMALL, path, path), 4)
+
+
 def test_configured_detector(tmp_path: Path, capsys):
     detector = YoloDetector("yolo11n.yaml", ("a", "b"))
     path = save(tmp_path / "detector.pth", "detector", detector)
