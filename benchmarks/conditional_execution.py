@@ -63,9 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    settings = list(
-        itertools.product(options.nets, options.scales, options.lr, options.batches, options.dtypes)
-    )
+    settings = list(itertools.product(options.nets, options.scales, options.lr, options.batches, options.dtypes))
     rows = []
     for number, (net, scale, lr, batch, dtype) in enumerate(settings, 1):
         print(f"[{number}/{len(settings)}] {net} x{scale}, LR {lr}, batch {batch}, {dtype}", flush=True)
