@@ -1,7 +1,7 @@
 """Detect objects in low-resolution images, folders, globs or videos; with --sr-only super-resolve them.
 
     python inference.py --weights conditional_sr_yolo_jointly_tuned.pth --source images/ --policy budget=0.25 --save-txt
-    python inference.py --sr-only --weights sr_quality_pretrained.pth --source images/ --out upscaled
+    python inference.py --sr-only --source images/ --out upscaled
 
 Options may also be written as for `yolo predict`: conf=0.3 save_txt=True. Put a glob in quotes. Boxes are in pixels of
 the original images. Exit status: 0 all files read, 1 some skipped or results not saved, 2 bad arguments or weights.
@@ -40,9 +40,8 @@ def check(config: InferenceConfig) -> None:
     Raises:
         ValueError: naming the option, its value and the remedy.
     """
-    if not config.weights:
-        kind = "an SR network" if config.sr_only else "stage 3"
-        raise ValueError(f"no weights given; name the checkpoint of {kind} with --weights")
+    if not config.weights and not config.sr_only:
+        raise ValueError("no weights given; name the checkpoint of stage 3 with --weights")
     if not config.sr_only and (config.scale is not None or config.self_ensemble or config.tile):
         raise ValueError("scale, self_ensemble and tile belong to --sr-only: add it, or leave them out")
     if not Path(config.out).name:

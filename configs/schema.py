@@ -99,7 +99,8 @@ class NetworkConfig:
     Args:
         name: bicubic, espcn, fsrcnn, edsr, srresnet, carn, carn_m, imdn, rfdn, span, rcan, rdn, swinir_light or swinir.
         args: keyword arguments of the network, besides scale.
-        weights: checkpoint of stage 2 (name and args must agree) or published weights (they say what they are).
+        weights: checkpoint of stage 2 (name and args must agree), published weights (they say what they are), or
+            `shipped`: those of the project for this network and scale (folder weights/).
         init: without `weights`: checkpoint of this network for another scale. What agrees in name and shape is the
             start, as EDSR's authors train x3 and x4 from x2; the rest starts fresh.
     """
@@ -378,7 +379,7 @@ class InferenceConfig:
 
     Args:
         source: image, folder, glob or video file, of any size.
-        weights: stage-3 checkpoint; with `sr_only` that of an SR network.
+        weights: stage-3 checkpoint; with `sr_only` that of an SR network, or empty for the strongest shipped one.
         policy: learned, threshold=T, budget=R, latency_ms=T, all_fast, all_quality, random=R or edge=R.
         profile: latency profile of this system on this device (python -m utils.latency), for latency_ms.
         conf: lowest score shown.

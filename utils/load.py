@@ -19,6 +19,7 @@ from models.system import ConditionalSRDetector
 from models.tile_plan import choose_halo, choose_patch
 from utils.checkpoint import CheckpointError, load_network
 from utils.community_weights import check_scale, describe, load_community_sr
+from utils.shipped_weights import SHIPPED, shipped_specs
 
 
 def load_system(path: str | Path) -> ConditionalSRDetector:
@@ -69,7 +70,7 @@ def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
 
     A stage-2 checkpoint must hold the configured network. A weight file published by others says by its keys which
     network it holds; that one is taken, and said so where the configuration names another. `init` names the same
-    network for another scale, of which all that fits is taken over.
+    network for another scale, of which all that fits is taken over; `weights: shipped` are those of the project.
 
     Raises:
         ValueError: unknown network or argument, the checkpoint holds another network or scale, or both are named.
@@ -82,6 +83,8 @@ def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
         return _started_from(config.init, network)
     if config.weights is None:
         return network
+    if config.weights == SHIPPED:
+        return load_sr(shipped_file(network.spec), scale)
     stored = load_sr(config.weights, scale)
     if complete(stored.spec) != complete(network.spec):
         if is_community_file(config.weights):
@@ -159,6 +162,22 @@ def is_community_file(path: str | Path) -> bool:
     except Exception:  # missing, damaged or unsafe: the reader of own checkpoints says what is wrong
         return False
     return not (isinstance(content, dict) and "checksum" in content)
+
+
+def shipped_file(spec: dict) -> Path:
+    """The weight file of this very network that comes with the project.
+
+    Raises:
+        ValueError: there is none; the message lists what there is.
+    """
+    shipped = shipped_specs()
+    for path, held in shipped.items():
+        if complete(held) == complete(spec):
+            return path
+    raise ValueError(
+        f"weights: {SHIPPED}: there are none for {describe(spec)}; shipped are "
+        f"{', '.join(describe(held) for held in shipped.values())}. Train stage 2 and name its checkpoint"
+    )
 
 
 def _started_from(path: str | Path, network: nn.Module) -> nn.Module:

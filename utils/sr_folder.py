@@ -13,6 +13,7 @@ from data.sources import Frame, Skipped, SourceFile, list_sources, read_frames
 from utils.checkpoint import CheckpointError, load_network
 from utils.prediction_writer import new_run_folder, output_names
 from utils.predictor import StageTimes, choose_device, is_out_of_memory
+from utils.shipped_weights import strongest_shipped
 from utils.sr_eval import to_image, to_tensor
 from utils.sr_inference import Upscaler, load_sr_for, target_size
 from utils.video import VideoFiles
@@ -28,7 +29,8 @@ def prepare_sr(config: InferenceConfig) -> tuple[list[SourceFile], nn.Module, Up
     """
     device = choose_device(config.device)
     files = list_sources(config.source)
-    network = load_weights(config.weights, config.scale).to(device).eval()
+    weights = config.weights or str(strongest_shipped(config.scale))
+    network = load_weights(weights, config.scale).to(device).eval()
     if config.threads:
         torch.set_num_threads(config.threads)
     precision = "fp32" if not config.half else "fp16" if device.type == "cuda" else "bf16"
