@@ -94,7 +94,7 @@ def test_refusals(tmp_path: Path, network: torch.nn.Module, capsys):
         (["--scale=3"], "sr.pth: espcn(scale=2, n_feats=8): it is for x2, not x3; name its own scale"),
         ([f"--weights={tmp_path / 'system.pth'}"], "a whole stage-3 system; leave out --sr-only and add --save-sr"),
         (["--weights=gone.pth"], "gone.pth: does not exist"),
-        (["--weights="], "name the checkpoint of an SR network"),
+        (["--weights=", "--scale=7"], "no weights given, and none are shipped for x7"),
         (["--sr-only=false", "--tile=8"], "scale, self_ensemble and tile belong to --sr-only"),
     ):
         assert upscale(tmp_path, *options) == 2
