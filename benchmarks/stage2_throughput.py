@@ -5,24 +5,39 @@
 For SR_Fast and SR_Quality, in rounds that alternate in one run: forward, loss and backward of the network alone, on a
 batch that lies on the device; the trainer's whole step (losses checked, gradients clipped, optimiser, average) on that
 same batch; the trainer's consecutive steps with batches from the data pipeline, degradation on the device included.
-Prints patches per second and the two ratios, and writes `throughput.json` into the run folder, which must be new. Takes
-any stage-2 YAML; `--run.workers` and `--data.cache` are what the last ratio depends on.
+Prints patches per second and the two ratios, each the median of the rounds' own ratios, so that a change of the
+machine's load between rounds drops out, by the clock and by the CPU time of this process (without the data-loading
+processes; what loading a batch costs one of them stands in `loading_cpu_ms`). Writes `throughput.json` into the run
+folder, which must be new. Takes any stage-2 YAML; `--run.workers` and `--data.cache` are what the last ratio depends
+on. `--run.threads 0` is taken as 1: the number has to be fixed.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import statistics
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.schema import NetworkConfig, OptimConfig, Stage2Config
 from utils.config import parse_config
 
 WARMUP, ROUNDS = 3, 9
+LOADED = 20  # batches by which the cost of loading is measured
 SECONDS = 1.0  # a measurement takes about as long, so that prefetched batches do not hide a slow loader
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one step: seconds by the clock, seconds of CPU of this process, share spent waiting for data."""
+
+    wall: float
+    cpu: float
+    waiting: float
 
 
 class Quiet:
@@ -34,7 +49,6 @@ class Quiet:
 def measure(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Config, folder: Path, accelerator) -> dict:
     """Rates of one network in patches per second."""
     import torch
-    from torch.utils.data import DataLoader
 
     from models.arbitrary_scale import takes_size
     from models.objectives import Progress
@@ -58,12 +72,7 @@ def measure(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Con
 
     def batches():
         for epoch in itertools.count():
-            yield from trainer.on_device(
-                DataLoader(
-                    data.dataset, batch_sampler=trainer.sampler(epoch, 0), collate_fn=data.collate,
-                    num_workers=config.run.workers, pin_memory=accelerator.device.type == "cuda",
-                )
-            )  # fmt: skip
+            yield from trainer.on_device(trainer.loader(epoch, 0))
 
     stream = batches()
     held = [next(stream) for _ in range(trainer.accumulate)]
@@ -83,40 +92,53 @@ def measure(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Con
 
         return step
 
-    def seconds(call, count: int) -> tuple[float, float]:
-        """Per call, and the share of it spent waiting for data."""
+    def seconds(call, count: int) -> Timing:
         if accelerator.device.type == "cuda":
             torch.cuda.synchronize()
-        began, waited = time.perf_counter(), 0.0
+        began, cpu, waited = time.perf_counter(), time.process_time(), 0.0
         for _ in range(count):
             waited += call() or 0.0
         if accelerator.device.type == "cuda":
             torch.cuda.synchronize()
         elapsed = time.perf_counter() - began
-        return elapsed / count, waited / elapsed
+        return Timing(elapsed / count, (time.process_time() - cpu) / count, waited / elapsed)
 
     calls = {"pure": pure, "step": step_from(itertools.cycle(held)), "with_data": step_from(stream)}
     for call in calls.values():
         seconds(call, WARMUP)
-    count = max(2, round(SECONDS / seconds(pure, WARMUP)[0]))
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            times[name].append(seconds(call, count))
-    medians = {name: statistics.median(t for t, _ in values) for name, values in times.items()}
+    count = max(2, round(SECONDS / seconds(pure, WARMUP).wall))
+    rounds = [{name: seconds(call, count) for name, call in calls.items()} for _ in range(ROUNDS)]
+    keys = itertools.cycle(trainer.sampler(0, 0))
+
+    def load() -> None:
+        for _ in held:
+            data.collate(data.dataset.__getitems__(next(keys)))
+
+    loading = seconds(load, LOADED)
+    ms = {name: 1e3 * statistics.median(timings[name].wall for timings in rounds) for name in calls}
     return {
         "network": network.spec,
         "batch": optim.batch, "micro_batch": trainer.micro_batch, "patch": config.data.patch,
-        "ms": {name: 1e3 * value for name, value in medians.items()},
-        "patches_per_second": {name: optim.batch / value for name, value in medians.items()},
-        "without_data_over_pure": medians["pure"] / medians["step"],
-        "with_data_over_pure": medians["pure"] / medians["with_data"],
-        "waiting_for_data": statistics.median(share for _, share in times["with_data"]),
+        "ms": ms,
+        "cpu_ms": {name: 1e3 * statistics.median(timings[name].cpu for timings in rounds) for name in calls},
+        "loading_cpu_ms": 1e3 * loading.cpu,
+        "patches_per_second": {name: 1e3 * optim.batch / value for name, value in ms.items()},
+        "without_data_over_pure": ratio(rounds, "step", "wall"),
+        "with_data_over_pure": ratio(rounds, "with_data", "wall"),
+        "without_data_over_pure_cpu": ratio(rounds, "step", "cpu"),
+        "with_data_over_pure_cpu": ratio(rounds, "with_data", "cpu"),
+        "waiting_for_data": statistics.median(timings["with_data"].waiting for timings in rounds),
     }  # fmt: skip
+
+
+def ratio(rounds: list[dict[str, Timing]], name: str, clock: str) -> float:
+    """Speed of a kind of step as a share of the network's own: the median of the rounds' ratios."""
+    return statistics.median(getattr(timings["pure"], clock) / getattr(timings[name], clock) for timings in rounds)
 
 
 def main(argv: list[str] | None = None) -> int:
     config = parse_config(Stage2Config, __doc__, argv)
+    config = replace(config, run=replace(config.run, threads=config.run.threads or 1))
 
     import torch
 
@@ -124,7 +146,12 @@ def main(argv: list[str] | None = None) -> int:
     from utils.loop import make_accelerator
 
     folder = open_run(config)
-    results = {"precision": config.run.precision, "workers": config.run.workers, "cache": config.data.cache}
+    results: dict = {
+        "precision": config.run.precision,
+        "threads": config.run.threads,
+        "workers": config.run.workers,
+        "cache": config.data.cache,
+    }
     for role, network, optim in (
         ("sr_fast", config.sr_fast, config.optim_fast),
         ("sr_quality", config.sr_quality, config.optim_quality),
@@ -132,7 +159,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.manual_seed(config.run.seed)
         results[role] = measure(network, optim, config, folder / role, make_accelerator(config.run))
         print(json.dumps({role: results[role]}, indent=1), flush=True)
-    results |= {"rounds": ROUNDS, "environment": environment()}
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    results |= {"rounds": ROUNDS, "load_average": load, "environment": environment()}
     (folder / "throughput.json").write_text(json.dumps(results, indent=1) + "\n")
     return 0
 

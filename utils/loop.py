@@ -27,6 +27,7 @@ from data.sampler import EpochBatchSampler
 from models.objectives import Progress
 from utils.checkpoint import TrainState
 from utils.ema import ModelEMA
+from utils.host_memory import keep_freed_memory
 from utils.logger import MetricsLog
 from utils.optimizer_utils import learning_rate_factor, stepped_factor
 
@@ -189,20 +190,13 @@ class Trainer:
         self.objective.eval()
 
     def run_epoch(self, epoch: int, start: int) -> None:
-        loader = DataLoader(
-            self.data.dataset,
-            batch_sampler=self.sampler(epoch, start),
-            collate_fn=self.data.collate,
-            num_workers=self.data.workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-        )
         bar = tqdm(
             total=self.steps_per_epoch,
             initial=start,
             desc=f"{self.stage} {epoch + 1}/{self.optim.epochs}",
             disable=None if self.accelerator.is_main_process else True,
         )
-        batches, began, waited = self.on_device(loader), time.perf_counter(), 0.0
+        batches, began, waited = self.on_device(self.loader(epoch, start)), time.perf_counter(), 0.0
         for _ in range(start, self.steps_per_epoch):
             losses, wait = self.optimise(batches, epoch)
             waited += wait
@@ -219,6 +213,16 @@ class Trainer:
         self.accelerator.print(
             f"{self.stage} epoch {epoch + 1}/{self.optim.epochs}: loss {losses['total']:.4g},"
             f" {time.perf_counter() - began:.1f} s, waiting for data {share:.1%}"
+        )
+
+    def loader(self, epoch: int, start: int) -> DataLoader:
+        """Micro-batches of an epoch from step `start` on, on the CPU."""
+        return DataLoader(
+            self.data.dataset,
+            batch_sampler=self.sampler(epoch, start),
+            collate_fn=self.data.collate,
+            num_workers=self.data.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
         )
 
     def on_device(self, loader: Iterable) -> Iterator:
@@ -349,6 +353,8 @@ def make_accelerator(run: RunConfig) -> Accelerator:
         raise ValueError("run.precision fp16 needs CUDA; use bf16 or fp32 on a CPU")
     if run.threads > 0:
         torch.set_num_threads(run.threads)
+    if cpu:
+        keep_freed_memory()
     torch.manual_seed(run.seed)
     precision = {"fp32": "no"}.get(run.precision, run.precision)
     # The other processes wait while the main one validates.

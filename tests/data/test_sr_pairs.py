@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -14,7 +16,7 @@ from data.degradation import degrade_bicubic
 from data.image_cache import ImageCache
 from data.images import ImageError, read_rgb
 from data.sampler import EpochBatchSampler
-from data.sr_pairs import SRPairDataset, benchmark_pairs, collate_pairs, dihedral
+from data.sr_pairs import SRPairDataset, _planes, benchmark_pairs, collate_pairs, dihedral
 from utils.resize import resize
 
 LIMIT = 10**8
@@ -309,3 +311,22 @@ def test_benchmarks_at_any_scale(tmp_path: Path, scale: float) -> None:
     np.testing.assert_array_equal(lr, resize(hr, *lr.shape[:2]))
     given = save(tmp_path / "lr" / "a.png", *lr.shape[:2])
     np.testing.assert_array_equal(benchmark_pairs(folder, scale, lr_folder=tmp_path / "lr")[0][1], given)
+
+
+@given(side=st.integers(1, 40), symmetry=st.integers(0, 7), top=st.integers(0, 3), seed=st.integers(0, 99))
+def test_planes_are_the_symmetry_with_channels_first(side: int, symmetry: int, top: int, seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (side + 4, side + 5, 3), dtype=np.uint8)
+    image.setflags(write=False)
+    patch = image[top : top + side, 2 : 2 + side]
+    planes = _planes(patch, symmetry)
+    assert planes.dtype == torch.uint8 and planes.is_contiguous()
+    np.testing.assert_array_equal(planes.permute(1, 2, 0).numpy(), dihedral(patch, symmetry))
+
+
+def test_planes_of_a_memory_mapped_patch(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", image)
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    for symmetry in range(8):
+        found = _planes(mapped[1:7, 2:8], symmetry).permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(found, dihedral(image[1:7, 2:8], symmetry))
