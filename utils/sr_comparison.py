@@ -322,6 +322,9 @@ def gmacs(candidate: Candidate, scale: float) -> float | None:
     network = candidate.network
     if candidate.cmsr is not None:
         return None
+    if isinstance(network, LMF):
+        network = copy.copy(network)
+        network.max_queries = math.prod(GMAC_OUTPUT)  # shapes take no memory, and one band is counted sooner
     lr = torch.empty(1, 3, *(math.floor(side / scale + 0.5) for side in GMAC_OUTPUT), device="meta")
     try:
         return count_macs(OnMeta(network), lr, *([GMAC_OUTPUT] if takes_size(network) else [])) / 1e9
