@@ -31,7 +31,8 @@ from utils.sr_eval import to_tensor
 from utils.sr_inference import load_sr_for, plain_scale
 from utils.yaml_strict import ConfigError, dump_yaml, load_yaml
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000  # of an HR image
+REMEDY = "make tables for it with `python -m utils.cmsr_tables`"
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,6 @@ def use_tables(network: nn.Module, path: str | Path) -> None:
     if file.network is None:
         print(f"{path}: does not say which weights its tables belong to; taken as those of {describe(network.spec)}")
     network.cmsr = file.tables
-
-
-REMEDY = "make tables for it with `python -m utils.cmsr_tables`"
 
 
 def foreign(file: TableFile) -> str:
