@@ -42,8 +42,10 @@ def check(config: InferenceConfig) -> None:
     """
     if not config.weights and not config.sr_only:
         raise ValueError("no weights given; name the checkpoint of stage 3 with --weights")
-    if not config.sr_only and (config.scale is not None or config.self_ensemble or config.tile):
-        raise ValueError("scale, self_ensemble and tile belong to --sr-only: add it, or leave them out")
+    if not config.sr_only and (config.scale is not None or config.self_ensemble or config.tile or config.cmsr):
+        raise ValueError("scale, self_ensemble, tile and cmsr belong to --sr-only: add it, or leave them out")
+    if config.cmsr and config.tile:
+        raise ValueError("cmsr and tile exclude each other: CMSR renders whole images; leave one of them out")
     if not Path(config.out).name:
         raise ValueError(f"out is {config.out!r}; name a new folder")
 

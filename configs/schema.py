@@ -399,6 +399,7 @@ class InferenceConfig:
         self_ensemble: average over the eight symmetries of the image, for `sr_only`.
         tile: side in LR pixels of the tiles that an image is computed in, for `sr_only`; 0 computes it whole.
         tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
+        cmsr: tables (python -m utils.cmsr_tables) by which an lm_* network renders beyond x4, for `sr_only`.
         out: run folder; a number is added if it exists.
         max_pixels: images with more pixels than this are refused before decoding.
         memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.
@@ -425,6 +426,7 @@ class InferenceConfig:
     self_ensemble: bool = False
     tile: int = 0
     tile_halo: int | None = None
+    cmsr: str | None = None
     out: str = "runs/inference"
     max_pixels: int = 100_000_000
     memory_mb: int = 1024

@@ -19,13 +19,15 @@ from data.sr_pairs import benchmark_pairs
 from evaluate import main
 from models import build_sr
 from models.arbitrary_scale import BicubicToSize
+from models.lmf.cmsr import rendered_share
 from tests.drawn import AnySize, draw_photographs
 from tests.utils import published
 from utils.checkpoint import CheckpointError, save_network
+from utils.cmsr_tables import TableFile, fingerprint, save_tables
 from utils.config import ConfigError
 from utils.flops_counter import count_macs_at, count_parameters
 from utils.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
-from utils.sr_comparison import Comparison, as_list, gmacs, list_benchmarks, load_candidates
+from utils.sr_comparison import Candidate, Comparison, as_list, gmacs, list_benchmarks, load_candidates
 from utils.sr_eval import to_image, to_tensor
 from utils.sr_inference import load_sr_for
 from utils.sr_report import comparison_picture, crop_place
@@ -166,6 +168,80 @@ def test_arbitrary_scale_networks_from_files(tmp_path: Path, photographs: Path):
     assert torch.equal(again(lr, (23, 21)), network(lr, (23, 21)))
 
 
+@pytest.mark.parametrize("name", ["lm_liif", "lm_ciaosr"])
+def test_arbitrary_scale_networks_in_tiles_at_extreme_scales(tmp_path: Path, photographs: Path, name: str):
+    """Fractional scales need no tiles with whole borders here; LR of 50x46 is 50x46, 33x30 and 1x1 pixels."""
+    save(tmp_path / "lm.pth", name, 4, {"n_blocks": 1, "n_feats": 8})
+    weights, scales, found = str(tmp_path / "lm.pth"), [1.0, 1.5, 30.0], []
+    for tile in (0, 16):
+        config = EvaluateSRConfig(weights=weights, hr=str(photographs), scale=scales, border=4, tile=tile, limit=1)
+        comparison = Comparison(load_candidates(config, CPU), config, CPU)
+        scores = [comparison.quality(b, comparison.candidates[b.scale])[weights] for b in list_benchmarks(config)]
+        found.append([score.means()["psnr_y"] for score in scores])
+    assert len(found[0]) == 3 and np.isfinite(found).all()
+    assert found[1] == pytest.approx(found[0], abs=0.02)
+
+
+def table_file(path: Path, network: torch.nn.Module, tables: dict) -> Path:
+    save_tables(path, TableFile(tables, fingerprint(network)))
+    return path
+
+
+def test_cmsr_has_a_row_of_its_own_beyond_x4(tmp_path: Path, photographs: Path):
+    network = save(tmp_path / "lm.pth", "lm_lte", 4, {"n_blocks": 1, "n_feats": 8})
+    pairs = benchmark_pairs(photographs, 6)[:2]
+    with torch.no_grad():
+        strength = network.encode(to_tensor(pairs[0][1], CPU), torch.tensor([[0.5, 0.5]])).strength().median().item()
+    tables = {6: {1: strength, 6: 1}}
+    options = [f"--weights={tmp_path / 'lm.pth'}", f"--hr={photographs}", "--scale=[4, 6]", "--limit=2"]
+    options += [f"--cmsr={table_file(tmp_path / 't.yaml', network, tables)}", "--pictures=1", "--timing_runs=0"]
+    rows = compare(tmp_path / "out", *options, "--border=4")["rows"]
+    assert [(row["scale"], row["cmsr"] is not None) for row in rows] == [(4, False), (6, False), (6, True)]
+    full, multiscale = rows[1:]
+    assert multiscale["weights"] == full["weights"] and multiscale["cmsr"] == str(tmp_path / "t.yaml")
+    shares = [rendered_share(network, to_tensor(lr, CPU), hr.shape[:2], tables) for _, lr, hr in pairs]
+    assert full["rendered_share"] is None and multiscale["rendered_share"] == pytest.approx(np.mean(shares))
+    assert 0 < multiscale["rendered_share"] < 1 and multiscale["psnr_y"] != full["psnr_y"]
+    assert full["gmacs"] > 0 and multiscale["gmacs"] is None
+    assert "rendered" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_tables_belong_to_one_of_the_networks(tmp_path: Path):
+    """The other one has the same architecture, and no row of CMSR."""
+    networks = [save(tmp_path / f"{name}.pth", "lm_lte", 4, {"n_blocks": 1, "n_feats": 8}) for name in "ab"]
+    paths = [str(table_file(tmp_path / f"{i}.yaml", network, {6: {6: 1}})) for i, network in enumerate(networks)]
+    weights = [str(tmp_path / "a.pth"), str(tmp_path / "b.pth")]
+    one, both = (load_candidates(EvaluateSRConfig(weights=weights, scale=6.0, cmsr=c), CPU) for c in (paths[1], paths))
+    assert [(c.weights, c.cmsr) for c in one[6]] == [(weights[0], None), (weights[1], None), (weights[1], paths[1])]
+    assert [c.cmsr for c in both[6]] == [None, paths[0], None, paths[1]]
+    assert both[6][0].network.cmsr is None and both[6][1].network.cmsr == {6: {6: 1}}
+
+
+def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, photographs: Path):
+    network = save(tmp_path / "lm.pth", "lm_lte", 4, {"n_blocks": 1, "n_feats": 8})
+    save(tmp_path / "other.pth", "lm_lte", 4, {"n_blocks": 1, "n_feats": 8})
+    own = table_file(tmp_path / "t.yaml", network, {6: {6: 1}})
+    save_tables(tmp_path / "unmarked.yaml", TableFile({6: {6: 1}}, None))
+    good = {"weights": tmp_path / "lm.pth", "hr": photographs, "scale": 6, "cmsr": own, "out": tmp_path / "out"}
+    for changes, message in (
+        (
+            {"weights": tmp_path / "other.pth"},
+            "t.yaml belongs to the network with the fingerprint .* none of the weights",
+        ),
+        ({"weights": "bicubic"}, "none of the weights holds it; make tables for it"),
+        ({"scale": "[2, 4]"}, "cmsr: renders beyond x4 only; give a larger scale"),
+        ({"tile": 8}, "cmsr and tile exclude each other"),
+        ({"cmsr": tmp_path / "gone.yaml"}, "gone.yaml"),
+        (
+            {"cmsr": tmp_path / "unmarked.yaml", "weights": f"[{tmp_path / 'lm.pth'}, {tmp_path / 'other.pth'}]"},
+            "does not say which of the networks it belongs to",
+        ),
+    ):
+        options = [f"--{key}={value}" for key, value in (good | changes).items()]
+        with pytest.raises((ValueError, OSError), match=message):
+            main(["sr", "--device=cpu", "--timing_runs=0", *options])
+
+
 def test_published_files_at_each_of_their_scales(tmp_path: Path, photographs: Path):
     """A file of CARN holds x2, x3 and x4; another scale is left out."""
     save_file(published.carn(None, n=8), tmp_path / "carn.safetensors")
@@ -215,5 +291,7 @@ def test_picture_shows_where_bicubic_errs():
 
 
 def test_gmacs_of_bicubic_and_single_values():
-    assert gmacs(BicubicToSize(), 4) == pytest.approx((3 * 180 * 320 * 1280 + 3 * 720 * 180 * 1280) / 1e9)
+    assert gmacs(Candidate("bicubic", "bicubic", BicubicToSize()), 4) == pytest.approx(
+        (3 * 180 * 320 * 1280 + 3 * 720 * 180 * 1280) / 1e9
+    )
     assert as_list("a") == ["a"] and as_list(["a", "b"]) == ["a", "b"]

@@ -16,6 +16,7 @@ from models.detector_yolo import YoloDetector
 from models.system import ConditionalSRDetector
 from tests.drawn import draw_photographs
 from utils.checkpoint import save_network
+from utils.cmsr_tables import TableFile, fingerprint, save_tables
 from utils.sr_eval import to_image, to_tensor
 
 
@@ -84,6 +85,24 @@ def test_any_scale(tmp_path: Path):
         assert Image.open(newest / "0.png").size == size
 
 
+def test_cmsr_tables(tmp_path: Path, capsys):
+    network = build_sr("lm_lte", 6, {"n_blocks": 1, "n_feats": 8}).eval()
+    save_network(tmp_path / "sr.pth", "sr", network.spec["name"], network.spec["args"], network.state_dict(), {})
+    draw_photographs(tmp_path / "images", images=1, size=(20, 30))
+    save_tables(tmp_path / "t.yaml", TableFile({6: {1: 1.0}}, fingerprint(network)))
+    tables = f"--cmsr={tmp_path / 't.yaml'}"
+    assert upscale(tmp_path) == 0 and upscale(tmp_path, tables) == 0
+    full, multiscale = (np.array(Image.open(tmp_path / f"out{n}" / "0.png")).astype(int) for n in ("", 2))
+    assert full.shape == multiscale.shape == (120, 180, 3) and np.abs(full - multiscale).max() > 0
+    save_tables(tmp_path / "t.yaml", TableFile({6: {1: 1.0}}, "ab"))
+    for options, message in (
+        ([tables], "t.yaml: belongs to the network with the fingerprint ab, not to lm_lte"),
+        ([tables, "--tile=8"], "cmsr and tile exclude each other"),
+    ):
+        assert upscale(tmp_path, *options) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_refusals(tmp_path: Path, network: torch.nn.Module, capsys):
     draw_photographs(tmp_path / "images", images=1)
     detector = YoloDetector({"nc": 1, "backbone": [[-1, 1, "Conv", [8, 3, 2]] for _ in range(5)],
@@ -95,7 +114,7 @@ def test_refusals(tmp_path: Path, network: torch.nn.Module, capsys):
         ([f"--weights={tmp_path / 'system.pth'}"], "a whole stage-3 system; leave out --sr-only and add --save-sr"),
         (["--weights=gone.pth"], "gone.pth: does not exist"),
         (["--weights=", "--scale=7"], "no weights given, and none are shipped for x7"),
-        (["--sr-only=false", "--tile=8"], "scale, self_ensemble and tile belong to --sr-only"),
+        (["--sr-only=false", "--tile=8"], "scale, self_ensemble, tile and cmsr belong to --sr-only"),
     ):
         assert upscale(tmp_path, *options) == 2
         assert message in capsys.readouterr().err

@@ -6,6 +6,7 @@ A network checkpoint says how to rebuild itself: {"kind", "name", "args", "weigh
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import sys
 import zipfile
@@ -69,8 +70,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle can fail in any way
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
             raise CheckpointError(
-                f"{path}: contains Python objects or code, refused and not executed; use a file that "
-                "this project wrote (plain tensors only)"
+                f"{path}: contains Python objects or code ({refused_type(error) or 'unnamed'}), refused and not "
+                "executed; use a file that this project wrote, or the state dict alone (plain tensors only)"
             ) from error
         raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_replace_it(path)}") from error
     if not isinstance(payload, dict) or not isinstance(payload.get(_CHECKSUM), str):
@@ -195,6 +196,12 @@ def checksum(payload: Any) -> str:
     digest = hashlib.sha256()
     _feed(digest, payload)
     return digest.hexdigest()
+
+
+def refused_type(error: Exception) -> str:
+    """What `torch.load` refused to rebuild, such as "argparse.Namespace"; empty where that is not the matter."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return found[1] if found else ""
 
 
 def _feed(digest, value: Any) -> None:

@@ -1,10 +1,10 @@
 """SR networks from published weight files: finds out what a file holds and builds the network with its weights.
 
-Recognised by their keys are EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN and SwinIR (utils/key_maps.py); what is
-none of them goes to spandrel, which knows many more. What the keys leave open (whether the network was trained on
-[0, 1] or [0, 255], with or without DIV2K's mean colour) is decided by super-resolving a drawn image: the published
-reading is taken unless another restores it clearly better. Networks trained on [0, 255] get the factor folded into
-their first and last layer.
+Recognised by their keys are EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN and SwinIR (utils/key_maps.py), and the LMF
+networks (models/lmf/official.py); what is none of them goes to spandrel, which knows many more. What the keys leave
+open (whether the network was trained on [0, 1] or [0, 255], with or without DIV2K's mean colour) is decided by
+super-resolving a drawn image: the published reading is taken unless another restores it clearly better. Networks
+trained on [0, 255] get the factor folded into their first and last layer.
 """
 
 from __future__ import annotations
@@ -17,23 +17,27 @@ from torch import Tensor, nn
 
 from models import SCALES, build_sr
 from models.arbitrary_scale import takes_size
+from models.lmf.network import LMF
+from models.lmf.official import OFFICIAL_NAMES, is_official, official_network
 from models.spandrel_any import spandrel_arguments
 from utils.checkpoint import CheckpointError
 from utils.key_maps import FAMILIES, Match, UnusableWeights
 from utils.resize import resize
-from utils.state_dict_file import own_spec, read_state_dict
+from utils.state_dict_file import StateDictFile, own_spec, read_state_dict
 
 PROBE_SIDE = 72  # HR pixels, divisible by every scale
 RESTORED = 20.0  # dB on the drawn image above which a reading makes sense at all
 CLEARLY = 0.3  # dB by which another reading must beat the published one
+LMF_SCALE = 4  # of LMF networks where none is asked for: the largest that they were trained at
 
 
-def load_community_sr(path: str | Path, scale: int | None = None) -> tuple[nn.Module, str]:
+def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[nn.Module, str]:
     """SR network from a published weight file, on the CPU, in evaluation mode.
 
     Args:
         path: .pth, .pt, .ckpt or .safetensors.
-        scale: the one that is wanted; needed where a file holds several (CARN).
+        scale: the one that is wanted; needed where a file holds several (CARN). LMF networks take any from 1 to 30,
+            and x4 where none is given.
 
     Returns:
         The network, and what was found, such as "carn_m(scale=4, ...), authors' names, value range 1".
@@ -50,6 +54,9 @@ def load_community_sr(path: str | Path, scale: int | None = None) -> tuple[nn.Mo
         network = _built(path, name, args.get("scale"), args)
         check_scale(path, network.scale, network.scale if scale is None or takes_size(network) else scale)
         return filled(path, network, file.weights), f"{describe(network.spec)}, written by this project"
+    if is_official(file.weights, file.spec.get("name")):
+        network = _from_lmf(path, file, scale)
+        return network, f"{describe(network.spec)}, LMF authors' names{wrapping}"
     try:
         match = next((found for family in FAMILIES if (found := family(dict(file.weights))) is not None), None)
     except UnusableWeights as error:
@@ -113,6 +120,19 @@ def _built(path: str | Path, name: str, scale: int | None, args: dict) -> nn.Mod
         raise CheckpointError(f"{path}: describes a network that cannot be built here: {error}") from error
 
 
+def _from_lmf(path: str | Path, file: StateDictFile, scale: float | None) -> LMF:
+    """LMF network of its authors' repository."""
+    name, args = file.spec.get("name"), file.spec.get("args")
+    if name is not None and name not in OFFICIAL_NAMES:
+        raise CheckpointError(f"{path}: calls itself {name!r}; of this kind {', '.join(OFFICIAL_NAMES)} can be read")
+    try:
+        if not isinstance(args, dict | None):
+            raise ValueError(f"args is a {type(args).__name__}, no dictionary; save the state dict alone")
+        return official_network(file.weights, LMF_SCALE if scale is None else scale, args)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def _chosen_scale(path: str | Path, match: Match, wanted: int | None) -> int:
     """The wanted one of the scales in the file, or its only one."""
     if wanted in match.scales or (wanted is None and len(match.scales) == 1):
@@ -139,7 +159,7 @@ def _from_spandrel(path: str | Path, weights: dict[str, Tensor], scale: int | No
     """A network that only spandrel knows."""
     from spandrel import ImageModelDescriptor, ModelLoader
 
-    known = "EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN, SwinIR, or any that spandrel reads"
+    known = "EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN, SwinIR, LMF, or any that spandrel reads"
     try:
         found = ModelLoader().load_from_state_dict(dict(weights))
     except Exception as error:  # its detection takes keys for granted and fails in any way

@@ -42,7 +42,7 @@ def load_detector_checkpoint(path: str | Path) -> YoloDetector:
     return _filled(path, lambda: YoloDetector(**payload["args"]), payload["weights"])
 
 
-def load_sr(path: str | Path, scale: int | None = None) -> nn.Module:
+def load_sr(path: str | Path, scale: float | None = None) -> nn.Module:
     """SR network of stage 2 or of a published weight file (says what it holds), on the CPU, in evaluation mode.
 
     Args:

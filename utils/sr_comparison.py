@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from configs.sr_schema import EvaluateSRConfig
 from data.images import ImageError
 from data.sr_pairs import benchmark_files, read_pair
 from models.arbitrary_scale import BicubicToSize, takes_size
+from models.lmf.cmsr import is_multiscale, rendered_share
+from models.lmf.network import LMF
+from models.lmf.queries import TRAINED_SCALE
+from utils.cmsr_tables import REMEDY, TableFile, belongs, foreign, load_tables
 from utils.flops_counter import OnMeta, count_macs, count_parameters
 from utils.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from utils.sr_eval import border_of, to_image, to_tensor
@@ -30,11 +35,24 @@ QUALITY = {"psnr_y": psnr_y, "ssim_y": ssim_y, "psnr_rgb": psnr_rgb, "ssim_rgb":
 
 @dataclass(frozen=True)
 class Candidate:
-    """One network: where its weights are, what it is called in tables, and the network."""
+    """One network, and how it is run.
+
+    Args:
+        weights: where its weights are.
+        arch: what it is called in tables.
+        network: on the device, in evaluation mode.
+        cmsr: file of the CMSR tables that it renders by, None renders every pixel.
+    """
 
     weights: str
     arch: str
     network: nn.Module
+    cmsr: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Tells the candidates of a comparison apart."""
+        return self.weights if self.cmsr is None else f"{self.weights}, {self.cmsr}"
 
 
 @dataclass(frozen=True)
@@ -81,24 +99,60 @@ def as_list(value) -> list:
 def load_candidates(config: EvaluateSRConfig, device: torch.device) -> dict[float, list[Candidate]]:
     """The networks that the settings name, by scale, on the device, in evaluation mode.
 
-    A network of one scale is left out at the others.
+    A network of one scale is left out at the others. A network with CMSR tables comes twice beyond x4: rendering every
+    pixel, and by the tables.
 
     Raises:
-        ValueError: no weights named, or weights that fit none of the scales.
+        ValueError: no weights named, weights that fit none of the scales, or tables that fit none of the weights.
         CheckpointError: see `load_sr`.
+        ConfigError: see `load_tables`.
     """
     names, scales = [str(name) for name in as_list(config.weights) if name], as_list(config.scale)
     if not names:
         raise ValueError("no weights given; name a checkpoint with --weights, or several as [a.pth, b.pth]")
     if len(set(names)) < len(names):
         raise ValueError(f"weights: one file is named twice in {names}")
+    files = load_table_files(config)
     candidates: dict[float, list[Candidate]] = {scale: [] for scale in scales}
+    used = dict.fromkeys(files, 0)
     for name in names:
         networks = read_networks(name, scales)
+        owned = [path for path, file in files.items() if belongs(file, next(iter(networks.values())))]
+        used |= {path: used[path] + 1 for path in owned}
         for scale, network in networks.items():
+            network = network.to(device).eval()
             arch = BICUBIC if name == BICUBIC else network.spec["name"]
-            candidates[scale].append(Candidate(name, arch, network.to(device).eval()))
+            candidates[scale].append(Candidate(name, arch, network))
+            for path in owned if scale > TRAINED_SCALE else ():
+                candidates[scale].append(Candidate(name, arch, with_tables(network, files[path]), path))
+    for path, count in used.items():
+        if count == 0:
+            raise ValueError(f"cmsr: {path} {foreign(files[path])}, but none of the weights holds it; {REMEDY}")
+        if count > 1 and files[path].network is None:
+            raise ValueError(f"cmsr: {path} does not say which of the networks it belongs to; compare one at a time")
     return candidates
+
+
+def load_table_files(config: EvaluateSRConfig) -> dict[str, TableFile]:
+    """CMSR tables that the settings name, by file.
+
+    Raises:
+        ValueError: tables that could not be used with the other settings.
+        ConfigError: see `load_tables`.
+    """
+    paths = [] if config.cmsr is None else [str(path) for path in as_list(config.cmsr)]
+    if paths and max(as_list(config.scale)) <= TRAINED_SCALE:
+        raise ValueError(f"cmsr: renders beyond x{TRAINED_SCALE} only; give a larger scale, or leave cmsr out")
+    if paths and config.tile:
+        raise ValueError("cmsr and tile exclude each other: CMSR renders whole images; leave one of them out")
+    return {path: load_tables(path) for path in paths}
+
+
+def with_tables(network: LMF, file: TableFile) -> LMF:
+    """The network, its tensors shared, that renders by the tables of a file."""
+    network = copy.copy(network)
+    network.cmsr = file.tables
+    return network
 
 
 def read_networks(name: str, scales: list[float]) -> dict[float, nn.Module]:
@@ -201,16 +255,16 @@ class Comparison:
         for candidate in candidates:
             row = {"weights": candidate.weights, "arch": candidate.arch, "dataset": benchmark.dataset}
             row |= {"scale": plain_scale(benchmark.scale), "border": benchmark.border}
-            row |= dict.fromkeys([*QUALITY, "lpips"]) | scores[candidate.weights].means()
-            row |= {"params": count_parameters(candidate.network), "gmacs": gmacs(candidate.network, benchmark.scale)}
-            row |= costs[candidate.weights] | {"images": len(benchmark.files), "lr": benchmark.lr_protocol}
-            row |= {"self_ensemble": self.config.self_ensemble, "tile": self.config.tile}
-            rows.append(row | {"psnr_y_per_image": scores[candidate.weights].per_image("psnr_y")})
+            row |= dict.fromkeys([*QUALITY, "lpips", "rendered_share"]) | scores[candidate.label].means()
+            row |= {"params": count_parameters(candidate.network), "gmacs": gmacs(candidate, benchmark.scale)}
+            row |= costs[candidate.label] | {"images": len(benchmark.files), "lr": benchmark.lr_protocol}
+            row |= {"self_ensemble": self.config.self_ensemble, "tile": self.config.tile, "cmsr": candidate.cmsr}
+            rows.append(row | {"psnr_y_per_image": scores[candidate.label].per_image("psnr_y")})
         return rows
 
     def quality(self, benchmark: Benchmark, candidates: list[Candidate]) -> dict[str, Scores]:
-        """Scores by weights. All networks see an image while it is there, so every image is decoded once."""
-        scores = {candidate.weights: Scores() for candidate in candidates}
+        """Scores by label. All networks see an image while it is there, so every image is decoded once."""
+        scores = {candidate.label: Scores() for candidate in candidates}
         title = f"{benchmark.dataset} x{benchmark.scale:g}"
         bar = tqdm(total=len(benchmark.files) * len(candidates), desc=title, unit="image", leave=False, disable=None)
         for (hr_file, _), (name, lr, hr) in zip(benchmark.files, self.images(benchmark), strict=True):
@@ -220,9 +274,11 @@ class Comparison:
                     values = {key: metric(sr, hr, benchmark.border) for key, metric in QUALITY.items()}
                     if self.lpips is not None:
                         values["lpips"] = self.distance(sr, hr, benchmark.border)
+                    if candidate.cmsr is not None:
+                        values["rendered_share"] = share(candidate.network, to_tensor(lr, self.device), hr.shape[:2])
                 except ValueError as error:
                     raise ImageError(hr_file, str(error), "lower the border, or leave the image out") from error
-                scores[candidate.weights].add(name, values)
+                scores[candidate.label].add(name, values)
                 bar.update()
         bar.close()
         return scores
@@ -234,30 +290,41 @@ class Comparison:
         return self.lpips(*(to_tensor(x, self.device) for x in pair)).item()
 
     def costs(self, benchmark: Benchmark, candidates: list[Candidate]) -> dict[str, dict[str, float | None]]:
-        """Milliseconds (over the same few images for all) and peak memory by weights, LR to SR tensor, batch 1."""
+        """Milliseconds (over the same few images for all) and peak memory by label, LR to SR tensor, batch 1."""
         if not self.config.timing_runs:
-            return {candidate.weights: {"ms": None, "ms_p95": None, "peak_mem_mb": None} for candidate in candidates}
+            return {candidate.label: {"ms": None, "ms_p95": None, "peak_mem_mb": None} for candidate in candidates}
         chosen = spread(len(benchmark.files), TIMED_IMAGES)
         pairs = [read_pair(*benchmark.files[k], benchmark.scale, self.config.max_pixels) for k in chosen]
         inputs = [(to_tensor(lr, self.device), hr.shape[:2]) for lr, hr in pairs]
-        calls = {c.weights: in_turn(lambda x, c=c: self.upscale(c.network, *x), inputs) for c in candidates}
+        calls = {c.label: in_turn(lambda x, c=c: self.upscale(c.network, *x), inputs) for c in candidates}
         timings = measure_interleaved(calls, self.config.timing_runs, WARMUP, self.device)
         largest = max(inputs, key=lambda pair: pair[0].numel())
         return {
-            c.weights: {
-                "ms": timings[c.weights].median_ms,
-                "ms_p95": timings[c.weights].p95_ms,
+            c.label: {
+                "ms": timings[c.label].median_ms,
+                "ms_p95": timings[c.label].p95_ms,
                 "peak_mem_mb": peak_memory_mb(lambda c=c: self.upscale(c.network, *largest), self.device),
             }
             for c in candidates
         }
 
 
-def gmacs(network: nn.Module, scale: float) -> float | None:
+def share(network: LMF, lr: torch.Tensor, size: tuple[int, int]) -> float:
+    """Rendered pixels divided by HR pixels, of an LR image (1, 3, h, w)."""
+    return rendered_share(network, lr, size, network.cmsr) if is_multiscale(network, lr.shape[-2:], size) else 1.0
+
+
+def gmacs(candidate: Candidate, scale: float) -> float | None:
     """10^9 MACs for an output of 1280 x 720 pixels (the nearest that whole LR pixels give), the custom of SR papers.
 
-    None where a network cannot be run on shapes alone.
+    None where a network cannot be run on shapes alone, as with CMSR, whose work depends on the image.
     """
+    network = candidate.network
+    if candidate.cmsr is not None:
+        return None
+    if isinstance(network, LMF):
+        network = copy.copy(network)
+        network.max_queries = math.prod(GMAC_OUTPUT)  # shapes take no memory, and one band is counted sooner
     lr = torch.empty(1, 3, *(math.floor(side / scale + 0.5) for side in GMAC_OUTPUT), device="meta")
     try:
         return count_macs(OnMeta(network), lr, *([GMAC_OUTPUT] if takes_size(network) else [])) / 1e9

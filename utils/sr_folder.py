@@ -11,6 +11,7 @@ from torch import nn
 from configs.schema import InferenceConfig
 from data.sources import Frame, Skipped, SourceFile, list_sources, read_frames
 from utils.checkpoint import CheckpointError, load_network
+from utils.cmsr_tables import use_tables
 from utils.prediction_writer import new_run_folder, output_names
 from utils.predictor import StageTimes, choose_device, is_out_of_memory
 from utils.shipped_weights import strongest_shipped
@@ -25,12 +26,14 @@ def prepare_sr(config: InferenceConfig) -> tuple[list[SourceFile], nn.Module, Up
     """Files to read, network and how to run it, and a new run folder.
 
     Raises:
-        ValueError, OSError, CheckpointError: arguments or weights that cannot be used.
+        ValueError, OSError, CheckpointError, ConfigError: arguments, weights or tables that cannot be used.
     """
     device = choose_device(config.device)
     files = list_sources(config.source)
     weights = config.weights or str(strongest_shipped(config.scale))
     network = load_weights(weights, config.scale).to(device).eval()
+    if config.cmsr:
+        use_tables(network, config.cmsr)
     if config.threads:
         torch.set_num_threads(config.threads)
     precision = "fp32" if not config.half else "fp16" if device.type == "cuda" else "bf16"

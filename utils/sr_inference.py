@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from models.arbitrary_scale import super_resolve, takes_size
+from models.lmf.network import LMF
+from models.lmf.tiled import super_resolve_tiled
 from utils.community_weights import describe
 from utils.load import is_community_file, load_sr
 
@@ -41,7 +43,8 @@ class Upscaler:
         """SR image (1, 3, *size), float32, not clamped, of an LR image (1, 3, h, w) in [0, 1].
 
         Raises:
-            ValueError: a fixed-scale network cannot make this size, or tiles do not fit a fractional scale.
+            ValueError: a fixed-scale network cannot make this size, or tiles do not fit a fractional scale of another
+                network than LMF's.
         """
         with torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32"):
             if not self.ensemble:
@@ -56,6 +59,8 @@ class Upscaler:
         if self.tile == 0 or max(lr.shape[-2:]) <= self.tile:
             return super_resolve(network, lr, size)
         halo = halo_of(network) if self.halo is None else self.halo
+        if isinstance(network, LMF):  # its tiles need no whole HR pixels at their borders
+            return super_resolve_tiled(network, lr, size, self.tile, halo)
         return run_tiles(network, lr, size, self.tile, halo)
 
 

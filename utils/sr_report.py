@@ -34,6 +34,7 @@ COLUMNS = {
     "psnr_rgb": ("PSNR RGB", 2),
     "ssim_rgb": ("SSIM RGB", 4),
     "lpips": ("LPIPS", 4),
+    "rendered_share": ("rendered", 3),
     "params": ("params", None),
     "gmacs": ("GMAC", 2),
     "ms": ("ms", 2),
@@ -55,7 +56,7 @@ def write_sr_report(folder: Path, results: dict) -> str:
         results: {"device", "dtype", "threads", "rows": [...]} and further keys; rows as `Comparison.rows` makes them.
     """
     table = sr_table(results["rows"])
-    replace_text(folder / CSV, table_csv(results["rows"], list(COLUMNS)))
+    replace_text(folder / CSV, table_csv(results["rows"], shown_columns(results["rows"])))
     replace_text(folder / TABLE, f"{sr_heading(results)}\n\n{table}\n")
     # Last, because its presence says that the comparison is complete.
     replace_text(folder / RESULTS, json.dumps(plain(results), indent=1, allow_nan=False) + "\n")
@@ -108,8 +109,15 @@ def sr_heading(results: dict) -> str:
 
 def sr_table(rows: list[dict]) -> str:
     """Markdown table; weights by their file name."""
-    cells = [[_cell(column, row[column]) for column in COLUMNS] for row in rows]
-    return markdown([[heading for heading, _ in COLUMNS.values()], *cells], TEXTS)
+    columns = shown_columns(rows)
+    cells = [[_cell(column, row[column]) for column in columns] for row in rows]
+    return markdown([[COLUMNS[column][0] for column in columns], *cells], TEXTS)
+
+
+def shown_columns(rows: list[dict]) -> list[str]:
+    """All columns; the share that CMSR renders only where it was used."""
+    used = any(row["rendered_share"] is not None for row in rows)
+    return [column for column in COLUMNS if used or column != "rendered_share"]
 
 
 def _cell(column: str, value) -> str:
@@ -132,8 +140,8 @@ def save_comparisons(comparison: Comparison, benchmark: Benchmark, folder: Path,
     for number, (name, lr, hr) in enumerate(comparison.images(benchmark)):
         if number in chosen:
             candidates = [c for c in comparison.candidates[benchmark.scale] if c.weights != BICUBIC]
-            found = {c.weights: comparison.run(c, lr, hr) for c in candidates}
-            titles = {c.weights: c.arch for c in candidates}
+            found = {c.label: comparison.run(c, lr, hr) for c in candidates}
+            titles = {c.label: c.arch if c.cmsr is None else f"{c.arch} CMSR" for c in candidates}
             picture = comparison_picture(lr, hr, found, titles, benchmark.border)
             path = folder / f"{benchmark.dataset}_x{benchmark.scale:g}_{name}.png"
             content = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
@@ -152,8 +160,8 @@ def comparison_picture(
     Args:
         lr: uint8 (h, w, 3).
         hr: uint8 (H, W, 3).
-        found: SR images like `hr` by weights.
-        titles: by weights.
+        found: SR images like `hr` by label.
+        titles: by label.
         border: left out when comparing.
 
     Returns:

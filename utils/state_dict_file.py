@@ -10,12 +10,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from utils.checkpoint import CheckpointError
+from utils.checkpoint import CheckpointError, refused_type
 
 # Where training frameworks put the weights, best first: a moving average is what their authors report.
 NESTS = (
     "params_ema", "params-ema", "ema", "state_dict_ema", "model_ema", "params", "state_dict", "model_state_dict",
-    "network_state_dict", "model", "net", "netG", "generator", "g", "weights",
+    "network_state_dict", "sd", "model", "net", "netG", "generator", "g", "weights",
 )  # fmt: skip
 PREFIXES = ("module.", "_orig_mod.", "model.", "netG.", "net.", "network.", "generator.", "params.")
 
@@ -27,11 +27,14 @@ class StateDictFile:
     Args:
         weights: tensors by name, floating ones as float32.
         wrapping: what was taken off, such as "in 'params_ema', prefix 'module.'"; empty if nothing.
+        spec: what stands beside the weights about their network, {"name", "args"} in the layout of LIIF and LMF;
+            empty elsewhere.
         metadata: the header of a safetensors file, empty elsewhere.
     """
 
     weights: dict[str, Tensor]
     wrapping: str
+    spec: dict
     metadata: dict[str, str]
 
 
@@ -55,7 +58,8 @@ def read_state_dict(path: str | Path) -> StateDictFile:
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged ({error}); use another copy of it") from error
     except Exception as error:  # a damaged or foreign pickle can fail in any way
-        first = (str(error).strip().splitlines() or [""])[0][:160]
+        kind = refused_type(error)
+        first = f"it holds {kind}" if kind else (str(error).strip().splitlines() or [""])[0][:160]
         raise CheckpointError(
             f"{path}: cannot be read as plain tensors ({type(error).__name__}: {first}); nothing in it was executed."
             " Use another copy, or save its state dict alone as .safetensors"
@@ -72,14 +76,15 @@ def own_spec(metadata: dict[str, str]) -> tuple[str, dict] | None:
     return (metadata["name"], args) if "name" in metadata and isinstance(args, dict) else None
 
 
-def _unwrap(path: Path, content: object) -> tuple[dict[str, Tensor], str]:
-    """Tensors by bare names, and what was taken off."""
-    steps = []
+def _unwrap(path: Path, content: object) -> tuple[dict[str, Tensor], str, dict]:
+    """Tensors by bare names, what was taken off, and what stood beside them about the network."""
+    steps, spec = [], {}
     while isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
         nests = [key for key in NESTS if isinstance(content.get(key), dict)]
         if not nests:
             break
         steps.append(f"in {nests[0]!r}")
+        spec = {key: content[key] for key in ("name", "args") if nests[0] == "sd" and key in content}
         content = content[nests[0]]
     found = content if isinstance(content, dict) else {}
     weights = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
@@ -89,4 +94,4 @@ def _unwrap(path: Path, content: object) -> tuple[dict[str, Tensor], str]:
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in weights)), ""):
         steps.append(f"prefix {prefix!r}")
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}, ", ".join(steps)
+    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}, ", ".join(steps), spec

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.lmf.cmsr import Tables, render_multiscale
+from models.lmf.cmsr import Tables, is_multiscale, render_multiscale
 from models.lmf.mlp import WIDTH
-from models.lmf.queries import TRAINED_SCALE, Axis, grid, place, place_all, relative_cell, target_size
+from models.lmf.queries import Axis, grid, place, place_all, relative_cell, target_size
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class LMF(nn.Module):
         """
         lr_size = lr.shape[-2:]
         height, width = target_size(lr_size, self.scale, size)
-        if self.cmsr is not None and not self.training and min(height / lr_size[0], width / lr_size[1]) > TRAINED_SCALE:
+        if is_multiscale(self, lr_size, (height, width)):
             return render_multiscale(self, lr, (height, width), self.cmsr).sr
         cell = relative_cell((height, width), lr_size, lr)
         rows, columns = place_all(height, lr_size[0], lr), place_all(width, lr_size[1], lr)

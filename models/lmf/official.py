@@ -1,4 +1,9 @@
-"""Weights of the authors' LMF repository: their names become ours, and the names tell which network they belong to."""
+"""Weights of the authors' LMF repository: their names become ours, and the names tell which network they belong to.
+
+A file of theirs is {"model": {"name", "args", "sd"}, "optimizer", "epoch"}. LM-CiaoSR is always read with
+`weight_compat`: its authors trained it with permuted windows and without the interpolated image, and their weights make
+sense in no other reading. What their evaluation adds to that (the interpolated image, once more) is left out.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,9 @@ from models.lmf import lm_ciaosr, lm_liif, lm_lte
 from models.lmf.network import LMF
 
 BUILDERS = {"lm_liif": lm_liif, "lm_lte": lm_lte, "lm_ciaosr": lm_ciaosr}
+OFFICIAL_NAMES = ("lmliif", "lmlte", "lmciaosr")
+# Arguments that leave no trace in names and shapes, with the values of the published networks.
+FIXED = {"local_ensemble": True, "cell_decode": True, "softmax_scale": 1, "multi_scale": [2], "local_size": 2}
 
 # Constants of the authors' modules: mean shifts that they leave out, tables of window positions, a smallest norm.
 UNUSED = re.compile(r"encoder\.(sub_mean|add_mean)\.|\.(relative_position_index|attn_mask)$|^cs_attn\.escape_NaN$")
@@ -33,56 +41,67 @@ RENAMED = [
 RENDER_LAYER = re.compile(r"^imnet(?:_q)?\.layers\.(\d+)\.")
 
 
-def official_network(content: Mapping, scale: float) -> LMF:
+def official_network(tensors: Mapping[str, Tensor], scale: float, args: Mapping | None = None) -> LMF:
     """Network with the weights of a checkpoint of the authors' repository, in evaluation mode.
 
     Args:
-        content: what the file holds: {"model": {"name", "args", "sd"}, ...}, or the state dict alone.
+        tensors: state dict by the authors' names.
         scale: factor of the network where no size is given.
+        args: what the checkpoint says about the network, "args" of its "model", where it does.
 
     Raises:
-        ValueError: not such a checkpoint, or weights are missing, unknown or of another shape; all are named.
+        ValueError: not such weights, or they are missing, unknown or of another shape, or `args` asks for another
+            computation than the paper's.
     """
-    tensors = state_dict(content)
-    name, args = describe(tensors)
-    network = BUILDERS[name](scale, **args)
-    network.spec = {"name": name, "args": {"scale": scale, **args}}
-    weights = rename(tensors)
+    check_args(args or {})
+    name, own_args = describe(tensors)
+    network = BUILDERS[name](scale, **own_args)
+    network.spec = {"name": name, "args": {"scale": scale, **own_args}}
+    names = renamed(tensors)
+    weights = {names[key]: tensors[key] for key in names}
     own = network.state_dict()
-    wrong = [f"{key} is unknown" for key in weights.keys() - own.keys()]
-    wrong += [f"{key} is missing" for key in own.keys() - weights.keys()]
+    wrong = [f"{key} is unknown" for key in names if names[key] not in own]
+    wrong += [f"{key} is missing (as it is called here)" for key in own if key not in weights]
     wrong += [
-        f"{key} is {tuple(weights[key].shape)}, not {tuple(own[key].shape)}"
-        for key in own.keys() & weights.keys()
-        if weights[key].shape != own[key].shape
+        f"{key} is {tuple(tensors[key].shape)}, not {tuple(own[new].shape)}"
+        for key, new in names.items()
+        if new in own and tensors[key].shape != own[new].shape
     ]
     if wrong:
-        raise ValueError(f"LMF weights for {name} do not fit: {'; '.join(sorted(wrong)[:5])} ({len(wrong)} in all)")
+        listed = f"{'; '.join(wrong[:5])}{'; ...' if len(wrong) > 5 else ''}"
+        raise ValueError(f"looks like {name}, but {len(wrong)} tensors do not fit: {listed}; use a complete copy")
     network.load_state_dict(weights)
     return network.eval()
 
 
-def is_official(content: Mapping) -> bool:
-    """Whether this is a checkpoint of the authors' LMF repository, or a state dict from one."""
-    try:
-        describe(state_dict(content))
-    except ValueError:
-        return False
-    return True
+def is_official(tensors: Mapping[str, Tensor], name: str | None = None) -> bool:
+    """Whether these are weights of the authors' LMF repository, complete or not.
 
-
-def state_dict(content: Mapping) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by the authors' names, without the prefix of DataParallel.
-
-    Raises:
-        ValueError: there are none.
+    Args:
+        tensors: state dict.
+        name: "name" of the checkpoint's "model", where there is one.
     """
-    model = content.get("model", content)
-    tensors = model.get("sd", model) if isinstance(model, Mapping) else {}
-    tensors = {k.removeprefix("module."): v for k, v in tensors.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if not tensors:
-        raise ValueError("holds no LMF weights: neither {'model': {'name', 'args', 'sd'}} nor a state dict")
-    return tensors
+    return name in OFFICIAL_NAMES or any(key.startswith("hypernet") for key in tensors)
+
+
+def check_args(args: Mapping) -> None:
+    """Raises ValueError where the arguments of the authors' model are not plain, or change what is computed unseen."""
+    plain(args, "args")
+    for key, value in FIXED.items():
+        if key in args and args[key] != value:
+            raise ValueError(f"args: {key} is {args[key]!r}; only networks with {value!r}, as published, can be read")
+
+
+def plain(value: object, place: str) -> None:
+    """Raises ValueError where `value`, nested, is more than text, numbers, lists and dictionaries."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            plain(item, f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            plain(item, f"{place}.{number}")
+    elif not (value is None or isinstance(value, bool | int | float | str)):
+        raise ValueError(f"{place} is a {type(value).__name__}, no plain value; save the state dict alone")
 
 
 def describe(tensors: Mapping[str, Tensor]) -> tuple[str, dict]:
@@ -111,18 +130,19 @@ def describe(tensors: Mapping[str, Tensor]) -> tuple[str, dict]:
     return name, {"encoder": encoder, "n_blocks": max(found, default=0) + 1, "n_feats": len(tensors[features])} | args
 
 
-def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under this project's names, the authors' constants left out."""
+def renamed(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """{the authors' name: this project's name}, the authors' constants left out."""
     layers = [int(match[1]) for match in map(RENDER_LAYER.match, tensors) if match]
-    result = {}
-    for key, value in tensors.items():
+    names = {}
+    for key in tensors:
         if UNUSED.search(key):
             continue
+        name = key
         if match := RENDER_LAYER.match(key):  # 0, 2, 4, ... with activations in between; the last makes colours
             number = int(match[1])
             layer = "rgb" if number == max(layers) else f"hidden.{number // 2}"
-            key = f"decoder.render_mlp.{layer}.{key[match.end() :]}"
+            name = f"decoder.render_mlp.{layer}.{key[match.end() :]}"
         for pattern, replacement in RENAMED:
-            key = re.sub(pattern, replacement, key)
-        result[key] = value
-    return result
+            name = re.sub(pattern, replacement, name)
+        names[key] = name
+    return names

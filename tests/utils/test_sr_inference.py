@@ -50,6 +50,17 @@ def test_fractional_scales_are_exact_too(height: int, width: int, tile: int, fac
     torch.testing.assert_close(run_tiles(network, lr, size, tile, 2), network(lr, size), atol=1e-5, rtol=0)
 
 
+@given(st.integers(9, 30), st.integers(9, 30), st.floats(1, 7), st.floats(1, 7), st.sampled_from([None, 9]))
+@settings(max_examples=20)
+@torch.no_grad()
+def test_tiles_of_arbitrary_scale_networks_fit_every_size(height, width, down, across, halo):
+    """Other networks need whole HR pixels at the borders of tiles."""
+    network = random_network("lm_lte", 4, {"n_blocks": 1, "n_feats": 4})
+    lr, size = torch.rand(1, 3, height, width), (int(down * height), int(across * width))
+    tiled = Upscaler(CPU, tile=8, halo=halo)(network, lr, size)
+    torch.testing.assert_close(tiled, network(lr, size), atol=1e-5, rtol=0)
+
+
 @given(st.integers(1, 60), st.integers(1, 30), st.integers(0, 9))
 def test_tiles_cover_an_axis_once(length: int, tile: int, halo: int):
     spans = axis_tiles(length, 3 * length, tile, halo)

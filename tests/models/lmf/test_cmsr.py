@@ -7,7 +7,16 @@ import torch
 import torch.nn.functional as F
 
 from models import build_sr
-from models.lmf.cmsr import BIN_STEP, build_table, levels, render_level, render_multiscale
+from models.lmf import LMF, LTEDecoder, SwinIREncoder
+from models.lmf.cmsr import (
+    BIN_STEP,
+    build_table,
+    is_multiscale,
+    levels,
+    render_level,
+    render_multiscale,
+    rendered_share,
+)
 from models.lmf.queries import relative_cell
 
 INF = float("inf")
@@ -86,9 +95,36 @@ def test_a_batch_gives_what_its_images_give_and_levels_may_be_empty():
     assert output.rendered_share == pytest.approx(sum(single.rendered_share for single in singles) / 2)
 
 
+@pytest.mark.parametrize("size", [None, (60, 51), (100, 55)])
+def test_the_share_is_known_without_rendering(size):
+    network, lr = network_with_range(), torch.cat((picture(), torch.rand(1, 3, 12, 10, dtype=torch.double)))
+    middle = strengths(network, lr, (72, 60)).median().item()
+    tables = {6: {1: 0.9 * middle, 2: middle, 3: 1.1 * middle, 6: 1}}
+    share = rendered_share(network, lr, size, tables)
+    assert share == render_multiscale(network, lr, size, tables).rendered_share and 0 < share < 1
+
+
+def test_the_share_behind_an_encoder_that_pads():
+    encoder = SwinIREncoder(12, (2,), 2, 8)
+    network = LMF(encoder, LTEDecoder(8), 6).eval().double()
+    lr = torch.rand(1, 3, 11, 9, dtype=torch.double)
+    tables = {6: {1: strengths(network, lr, (66, 54)).median().item(), 6: 1}}
+    assert rendered_share(network, lr, None, tables) == render_multiscale(network, lr, None, tables).rendered_share
+
+
+@pytest.mark.parametrize("table", [{1: 0.0, 6: 1}, {1: 1.0}])
+def test_rendering_leaves_its_input_alone(table):
+    network, lr = network_with_range(), picture()
+    before = lr.clone()
+    render_multiscale(network, lr, None, {6: table})
+    assert torch.equal(lr, before)
+
+
 def test_rendering_is_multi_scale_in_evaluation_beyond_x4_only():
     network, lr = network_with_range(), picture()
+    assert not is_multiscale(network, (12, 10), (60, 50))
     network.cmsr = {6: {1: 1.0}}
+    assert is_multiscale(network, (12, 10), (60, 50)) and not is_multiscale(network, (12, 10), (60, 40))
     full = [copy_without_tables(network)(lr, size) for size in ((48, 40), (60, 50))]
     assert torch.equal(network(lr, (48, 40)), full[0])
     assert (network(lr, (60, 50)) - full[1]).abs().max() > 1e-6

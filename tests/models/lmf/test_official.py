@@ -107,8 +107,7 @@ def checkpoint(model, encoder=None):
 )
 def test_every_tensor_of_the_authors_finds_its_place(model, encoder, expected):
     tensors = checkpoint(model, encoder())
-    content = {"model": {"name": model, "args": {}, "sd": tensors}, "optimizer": {}, "epoch": 1000}
-    network = official_network(content, 2.5)
+    network = official_network(tensors, 2.5)
     assert (network.spec["name"], network.spec["args"]["encoder"]) == expected
     assert network.scale == 2.5 and not network.training
     unused = [k for k in tensors if k.endswith(("relative_position_index", "attn_mask"))]
@@ -123,12 +122,11 @@ def test_lm_liif_behind_swinir_is_deeper():
     assert official_network(tensors, 4).decoder.depth == 8
 
 
-def test_constants_and_prefixes_are_accepted():
+def test_constants_are_accepted():
     tensors = checkpoint("lmciaosr")
     extra = {k: torch.zeros(s) for k, s in MEAN_SHIFTS.items()} | {"cs_attn.escape_NaN": torch.tensor([1e-4])}
-    prefixed = {f"module.{k}": v for k, v in (tensors | extra).items()}
     lr = torch.rand(1, 3, 6, 6)
-    assert torch.equal(official_network(prefixed, 2)(lr), official_network(tensors, 2)(lr))
+    assert torch.equal(official_network(tensors | extra, 2)(lr), official_network(tensors, 2)(lr))
 
 
 # Computed by the authors' code (commit 17e356e) with `wave_weights` and the same LR image; LM-CiaoSR in training mode.
@@ -158,21 +156,37 @@ def test_images_are_those_of_the_authors_code(model):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w | {"hypernet.layers.4.weight": torch.zeros(1)}, "decoder.latent_mlp.4.weight is unknown"),
+        (
+            lambda w: w | {"hypernet.layers.4.weight": torch.zeros(1)},
+            "1 tensors .*: hypernet.layers.4.weight is unknown",
+        ),
         (lambda w: {k: v for k, v in w.items() if k != "freq.bias"}, "decoder.freq.bias is missing"),
-        (lambda w: w | {"coef.bias": torch.zeros(64)}, r"decoder.coef.bias is \(64,\), not \(128,\)"),
+        (lambda w: w | {"coef.bias": torch.zeros(64)}, r"coef.bias is \(64,\), not \(128,\)"),
         (lambda w: {k: v for k, v in w.items() if "encoder" not in k}, "encoder of these LMF weights is none of"),
         (lambda w: {"conv.weight": torch.zeros(1)}, "not the weights of LM-LIIF, LM-LTE or LM-CiaoSR"),
-        (lambda w: {"model": 3}, "holds no LMF weights"),
     ],
 )
 def test_weights_that_do_not_fit_are_explained(change, message):
-    content = change(checkpoint("lmlte"))
     with pytest.raises(ValueError, match=message):
-        official_network(content, 4)
+        official_network(change(checkpoint("lmlte")), 4)
 
 
 def test_official_weights_are_recognised():
     weights = checkpoint("lmlte")
-    assert is_official({"model": {"sd": weights}}) and describe(weights)[1]["n_blocks"] == 1
-    assert not is_official({"conv.weight": torch.zeros(1)}) and not is_official({})
+    assert is_official(weights) and describe(weights)[1]["n_blocks"] == 1
+    assert is_official(checkpoint("lmciaosr")) and is_official({}, "lmliif")
+    assert not is_official({"conv.weight": torch.zeros(1)}) and not is_official({}) and not is_official({}, "liif")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"local_ensemble": False}, "local_ensemble is False; only networks with True"),
+        ({"multi_scale": [2, 3]}, r"multi_scale is \[2, 3\]"),
+        ({"imnet_spec": {"args": {"out_dim": torch.tensor(3)}}}, "args.imnet_spec.args.out_dim is a Tensor"),
+        ({"milestones": [1, {2}]}, r"args.milestones.1 is a set"),
+    ],
+)
+def test_arguments_that_change_the_computation_unseen_are_refused(args, message):
+    with pytest.raises(ValueError, match=message):
+        official_network(checkpoint("lmlte"), 4, args)
