@@ -100,7 +100,7 @@ def output_distance(
     shapes = [(tuple(s.shape[1:]), tuple(b.shape[1:])) for s, b in ((scores, boxes), (target_scores, target_boxes))]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"losses.distill_outputs: the detector gives scores and boxes {shapes[0]}, the teacher's {shapes[1]}; name "
+            f"losses.distill_outputs: the detector gives scores and boxes {shapes[0]}, the teacher {shapes[1]}; name "
             "a teacher with the same classes and the same kind of head in losses.teacher"
         )
     probability = target_scores.sigmoid()
