@@ -243,7 +243,8 @@ class MaskerConfig:
             0.02 dB; null: full receptive field (exact).
         train: dense (SR_Quality sees whole images) or tiles (it is trained as it is executed, with this halo).
         budget_dropout: [lowest, highest] kept share: every training image gets one drawn from between, and keeps its
-            best patches up to it, so that one model serves every budget. null: the masker decides patch by patch.
+            best patches up to it, so that one model serves every budget (the sparsity loss still sets the share of the
+            masker's own decision). null: the masker decides patch by patch.
     """
 
     patch: int | Literal["auto"] = 16
