@@ -43,12 +43,11 @@ class Distillation:
             target = self.teacher.raw(hr, one2one=False)
             target = target.get("one2many", target)
         total, terms = hr.new_zeros(()), {}
-        with torch.autocast(hr.device.type, enabled=False):
-            if self.features > 0:
-                distance = feature_distance(raw["feats"], target["feats"])
-                total, terms["distill"] = total + self.features * distance, distance.detach()
-            if self.outputs > 0:
-                own, wanted = float32(raw), float32(target)
-                distance = output_distance(own["scores"], own["boxes"], wanted["scores"], wanted["boxes"])
-                total, terms["distill_outputs"] = total + self.outputs * distance, distance.detach()
+        if self.features > 0:
+            distance = feature_distance(raw["feats"], target["feats"])
+            total, terms["distill"] = total + self.features * distance, distance.detach()
+        if self.outputs > 0:
+            own, wanted = float32(raw), float32(target)
+            distance = output_distance(own["scores"], own["boxes"], wanted["scores"], wanted["boxes"])
+            total, terms["distill_outputs"] = total + self.outputs * distance, distance.detach()
         return total, terms
