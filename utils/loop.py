@@ -153,7 +153,10 @@ class Trainer:
                 self.ema.load_state_dict(payload["ema"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(payload["scaler"])
-            self.window = Window(payload["window_counts"], payload["window_sums"])
+            sums = payload["window_sums"]
+            # Older checkpoints hold one count for all losses.
+            counts = payload["window_counts"] if "window_counts" in payload else payload["window_steps"]
+            self.window = Window(dict.fromkeys(sums, counts) if isinstance(counts, int) else counts, sums)
             self.step = payload["step"]
         return self.step
 

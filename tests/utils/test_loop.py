@@ -92,6 +92,18 @@ def test_log_means_are_over_the_steps_that_had_the_loss():
     assert window.flush() == {}
 
 
+def test_state_of_an_older_version_is_taken_up(tmp_path: Path):
+    trainer = make_trainer(tmp_path)
+    trainer.window = Window({"total": 2}, {"total": 6.0})
+    trainer.save()
+    payload, _ = trainer.state.load_newest()
+    del payload["window_counts"]
+    trainer.state.save(payload | {"window_steps": 2})
+    again = make_trainer(tmp_path)
+    again.restore()
+    assert again.window == trainer.window
+
+
 def test_micro_batches_do_not_change_the_result(tmp_path: Path):
     whole, split = make_trainer(tmp_path / "a"), make_trainer(tmp_path / "b", replace(OPTIM, micro_batch=2))
     whole.fit()
