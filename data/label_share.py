@@ -28,7 +28,9 @@ def share_labels(records: Sequence[Record], share: float, seed: int, keep_unlabe
     """
     images = sorted({record.image for record in records})
     count = max(1, round(share * len(images)))
-    chosen: set[Path] = {images[i] for i in np.random.default_rng(seed).permutation(len(images))[:count]}
+    # No epoch has this number: the sampler's order of (seed, epoch) would show all labelled images at once.
+    order = np.random.default_rng((seed, 2**32 - 1)).permutation(len(images))
+    chosen: set[Path] = {images[i] for i in order[:count]}
     kept = [record if record.image in chosen else _withhold(record) for record in records]
     return kept if keep_unlabelled else [record for record in kept if record.labelled]
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from data.data_spec import Record
 from data.label_share import share_labels
+from data.sampler import EpochBatchSampler
 
 
 def make_records(count: int) -> list[Record]:
@@ -46,6 +47,15 @@ def test_others_stay_as_images_without_labels(count, share):
 def test_all_labels_are_the_records_themselves():
     records = make_records(5)
     assert share_labels(records, 1.0, 3, keep_unlabelled=True) == records
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labelled_images_are_spread_over_every_epoch(seed):
+    records = share_labels(make_records(400), 0.1, seed, keep_unlabelled=True)
+    for epoch in range(6):
+        order = EpochBatchSampler(400, 40, 40, seed, epoch).order().reshape(10, 40)
+        counts = [sum(records[i].labelled for i in batch) for batch in order]
+        assert sum(counts) == 40 and max(counts) <= 12, (epoch, counts)
 
 
 def test_the_seed_decides():
