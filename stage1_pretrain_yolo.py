@@ -57,6 +57,8 @@ def check(config: Stage1Config) -> None:
     sides = [config.data.imgsz] if isinstance(config.data.imgsz, int) else config.data.imgsz
     if len(sides) not in (1, 2) or any(side < 32 or side % 32 for side in sides):
         raise ValueError(f"data.imgsz is {config.data.imgsz}; expected one side or [height, width], multiples of 32")
+    if config.data.unlabelled:
+        raise ValueError("data.unlabelled: stage 1 learns from labels only; set it to false (stage 3 can use true)")
     if config.data.lr == "native":
         raise ValueError(
             "data.lr is native: stage 1 needs HR images; use a detector trained elsewhere via detector.weights of "
@@ -84,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from data.data_spec import load_data_spec, scan_split
     from data.detection_view import build_view
+    from data.label_share import share_labels
     from models.detector_weights import load_detector
     from models.yolo_training import HRDetectionTrainer, epochs_done, take_best
     from utils.checkpoint import save_network
@@ -103,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
             spec, split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label
         )
         print(report.summary())
+    records["train"] = share_labels(records["train"], data.label_share, data.label_seed, keep_unlabelled=False)
+    print(f"stage 1: {len(records['train'])} training images")
     view = build_view(folder / "view", spec.names, records)
 
     # 2. Detector
@@ -131,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     # 4. Result
     metrics = take_best(detector, training / "weights" / "best.pt")
     meta = {"stage": 1, "metrics": metrics, "epochs": config.epochs, "imgsz": data.imgsz, "seed": config.run.seed}
-    meta |= {"data": Path(data.yaml).name}
+    meta |= {"data": Path(data.yaml).name, "labelled_images": len(records["train"])}
     save_network(output, "detector", detector.spec["name"], detector.spec["args"], detector.state_dict(), meta)
     print(f"stage 1: {output}  {metrics}")
     return 0

@@ -8,8 +8,7 @@ baseline, with --sr bicubic, sr_fast or sr_quality). Writes conditional_sr_yolo_
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from configs.combinations import check_stage3, distills, some_parts_rest
 from configs.schema import Stage3Config
 from utils.cli import run
 from utils.config import parse_config
@@ -23,17 +22,19 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_split
+    from data.label_share import share_labels
+    from models.distillation import Distillation
     from models.objectives import JointObjective, JointWeights
     from utils.checkpoint import save_network
-    from utils.load import build_system
+    from utils.load import build_system, build_teacher
     from utils.logger import MetricsLog, open_run
     from utils.loop import Trainer, TrainingData, make_accelerator
     from utils.optimizer_utils import stage3_groups
     from utils.stage3_validation import Stage3Validation
 
     # 1. Run folder, data
-    check(config)
-    accelerator = make_accelerator(config.run)
+    check_stage3(config)
+    accelerator = make_accelerator(config.run, some_parts_rest(config))
     folder = open_run(config, main=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     if (folder / OUTPUT).exists():
@@ -47,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
             spec, split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label
         )
         accelerator.print(report.summary())
+    records["train"] = share_labels(records["train"], data.label_share, data.label_seed, data.unlabelled)
+    labelled = sum(record.labelled for record in records["train"])
+    accelerator.print(f"stage 3: {len(records['train'])} training images, {labelled} of them with labels")
 
     # 2. System, and what of it learns
     torch.manual_seed(config.run.seed)
@@ -65,12 +69,21 @@ def main(argv: list[str] | None = None) -> int:
     # 3. Training
     losses = config.losses
     target, fixed_share = cost_target(config, system, train.lr_canvas)
+    terms = ("det", "sparse", "sparsity", "ramp", "smooth", "rec", "hr_share")
+    weights = JointWeights(target=target, **{name: getattr(losses, name) for name in terms})
+    distillation = None
+    if distills(config):
+        teacher = build_teacher(config, detector).to(accelerator.device)
+        distillation = Distillation(teacher, losses.distill, losses.distill_outputs)
     objective = JointObjective(
         system,
-        JointWeights(losses.det, losses.sparse, losses.sparsity, target, losses.ramp, losses.smooth, losses.rec),
+        weights,
         seed=config.run.seed,
         tau=(config.gumbel.start, config.gumbel.end),
         fixed_share=fixed_share,
+        budgets=config.masker.budget_dropout,
+        distillation=distillation,
+        label_share=labelled / len(train),
     )
     log = MetricsLog(folder, main=accelerator.is_main_process)
     validation = Stage3Validation(system, val, config, log, accelerator.device)
@@ -98,6 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         metrics = validation.measure() | trained
         meta = {"stage": 3, "mode": config.mode, "metrics": metrics, "seed": config.run.seed, "lr_protocol": data.lr}
         meta |= {"target": target, "epochs": config.optim.epochs}
+        meta |= {"training_images": len(train), "labelled_images": 0 if losses.det == 0 else labelled}
         spec = system.spec
         save_network(folder / OUTPUT, "system", spec["name"], spec["args"], system.state_dict(), meta)
         print(f"stage 3: {folder / OUTPUT}  {metrics}")
@@ -138,27 +152,6 @@ def cost_target(config: Stage3Config, system, lr_canvas: tuple[int, int]) -> tup
         )
     print(f"stage 3: {losses.latency_ms:g} ms allow a kept share of {share:.3f}")
     return share, profile.sr_share(*lr_canvas)
-
-
-def check(config: Stage3Config) -> None:
-    """Combinations of keys that make no sense together.
-
-    Raises:
-        ValueError: naming the keys and the remedy.
-    """
-    if config.mode == "detector_only" and config.sr == "conditional":
-        raise ValueError("mode detector_only trains no masker: set sr to bicubic, sr_fast or sr_quality")
-    if config.mode == "frozen_detector" and config.sr == "bicubic":
-        raise ValueError("mode frozen_detector with sr bicubic leaves nothing to train: choose another sr or mode")
-    if config.losses.rec > 0 and config.data.lr == "native":
-        raise ValueError("losses.rec needs HR images, but data.lr is native: set losses.rec to 0")
-    if config.losses.sparsity == "latency" and None in (config.losses.latency_ms, config.losses.profile):
-        raise ValueError(
-            "losses.sparsity latency needs losses.latency_ms and losses.profile; measure the profile with "
-            "`python -m utils.latency --config THIS_YAML --out FILE`"
-        )
-    if not Path(config.data.yaml).is_file():
-        raise FileNotFoundError(f"data.yaml: {config.data.yaml!r} does not exist; give the data set's YAML file")
 
 
 if __name__ == "__main__":

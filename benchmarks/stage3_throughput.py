@@ -13,7 +13,6 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from configs.schema import Stage3Config
@@ -57,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     groups = stage3_groups(system, config.mode, config.optim)
     if config.freeze_bn:
         system.detector.freeze_batchnorm()
-    objective = JointObjective(system, JointWeights(**asdict(config.losses)), config.run.seed)
+    objective = JointObjective(system, JointWeights(config.losses.det, config.losses.sparse), config.run.seed)
     trainer = Trainer(
         "throughput", objective, groups, TrainingData(train, collate_detection, config.run.workers), config.optim,
         config.run, folder, Quiet(), accelerator,

@@ -80,6 +80,10 @@ class DetectionDataConfig:
         on_bad_image: images whose header or end is damaged are counted and skipped, or stop the run.
         on_bad_label: faulty label lines stop the run, or their image is counted and skipped.
         max_pixels: images with more pixels than this are refused before decoding.
+        label_share: share of the training images (at least one) whose labels are used; validation uses all of its own.
+        label_seed: seed of the choice of these images; smaller shares are subsets of larger ones.
+        unlabelled: what becomes of the other training images in stage 3. true: they stay, without labels, for the loss
+            terms that need none; false: they are left out, as in stage 1.
     """
 
     yaml: str = ""
@@ -90,6 +94,9 @@ class DetectionDataConfig:
     on_bad_image: Literal["skip", "error"] = "skip"
     on_bad_label: Literal["error", "skip"] = "error"
     max_pixels: int = 100_000_000
+    label_share: float = 1.0
+    label_seed: int = 0
+    unlabelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -236,6 +243,9 @@ class MaskerConfig:
         halo: LR pixels of real neighbours that SR_Quality sees around a patch; auto: the least that costs at most about
             0.02 dB; null: full receptive field (exact).
         train: dense (SR_Quality sees whole images) or tiles (it is trained as it is executed, with this halo).
+        budget_dropout: [lowest, highest] kept share: every training image gets one drawn from between, and keeps its
+            best patches up to it, so that one model serves every budget (the sparsity loss still sets the share of the
+            masker's own decision). null: the masker decides patch by patch.
     """
 
     patch: int | Literal["auto"] = 16
@@ -243,6 +253,7 @@ class MaskerConfig:
     bias: float = 1.0
     halo: int | Literal["auto"] | None = "auto"
     train: Literal["dense", "tiles"] = "dense"
+    budget_dropout: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -250,7 +261,7 @@ class LossConfig:
     """Weights of the stage-3 loss.
 
     Args:
-        det: detection loss.
+        det: detection loss; 0 looks at no labels at all.
         sparse: sparsity loss.
         sparsity: mean (mean mask), flops ((F/F_full - target)^2, LAUDNet) or latency (the same with milliseconds).
         target: target of the kept share, for `sparsity: flops`.
@@ -259,6 +270,11 @@ class LossConfig:
         ramp: share of the training over which the target moves from 0.5 to `target`; both states of a patch are seen.
         smooth: total variation of the mask probabilities.
         rec: L1 between SR and HR image; needs HR images.
+        distill: relative L1 between the detector's neck features and the teacher's on the HR image; needs no labels.
+        distill_outputs: distance of the detector's class scores and boxes from the teacher's on the HR image; needs no
+            labels.
+        teacher: stage-1 checkpoint of the teacher; null: the detector as it was when training began.
+        hr_share: share of the optimiser steps in which the detector sees and learns from the HR images instead.
     """
 
     det: float = 1.0
@@ -270,6 +286,10 @@ class LossConfig:
     ramp: float = 0.4
     smooth: float = 0.01
     rec: float = 0.0
+    distill: float = 0.0
+    distill_outputs: float = 0.0
+    teacher: str | None = None
+    hr_share: float = 0.0
 
 
 @dataclass(frozen=True)

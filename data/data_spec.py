@@ -52,7 +52,7 @@ class DataSpec:
 @dataclass(frozen=True)
 class Record:
     """One usable image: file, label file, size in pixels (EXIF upright), classes int64 (n,), boxes float32 (n, 4)
-    normalised cx, cy, w, h."""
+    normalised cx, cy, w, h; `labelled` is false where the labels are withheld, see data/label_share.py."""
 
     image: Path
     label: Path
@@ -60,6 +60,7 @@ class Record:
     width: int
     classes: np.ndarray
     boxes: np.ndarray
+    labelled: bool = True
 
 
 @dataclass

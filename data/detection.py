@@ -84,6 +84,7 @@ class DetectionBatch:
         boxes: float32 (N, 4) of all images, cx, cy, w, h in shares of the canvas.
         classes: int64 (N,).
         image_index: int64 (N,), row of the batch that a box belongs to.
+        labelled: bool (B,), false where the labels of an image are withheld (it has no boxes then); stays on the CPU.
         indices: int64 (B,), index in the data set; stays on the CPU.
         epoch: epoch of training samples, -1 for evaluation.
         files: image files; of a mosaic the first of four.
@@ -96,6 +97,7 @@ class DetectionBatch:
     boxes: Tensor
     classes: Tensor
     image_index: Tensor
+    labelled: Tensor
     indices: Tensor
     epoch: int
     files: list[str]
@@ -170,6 +172,7 @@ class DetectionDataset(Dataset):
         self.records, self.names, self.canvas, self.scale, self.lr = records, names, tuple(canvas), scale, lr
         self.augment, self.epochs, self.seed, self.max_pixels = augment, epochs, seed, max_pixels
         self.lr_canvas = (canvas[0] // scale, canvas[1] // scale)
+        self.labelled = np.array([record.labelled for record in records])
         self.lr_images: list[Path] | None = None
         if lr == "folder":
             self.lr_images = find_lr_images([record.image for record in records], Path(lr_folder), scale)
@@ -179,7 +182,7 @@ class DetectionDataset(Dataset):
         return len(self.records)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        """One sample: lr, hr uint8 (3, h, w), boxes, classes, index, epoch, file, letterbox, scale.
+        """One sample: lr, hr uint8 (3, h, w), boxes, classes, labelled, index, epoch, file, letterbox, scale.
 
         Raises:
             ImageError: an image cannot be read any more, or changed since the scan.
@@ -192,9 +195,7 @@ class DetectionDataset(Dataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} outside a data set of {len(self)} images")
         index %= len(self)
-        plan = AugmentPlan((index,))
-        if training:
-            plan = draw_plan(self.augment, self.seed, epoch, index, len(self), self.epochs)
+        plan = self._plan(epoch, index) if training else AugmentPlan((index,))
         letterboxes = [self.letterbox(i) for i in plan.indices]
         places = self._places(plan, letterboxes)
         hr, lr = self._images(plan, letterboxes, places)
@@ -204,6 +205,7 @@ class DetectionDataset(Dataset):
             "hr": None if hr is None else _chw(hr),
             "boxes": torch.from_numpy(boxes),
             "classes": torch.from_numpy(classes),
+            "labelled": self.records[index].labelled,
             "index": index,
             "epoch": epoch,
             "file": str(self.records[index].image),
@@ -215,6 +217,12 @@ class DetectionDataset(Dataset):
         """Where an image lies on the canvas, without augmentation."""
         record = self.records[index]
         return fit_letterbox(record.height, record.width, self.canvas, self.scale, native=self.lr == "native")
+
+    def _plan(self, epoch: int, index: int) -> AugmentPlan:
+        """Augmentation of a sample; a mosaic holds either labelled images only or none."""
+        alike = np.flatnonzero(self.labelled == self.labelled[index])
+        plan = draw_plan(self.augment, self.seed, epoch, index, len(alike), self.epochs)
+        return dataclasses.replace(plan, indices=(index, *map(int, alike[list(plan.indices[1:])])))
 
     # ------------------------------------------------------------------ images
 
@@ -315,6 +323,7 @@ def collate_detection(samples: list[dict]) -> DetectionBatch:
         boxes=torch.cat([sample["boxes"] for sample in samples]),
         classes=torch.cat([sample["classes"] for sample in samples]),
         image_index=torch.repeat_interleave(torch.arange(len(samples)), counts),
+        labelled=torch.tensor([sample["labelled"] for sample in samples]),
         indices=torch.tensor([sample["index"] for sample in samples]),
         epoch=samples[0]["epoch"],
         files=[sample["file"] for sample in samples],

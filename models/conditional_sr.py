@@ -96,16 +96,23 @@ class ConditionalSR(nn.Module):
         pixels = expand_mask(mask[:, 0], self.patch * self.scale, *fast.shape[-2:])  # (B, 1, H, W)
         return pixels * quality + (1 - pixels) * fast
 
-    def forward(self, lr: torch.Tensor, tau: float = 1.0, noise: torch.Tensor | None = None) -> ConditionalOutput:
+    def forward(
+        self,
+        lr: torch.Tensor,
+        tau: float = 1.0,
+        noise: torch.Tensor | None = None,
+        shares: torch.Tensor | None = None,
+    ) -> ConditionalOutput:
         """Both networks everywhere, differentiable.
 
         Args:
             lr: LR images (B, 3, h, w) in [0, 1].
             tau: temperature of the Gumbel-Softmax.
             noise: Gumbel noise (B, 2, gh, gw); ignored in eval mode, where nothing is left to chance.
+            shares: kept share of every image (B,), None leaves it to the masker; ignored in eval mode.
         """
         logits = self.masker(lr)  # (B, 2, gh, gw)
-        mask = gumbel_softmax(logits, tau, noise if self.training else None)
+        mask = gumbel_softmax(logits, tau, noise, shares) if self.training else gumbel_softmax(logits, tau)
         if self.train_tiles:
             quality = run_everywhere(self.sr_quality, lr, mask[:, 0] > 0.5, self.patch, self.halo, self.options)
         else:

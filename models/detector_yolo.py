@@ -135,7 +135,9 @@ class YoloDetector(nn.Module):
             levels = [level.detach() for level in levels]
         return {"one2many": many, "one2one": self.head.forward_head(levels, **self.head.one2one)}
 
-    def loss(self, images: Tensor, boxes: Tensor, classes: Tensor, image_index: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, images: Tensor, boxes: Tensor, classes: Tensor, image_index: Tensor, raw: dict | None = None
+    ) -> dict[str, Tensor]:
         """Ultralytics' own detection loss, in fp32 also under autocast, as a mean over images.
 
         Args:
@@ -143,6 +145,7 @@ class YoloDetector(nn.Module):
             boxes: (N, 4) cx, cy, w, h as shares of the image, in [0, 1]; N may be 0.
             classes: (N,) class indices.
             image_index: (N,) row in `images`, any order.
+            raw: `raw(images)`, where it is there already.
 
         Returns:
             {"det": scalar with gradient (= box + cls + dfl), "box", "cls", "dfl": detached scalars}. "dfl" is the L1
@@ -160,7 +163,7 @@ class YoloDetector(nn.Module):
             "cls": classes[order].float().view(-1, 1),
             "bboxes": boxes[order].float(),
         }
-        raw = self.raw(images)
+        raw = self.raw(images) if raw is None else raw
         with torch.autocast(images.device.type, enabled=False):
             terms, _ = self._criterion_on(images.device)(float32(raw), batch)
         terms = terms / images.shape[0]  # Ultralytics multiplies by the batch size
@@ -273,6 +276,14 @@ class YoloDetector(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
+
+
+def select_images(raw: dict, rows: Tensor) -> dict:
+    """Head output of these images of the batch, by their row."""
+    if "one2many" in raw:
+        return {key: select_images(value, rows) for key, value in raw.items()}
+    picked = {"boxes": raw["boxes"][rows], "scores": raw["scores"][rows]}
+    return picked | {"feats": [level[rows] for level in raw["feats"]]}
 
 
 def float32(raw: dict) -> dict:

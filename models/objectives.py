@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.arbitrary_scale import takes_size
-from models.conditional_sr import ConditionalSR
+from models.conditional_sr import ConditionalOutput, ConditionalSR
+from models.detector_yolo import select_images
+from models.distillation import Distillation
 from models.system import ConditionalSRDetector
-from utils.gumbel import gumbel_noise, temperature
+from utils.gumbel import gumbel_noise, random_shares, temperature
 from utils.losses import charbonnier, reconstruction, smoothness, sparsity_flops, sparsity_mean
 
 
@@ -73,18 +76,26 @@ class JointWeights:
     ramp: float = 0.4
     smooth: float = 0.01
     rec: float = 0.0
+    hr_share: float = 0.0
 
 
 class JointObjective(nn.Module):
-    """L = w_det L_det + w_sparse L_sparsity + w_smooth L_smooth + w_rec L1(SR, HR) (stage 3).
+    """L = w_det L_det + w_sparse L_sparsity + w_smooth L_smooth + w_rec L1(SR, HR) + distillation (stage 3).
+
+    Only L_det looks at labels, and only where w_det > 0; it is a mean over the labelled images of a batch, weighted so
+    that each of them counts the same whatever batch it is in. In a step that shows the detector HR images, L is what
+    the detector alone has of it.
 
     Args:
         system: front end and detector.
         weights: of the loss terms.
-        seed: of the Gumbel noise, which is a pure function of (seed, epoch, sample index).
+        seed: of the Gumbel noise and of the budgets, which are pure functions of (seed, epoch, sample index).
         tau: temperature at the first and at the last step.
         fixed_share: cost of SR_Fast and Masker as a share of the cost with SR_Quality everywhere, in MACs or in
             milliseconds, for `sparsity: flops` and `latency`.
+        budgets: lowest and highest kept share that is drawn for an image; None leaves the share to the masker.
+        distillation: the detector's distance from a teacher that sees the HR images; None leaves it out.
+        label_share: share of the training images that have labels.
     """
 
     def __init__(
@@ -94,6 +105,9 @@ class JointObjective(nn.Module):
         seed: int = 0,
         tau: tuple[float, float] = (5.0, 0.1),
         fixed_share: float = 0.0,
+        budgets: tuple[float, float] | None = None,
+        distillation: Distillation | None = None,
+        label_share: float = 1.0,
     ):
         super().__init__()
         self.system = system
@@ -101,6 +115,9 @@ class JointObjective(nn.Module):
         self.seed = seed
         self.tau = tau
         self.fixed_share = fixed_share
+        self.budgets = budgets
+        self.distillation = distillation
+        self.label_share = label_share
 
     def target_share(self, progress: Progress) -> float:
         """Kept share to aim at now: from a half, as coins fall, to `target` over the first `ramp` of the training."""
@@ -108,14 +125,20 @@ class JointObjective(nn.Module):
         return 0.5 + (self.weights.target - 0.5) * done
 
     def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
+        if is_hr_step(progress.step, self.weights.hr_share):
+            total, losses = self.detector_terms(batch.hr, batch)
+            return {"total": total} | {f"hr_{name}": value for name, value in losses.items()}
+        sr, front_total, front_losses = self.front_terms(batch, progress)
+        total, losses = self.detector_terms(sr, batch)
+        return {"total": front_total + total} | front_losses | losses
+
+    def front_terms(self, batch, progress: Progress) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
+        """SR images (B, 3, H, W), and the loss terms that do not need the detector."""
         w, front = self.weights, self.system.front
         losses: dict[str, Tensor] = {}
         total = 0.0
         if isinstance(front, ConditionalSR):
-            tau = temperature(progress.step, progress.total_steps, *self.tau)
-            grid = front.masker.grid(*batch.lr.shape[-2:])
-            noise = gumbel_noise(batch.indices, batch.epoch, self.seed, grid).to(batch.lr.device)
-            output = front(batch.lr, tau, noise)
+            output, tau = self.draw(batch, progress)
             sr = output.sr
             # The expected mask instead of the drawn one: the same mean without the noise.
             kept = sparsity_mean(output.probability)
@@ -129,11 +152,54 @@ class JointObjective(nn.Module):
             losses |= {"kept_share": output.mask.detach().mean(), "tau": kept.new_tensor(tau)}
         else:
             sr = front(batch.lr).clamp(0, 1)
-        detection = self.system.detector.loss(sr, batch.boxes, batch.classes, batch.image_index)
-        total = total + w.det * detection["det"]
-        losses |= {name: value.detach() for name, value in detection.items()}
         if w.rec > 0:
             rec = reconstruction(sr.float(), batch.hr)
             total = total + w.rec * rec
             losses["rec"] = rec.detach()
-        return {"total": total} | losses
+        return sr, total, losses
+
+    def draw(self, batch, progress: Progress) -> tuple[ConditionalOutput, float]:
+        """The front end's output with the noise and budgets of these samples, and the temperature."""
+        front = self.system.front
+        tau = temperature(progress.step, progress.total_steps, *self.tau)
+        grid = front.masker.grid(*batch.lr.shape[-2:])
+        noise = gumbel_noise(batch.indices, batch.epoch, self.seed, grid).to(batch.lr.device)
+        shares = None
+        if self.budgets is not None:
+            shares = random_shares(batch.indices, batch.epoch, self.seed, self.budgets)
+        return front(batch.lr, tau, noise, shares), tau
+
+    def detector_terms(self, images: Tensor, batch) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """Loss terms of the detector on SR or HR images (B, 3, H, W)."""
+        w, losses = self.weights, {}
+        total = 0.0
+        raw = None if self.distillation is None else self.system.detector.raw(images, one2one=w.det > 0)
+        if w.det > 0:
+            detection = self.detection(images, batch, raw)
+            total = total + w.det * detection["det"]
+            losses |= {name: value.detach() for name, value in detection.items()}
+        if self.distillation is not None:
+            distance, terms = self.distillation(raw, batch.hr)
+            total = total + distance
+            losses |= terms
+        return total, losses
+
+    def detection(self, images: Tensor, batch, raw: dict | None) -> dict[str, Tensor]:
+        """Detection loss on the images whose labels are known; `raw` is the detector's output for all of them."""
+        detector, labelled = self.system.detector, batch.labelled
+        if not labelled.any():
+            return dict.fromkeys(("det", "box", "cls", "dfl"), images.new_zeros(()))
+        image_index = batch.image_index
+        if not labelled.all():
+            rows = labelled.nonzero()[:, 0].to(images.device)
+            images, raw = images[rows], None if raw is None else select_images(raw, rows)
+            image_index = (labelled.cumsum(0) - 1).to(image_index.device)[image_index]
+        losses = detector.loss(images, batch.boxes, batch.classes, image_index, raw)
+        # Else an image would weigh the more, the fewer labelled ones its batch has.
+        weight = labelled.float().mean().item() / self.label_share
+        return {name: weight * value for name, value in losses.items()}
+
+
+def is_hr_step(step: int, share: float) -> bool:
+    """Whether the detector sees HR images in this step: a share of the steps, evenly spread, the first one never."""
+    return math.floor((step + 1) * share) > math.floor(step * share)

@@ -156,6 +156,11 @@ def test_misspelt_options_are_refused_with_the_right_name(capsys):
     ("option", "message"),
     [
         ("--losses.target=2", "losses.target must be at most 0.99"),
+        ("--losses.hr_share=1", "losses.hr_share must be at most 0.9"),
+        ("--losses.distill=-1", "losses.distill must be at least 0"),
+        ("--data.label_share=0", "data.label_share must be at least"),
+        ("--data.label_share=2", "data.label_share must be at most 1"),
+        ("--masker.budget_dropout=[0.1, 1.5]", "masker.budget_dropout must be at most 1"),
         ("--gumbel.end=0", "gumbel.end must be at least 0.01"),
         ("--masker.halo=-3", "masker.halo must be at least 0"),
         ("--run.log_every=0", "run.log_every must be at least 1"),

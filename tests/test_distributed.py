@@ -39,14 +39,22 @@ def stage3_arguments(data: Path) -> list[str]:
     ]  # fmt: skip
 
 
+RECIPE = [
+    "--data.label_share=0.4", "--data.unlabelled=true", "--losses.distill=1", "--losses.hr_share=0.34",
+    "--masker.budget_dropout=[0.1, 0.8]",
+]  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "steps"), [(2, 8), (3, 6)])
-def test_two_processes_follow_one(tmp_path: Path, stage: int, steps: int):
+@pytest.mark.parametrize(
+    ("stage", "steps", "options"), [(2, 8, []), (3, 6, []), (3, 6, RECIPE)], ids=["2", "3", "3-recipe"]
+)
+def test_two_processes_follow_one(tmp_path: Path, stage: int, steps: int, options: list[str]):
     if stage == 2:
         arguments = stage2_arguments(draw_photographs(tmp_path / "photos"))
     else:
         arguments = stage3_arguments(draw_detection_set(tmp_path / "set", images=8))
-    curves = {}
+    arguments, curves = arguments + options, {}
     for processes in (1, 2):
         out = tmp_path / f"p{processes}"
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]

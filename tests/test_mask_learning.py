@@ -19,7 +19,7 @@ STEPS, PATCH, GRID = 150, 8, 8
 class RegionLoss(nn.Module):
     """Stands for a detector: sees only the objects, and wants them as they are in HR."""
 
-    def loss(self, images, boxes, classes, image_index):
+    def loss(self, images, boxes, classes, image_index, raw=None):
         error = (images - self.hr).abs().mean(1) * self.objects
         return {"det": error.sum() / self.objects.sum()}
 
@@ -36,8 +36,9 @@ def make_scene(step: int) -> tuple[SimpleNamespace, torch.Tensor]:
     lr = nn.functional.interpolate(hr, scale_factor=0.5, mode="area")
     lr = lr + area[..., ::2, ::2] * 0.3 * torch.rand(lr.shape, generator=generator)  # objects are visible in LR
     batch = SimpleNamespace(
-        lr=lr, hr=hr, boxes=None, classes=None, image_index=None, indices=torch.arange(4) + 4 * step, epoch=0
-    )
+        lr=lr, hr=hr, boxes=None, classes=None, image_index=None, labelled=torch.ones(4, dtype=torch.bool),
+        indices=torch.arange(4) + 4 * step, epoch=0,
+    )  # fmt: skip
     batch.area = area[:, 0]
     return batch, objects[:, 0].bool()
 

@@ -42,6 +42,12 @@ def stage3_arguments(data: Path, out: Path) -> list[str]:
     ]  # fmt: skip
 
 
+RECIPE = [
+    "--data.label_share=0.5", "--data.unlabelled=true", "--losses.distill=1", "--losses.distill_outputs=0.5",
+    "--losses.hr_share=0.3", "--masker.budget_dropout=[0.1, 0.8]", "--masker.train=tiles",
+]  # fmt: skip
+
+
 def start(arguments: list[str], resume: bool) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     flag = ["--run.resume=true"] if resume else []
@@ -87,21 +93,21 @@ def logged(folder: Path) -> list[list[dict]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [2, 3])
-def test_kills_leave_no_trace(tmp_path: Path, stage: int):
+@pytest.mark.parametrize(("stage", "options"), [(2, []), (3, []), (3, RECIPE)], ids=["2", "3", "3-recipe"])
+def test_kills_leave_no_trace(tmp_path: Path, stage: int, options: list[str]):
     if stage == 2:
         data, arguments = draw_photographs(tmp_path / "photos"), stage2_arguments
         names = ["sr_fast_pretrained.pth", "sr_quality_pretrained.pth"]
     else:
         data, arguments = draw_detection_set(tmp_path / "set", images=10), stage3_arguments
         names = ["conditional_sr_yolo_jointly_tuned.pth"]
-    finish(start(arguments(data, tmp_path / "whole"), resume=False))
+    finish(start([*arguments(data, tmp_path / "whole"), *options], resume=False))
     chance, kills = random.Random(stage), 0
     for life in range(KILLS):
-        process = start(arguments(data, tmp_path / "killed"), resume=life > 0)
+        process = start([*arguments(data, tmp_path / "killed"), *options], resume=life > 0)
         kills += kill_after_progress(process, tmp_path / "killed", chance)
     assert kills >= 2, "the runs ended before they could be killed"
-    finish(start(arguments(data, tmp_path / "killed"), resume=True))
+    finish(start([*arguments(data, tmp_path / "killed"), *options], resume=True))
     for whole, killed in zip(
         final_weights(tmp_path / "whole", names), final_weights(tmp_path / "killed", names), strict=True
     ):

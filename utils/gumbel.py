@@ -28,7 +28,23 @@ def _sample_noise(index: int, epoch: int, seed: int, grid: tuple[int, int]) -> t
     return -(-uniform.clamp_min(1e-20).log()).log()
 
 
-def gumbel_softmax(logits: torch.Tensor, tau: float, noise: torch.Tensor | None = None) -> torch.Tensor:
+def random_shares(
+    indices: torch.Tensor | Iterable[int], epoch: int, seed: int, bounds: tuple[float, float]
+) -> torch.Tensor:
+    """One kept share an image, (B,) in float64 on the CPU, uniform in `bounds`, from (seed, epoch, sample index) alone.
+
+    Args:
+        indices, epoch, seed: as in `gumbel_noise`.
+        bounds: lowest and highest share, in [0, 1].
+    """
+    # The fourth number keeps these draws apart from the noise of the same sample.
+    draws = [np.random.default_rng((seed, epoch, int(index), 1)).uniform(*bounds) for index in indices]
+    return torch.tensor(draws, dtype=torch.float64)
+
+
+def gumbel_softmax(
+    logits: torch.Tensor, tau: float, noise: torch.Tensor | None = None, shares: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mask (B, 1, gh, gw) of exact zeros and ones whose gradient is that of the soft probability of class 1.
 
     The temperature divides the logits but not the noise, so the probability of a one is `keep_probability`: a high
@@ -40,13 +56,26 @@ def gumbel_softmax(logits: torch.Tensor, tau: float, noise: torch.Tensor | None 
         logits: (B, 2, gh, gw).
         tau: temperature, > 0.
         noise: Gumbel noise of the logits' shape in training; None decides without chance (argmax).
+        shares: (B,) float64; the ones are then the round(share * gh * gw) patches of an image whose perturbed logits
+            speak most for class 1, whatever their sign. The gradient stays that of the soft probability.
     """
     scaled = logits.float() / tau
     if noise is not None:
         scaled = scaled + noise.to(logits.device)
     soft = scaled.softmax(dim=1)[:, 1:]
-    hard = (scaled[:, 1:] > scaled[:, :1]).to(soft.dtype)
+    if shares is None:
+        hard = (scaled[:, 1:] > scaled[:, :1]).to(soft.dtype)
+    else:
+        hard = _best(scaled[:, 1:] - scaled[:, :1], shares).to(soft.dtype)
     return hard + (soft - soft.detach())  # the bracket is exactly zero, so the mask stays exactly binary
+
+
+def _best(score: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Bool of the score's shape: the round(share * patches) highest scores of every image, ties by index."""
+    flat = score.flatten(1)
+    rank = flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    count = (shares * flat.shape[1]).round().to(flat.device)
+    return (rank < count[:, None]).view_as(score)
 
 
 def keep_probability(logits: torch.Tensor, tau: float = 1.0) -> torch.Tensor:

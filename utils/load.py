@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -134,6 +135,30 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
     else:
         front = build_or_load_sr(getattr(config, config.sr), scale)
     return ConditionalSRDetector(front, build_or_load_detector(config.detector, names))
+
+
+def build_teacher(config: Stage3Config, detector: YoloDetector) -> YoloDetector:
+    """The frozen detector that distillation takes as its target.
+
+    Args:
+        config: `losses.teacher`, and the mode.
+        detector: the one to be trained, as it is before its training; frozen already in the mode frozen_detector.
+
+    Returns:
+        The teacher of `losses.teacher`; without one the detector itself where it stays as it is, else a copy.
+
+    Raises:
+        CheckpointError: see `load_detector_checkpoint`.
+        ValueError: the teacher knows other classes.
+    """
+    path = config.losses.teacher
+    if path is not None:
+        teacher = load_detector_checkpoint(path)
+        check_classes(path, teacher.names, detector.names)
+    else:
+        teacher = detector if detector.frozen else deepcopy(detector)
+    teacher.freeze()
+    return teacher
 
 
 def check_classes(path: str | Path, stored: tuple[str, ...] | list[str], wanted: tuple[str, ...] | list[str]) -> None:

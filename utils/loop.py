@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -62,19 +62,22 @@ class TrainingData:
 
 @dataclass
 class Window:
-    """Sums since the last log line; part of the checkpoint, so that a resumed log continues exactly."""
+    """Sums since the last log line; part of the checkpoint, so that a resumed log continues exactly.
 
-    steps: int = 0
+    Each loss has its own count, because not every step has every loss.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
 
     def add(self, losses: Metrics) -> None:
-        self.steps += 1
         for name, value in losses.items():
+            self.counts[name] = self.counts.get(name, 0) + 1
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def flush(self) -> Metrics:
-        means = {name: value / self.steps for name, value in self.sums.items()}
-        self.steps, self.sums = 0, {}
+        means = {name: value / self.counts[name] for name, value in self.sums.items()}
+        self.counts, self.sums = {}, {}
         return means
 
 
@@ -151,7 +154,10 @@ class Trainer:
                 self.ema.load_state_dict(payload["ema"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(payload["scaler"])
-            self.window = Window(payload["window_steps"], payload["window_sums"])
+            sums = payload["window_sums"]
+            # Older checkpoints hold one count for all losses.
+            counts = payload["window_counts"] if "window_counts" in payload else payload["window_steps"]
+            self.window = Window(dict.fromkeys(sums, counts) if isinstance(counts, int) else counts, sums)
             self.step = payload["step"]
         return self.step
 
@@ -166,7 +172,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "ema": None if self.ema is None else self.ema.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
-                "window_steps": self.window.steps,
+                "window_counts": dict(self.window.counts),
                 "window_sums": dict(self.window.sums),
             }
         )
@@ -239,7 +245,7 @@ class Trainer:
 
     def log_window(self) -> None:
         """Log the mean losses since the last line, and the learning rates."""
-        if self.window.steps:
+        if self.window.counts:
             groups = [g for g in self.optimizer.param_groups if not g["name"].endswith("/vectors")]
             losses = {f"train/{name}": value for name, value in self.window.flush().items()}
             self.log.scalars(losses | {f"lr/{g['name']}": g["lr"] for g in groups}, self.step)
@@ -340,8 +346,12 @@ def micro_batches(optim: OptimConfig, processes: int) -> tuple[int, int]:
     return micro, optim.batch // (micro * processes)
 
 
-def make_accelerator(run: RunConfig) -> Accelerator:
+def make_accelerator(run: RunConfig, some_parts_rest: bool = False) -> Accelerator:
     """Device, precision and processes (`accelerate launch` or `torchrun` start several) as one object.
+
+    Args:
+        run: device, precision, threads, seed.
+        some_parts_rest: there are steps in which some weights get no gradient; the processes then look which ones.
 
     Raises:
         ValueError: CUDA was asked for and is not there, or fp16 without CUDA.
@@ -359,4 +369,5 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     precision = {"fp32": "no"}.get(run.precision, run.precision)
     # The other processes wait while the main one validates.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
-    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience])
+    resting = DistributedDataParallelKwargs(find_unused_parameters=some_parts_rest)
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience, resting])

@@ -1,6 +1,8 @@
-"""Loss terms: Charbonnier of SR training; sparsity, smoothness and reconstruction of joint training."""
+"""Loss terms: Charbonnier of SR training; sparsity, smoothness, reconstruction and distillation of joint training."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -53,3 +55,61 @@ def reconstruction(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
     if sr.shape != hr.shape:
         raise ValueError(f"reconstruction loss: SR is {tuple(sr.shape)} but HR is {tuple(hr.shape)}")
     return F.l1_loss(sr, hr)
+
+
+def feature_distance(features: Sequence[torch.Tensor], target: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean over levels of mean |f - t| / mean |t|: L1 without a scale, 1 where all features are silent.
+
+    Args:
+        features: one (B, C, h, w) a level.
+        target: the teacher's, of the same shapes, without gradient.
+
+    Raises:
+        ValueError: number of levels or shapes differ.
+    """
+    shapes = [[tuple(level.shape[1:]) for level in levels] for levels in (features, target)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"losses.distill: the detector's neck features are {shapes[0]}, the teacher's {shapes[1]}; name a teacher "
+            "of the same architecture in losses.teacher, or use losses.distill_outputs"
+        )
+    distances = [
+        (own.float() - wanted.float()).abs().mean() / wanted.float().abs().mean().clamp_min(1e-6)
+        for own, wanted in zip(features, target)
+    ]
+    return torch.stack(distances).mean()
+
+
+def output_distance(
+    scores: torch.Tensor, boxes: torch.Tensor, target_scores: torch.Tensor, target_boxes: torch.Tensor
+) -> torch.Tensor:
+    """Distance of undecoded predictions from a teacher's, 0 where they agree.
+
+    With the teacher's class probabilities p and its highest one w at each anchor, and q those of the detector,
+    (sum [BCE(q, p) - BCE(p, p)] + sum w D) / max(sum w, 1). BCE(p, p) has no gradient, it only moves the zero. D is the
+    mean over the four sides of KL(teacher's bins || own bins), or |difference| in cells where a side is one number.
+
+    Args:
+        scores: logits (B, classes, anchors).
+        boxes: logits (B, 4 * bins, anchors) of the distribution of each side's distance; bins may be 1.
+        target_scores, target_boxes: the teacher's, without gradient.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    shapes = [(tuple(s.shape[1:]), tuple(b.shape[1:])) for s, b in ((scores, boxes), (target_scores, target_boxes))]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"losses.distill_outputs: the detector gives scores and boxes {shapes[0]}, the teacher {shapes[1]}; name "
+            "a teacher with the same classes and the same kind of head in losses.teacher"
+        )
+    probability = target_scores.sigmoid()
+    weight = probability.amax(1)  # (B, anchors)
+    classes = F.binary_cross_entropy_with_logits(scores, probability, reduction="none")
+    classes = classes - F.binary_cross_entropy_with_logits(target_scores, probability, reduction="none")
+    own, wanted = (x.unflatten(1, (4, -1)) for x in (boxes, target_boxes))  # (B, 4, bins, anchors)
+    if own.shape[2] == 1:
+        sides = (own - wanted).abs()[:, :, 0]
+    else:
+        sides = F.kl_div(own.log_softmax(2), wanted.log_softmax(2), reduction="none", log_target=True).sum(2)
+    return (classes.sum() + (weight * sides.mean(1)).sum()) / weight.sum().clamp_min(1.0)

@@ -18,6 +18,7 @@ from data.data_spec import DataSetError, Record
 from data.degradation import degrade_bicubic
 from data.detection import DetectionDataset, canvas_size, collate_detection, make_loader
 from data.images import ImageError
+from data.label_share import share_labels
 from data.sampler import EpochBatchSampler
 
 COLOURS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]], np.uint8) * 255
@@ -217,6 +218,32 @@ def test_flips_without_resampling_keep_the_evaluation_geometry(drawn):
         plain, flipped = dataset[index], dataset[0, index]
         for kind in ("lr", "hr"):
             torch.testing.assert_close(flipped[kind].flip(1, 2), plain[kind], rtol=0, atol=0)
+
+
+def test_mosaic_never_mixes_images_with_and_without_labels(drawn):
+    some = share_labels(drawn, 0.4, 0, keep_unlabelled=True)
+    config = replace(EVERYTHING, mosaic=1.0)
+    dataset = DetectionDataset(some, tuple("abcdefg"), (96, 144), 4, augment=config, epochs=50)
+    for epoch in range(8):
+        for index, record in enumerate(some):
+            partners = dataset._plan(epoch, index).indices
+            assert len(partners) == 4 and {some[i].labelled for i in partners} == {record.labelled}
+            sample = dataset[epoch, index]
+            assert sample["labelled"] == record.labelled and (record.labelled or not len(sample["classes"]))
+
+
+def test_labels_change_no_pixel(drawn):
+    some = share_labels(drawn, 0.4, 0, keep_unlabelled=True)
+    config = replace(EVERYTHING, mosaic=0.0)
+    sets = [DetectionDataset(rows, tuple("abcdefg"), (96, 144), 4, augment=config, epochs=9) for rows in (drawn, some)]
+    for index in range(len(drawn)):
+        full, part = (dataset[2, index] for dataset in sets)
+        assert torch.equal(full["hr"], part["hr"]) and torch.equal(full["lr"], part["lr"])
+    batch = collate_detection([sets[1][0, i] for i in range(len(drawn))])
+    assert (
+        batch.labelled.tolist() == [record.labelled for record in some] and batch.to("cpu").labelled.dtype == torch.bool
+    )
+    assert batch.labelled[batch.image_index].all()
 
 
 def test_mosaic_joins_four_images(drawn):

@@ -45,6 +45,7 @@ def make_batch(images: int = 2) -> SimpleNamespace:
         boxes=torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.3, 0.6, 0.3, 0.2]])[:images],
         classes=torch.tensor([0, 1])[:images],
         image_index=torch.arange(2)[:images],
+        labelled=torch.ones(images, dtype=torch.bool),
         indices=torch.arange(images),
         epoch=0,
     )

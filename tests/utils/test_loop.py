@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from configs.schema import OptimConfig, RunConfig
 from models.objectives import Progress
 from utils.ema import ModelEMA
-from utils.loop import NonFiniteError, Trainer, TrainingData, make_accelerator, micro_batches
+from utils.loop import NonFiniteError, Trainer, TrainingData, Window, make_accelerator, micro_batches
 from utils.optimizer_utils import decay_groups, learning_rate_factor, stepped_factor
 
 OPTIM = OptimConfig(epochs=2, batch=4, lr=0.1, warmup=1, clip_norm=10.0)
@@ -82,6 +82,26 @@ def test_makes_every_step_and_lowers_the_loss(tmp_path: Path):
     losses = [row["train/error"] for row, _ in trainer.log.rows if "train/error" in row]
     assert trainer.step == len(losses) == 80
     assert losses[-1] < 0.2 * losses[0]
+
+
+def test_log_means_are_over_the_steps_that_had_the_loss():
+    window = Window()
+    for losses in ({"total": 1.0, "a": 2.0}, {"total": 3.0, "b": 5.0}, {"total": 5.0, "a": 4.0}):
+        window.add(losses)
+    assert window.flush() == {"total": 3.0, "a": 3.0, "b": 5.0}
+    assert window.flush() == {}
+
+
+def test_state_of_an_older_version_is_taken_up(tmp_path: Path):
+    trainer = make_trainer(tmp_path)
+    trainer.window = Window({"total": 2}, {"total": 6.0})
+    trainer.save()
+    payload, _ = trainer.state.load_newest()
+    del payload["window_counts"]
+    trainer.state.save(payload | {"window_steps": 2})
+    again = make_trainer(tmp_path)
+    again.restore()
+    assert again.window == trainer.window
 
 
 def test_micro_batches_do_not_change_the_result(tmp_path: Path):

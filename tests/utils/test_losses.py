@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from utils.losses import reconstruction, smoothness, sparsity_flops, sparsity_mean
+from utils.losses import (
+    feature_distance,
+    output_distance,
+    reconstruction,
+    smoothness,
+    sparsity_flops,
+    sparsity_mean,
+)
 
 
 def mask_of(share, patches=20):
@@ -56,3 +64,68 @@ def test_reconstruction_is_l1_and_refuses_other_shapes():
     assert reconstruction(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.25)).item() == pytest.approx(0.25)
     with pytest.raises(ValueError, match=r"SR is \(1, 3, 4, 4\) but HR is \(1, 1, 4, 4\)"):
         reconstruction(torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4))
+
+
+def test_feature_distance_is_relative_and_a_mean_over_levels():
+    target = [torch.full((2, 3, 4, 4), 2.0), torch.full((2, 5, 2, 2), -4.0)]
+    own = [torch.full((2, 3, 4, 4), 3.0), torch.full((2, 5, 2, 2), -3.0)]
+    assert feature_distance(own, target).item() == pytest.approx((1 / 2 + 1 / 4) / 2)
+    scaled = feature_distance([100 * level for level in own], [100 * level for level in target])
+    assert scaled.item() == pytest.approx(0.375)
+    assert feature_distance(target, target) == 0
+    silent = [torch.zeros_like(level) for level in target]
+    assert feature_distance(silent, target) == 1 and feature_distance(own, silent).isfinite()
+
+
+def test_feature_distance_refuses_another_architecture():
+    with pytest.raises(ValueError, match=r"losses\.distill: .*\(3, 4, 4\).*\(5, 4, 4\).*losses\.teacher"):
+        feature_distance([torch.zeros(1, 3, 4, 4)], [torch.zeros(1, 5, 4, 4)])
+    with pytest.raises(ValueError, match="neck features"):
+        feature_distance([torch.zeros(1, 3, 4, 4)] * 2, [torch.zeros(1, 3, 4, 4)])
+
+
+@pytest.mark.parametrize("bins", [1, 16])
+def test_output_distance_is_its_formula(bins):
+    scores, target_scores = torch.randn(2, 3, 7), torch.randn(2, 3, 7)
+    boxes, target_boxes = torch.randn(2, 4 * bins, 7), torch.randn(2, 4 * bins, 7)
+    p, q = target_scores.sigmoid(), scores.sigmoid()
+    expected, weights = 0.0, 0.0
+    for image in range(2):
+        for anchor in range(7):
+            mine, theirs = q[image, :, anchor], p[image, :, anchor]
+            expected += (F.binary_cross_entropy(mine, theirs) - F.binary_cross_entropy(theirs, theirs)) * 3
+            weight, sides = theirs.max(), 0.0
+            for side in range(4):
+                a = boxes[image, side * bins : (side + 1) * bins, anchor]
+                b = target_boxes[image, side * bins : (side + 1) * bins, anchor]
+                sides += (
+                    (a - b).abs().sum() if bins == 1 else (b.softmax(0) * (b.softmax(0) / a.softmax(0)).log()).sum()
+                )
+            expected += weight * sides / 4
+            weights += weight
+    found = output_distance(scores, boxes, target_scores, target_boxes)
+    assert found.item() == pytest.approx((expected / max(weights, 1)).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("bins", [1, 16])
+def test_output_distance_vanishes_with_its_gradient_where_both_agree(bins):
+    target_scores, target_boxes = torch.randn(2, 3, 7) * 4, torch.randn(2, 4 * bins, 7)
+    scores, boxes = target_scores.clone().requires_grad_(), target_boxes.clone().requires_grad_()
+    distance = output_distance(scores, boxes, target_scores, target_boxes)
+    assert distance.item() == pytest.approx(0, abs=1e-6)
+    gradients = torch.autograd.grad(distance, [scores, boxes])
+    assert all(gradient.abs().max() < 1e-6 for gradient in gradients)
+
+
+def test_boxes_count_where_the_teacher_sees_something():
+    scores = torch.tensor([[[9.0, -30.0]]])  # one class, two anchors: an object and nothing
+    target = torch.zeros(1, 4, 2)
+    at_object, at_nothing = target.clone(), target.clone()
+    at_object[:, 0, 0], at_nothing[:, 0, 1] = 1.0, 1.0
+    assert output_distance(scores, at_object, scores, target).item() == pytest.approx(0.25, rel=1e-3)
+    assert output_distance(scores, at_nothing, scores, target).item() < 1e-6
+
+
+def test_output_distance_refuses_other_heads():
+    with pytest.raises(ValueError, match=r"losses\.distill_outputs: .*losses\.teacher"):
+        output_distance(torch.zeros(1, 3, 7), torch.zeros(1, 64, 7), torch.zeros(1, 3, 7), torch.zeros(1, 4, 7))

@@ -1,0 +1,76 @@
+"""Combinations of stage 3's keys that make no sense together; the scripts refuse them before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs.schema import Stage3Config
+
+
+def check_stage3(config: Stage3Config) -> None:
+    """Raises ValueError naming the keys and the remedy, FileNotFoundError for a missing data-set YAML."""
+    if config.mode == "detector_only" and config.sr == "conditional":
+        raise ValueError("mode detector_only trains no masker: set sr to bicubic, sr_fast or sr_quality")
+    if config.mode == "frozen_detector" and config.sr == "bicubic":
+        raise ValueError("mode frozen_detector with sr bicubic leaves nothing to train: choose another sr or mode")
+    _check_terms(config)
+    _check_hr_images(config)
+    if config.losses.sparsity == "latency" and None in (config.losses.latency_ms, config.losses.profile):
+        raise ValueError(
+            "losses.sparsity latency needs losses.latency_ms and losses.profile; measure the profile with "
+            "`python -m utils.latency --config THIS_YAML --out FILE`"
+        )
+    budgets = config.masker.budget_dropout
+    if budgets is not None and (len(budgets) != 2 or budgets[0] > budgets[1]):
+        raise ValueError(f"masker.budget_dropout is {budgets}; give [lowest, highest] kept share, or null")
+    if not Path(config.data.yaml).is_file():
+        raise FileNotFoundError(f"data.yaml: {config.data.yaml!r} does not exist; give the data set's YAML file")
+
+
+def distills(config: Stage3Config) -> bool:
+    """Whether a teacher is needed."""
+    return config.losses.distill > 0 or config.losses.distill_outputs > 0
+
+
+def some_parts_rest(config: Stage3Config) -> bool:
+    """Whether there are steps in which some of the trained weights get no gradient."""
+    losses = config.losses
+    return losses.hr_share > 0 or losses.det == 0 or config.data.unlabelled
+
+
+def _check_terms(config: Stage3Config) -> None:
+    """Whatever is trained needs a loss term, with the labels that there are."""
+    losses, data = config.losses, config.data
+    trains_front = config.mode != "detector_only" and config.sr != "bicubic"
+    without_labels = distills(config) or (losses.rec > 0 and trains_front)
+    if config.mode != "frozen_detector" and losses.det == 0 and not distills(config):
+        raise ValueError(
+            f"mode {config.mode} with losses.det 0 has no loss term that trains the detector: set losses.det, "
+            "losses.distill or losses.distill_outputs above 0, or mode to frozen_detector"
+        )
+    if losses.det == 0 and not without_labels:
+        raise ValueError(
+            "mode frozen_detector with losses.det 0 has nothing to learn from: set losses.distill, "
+            "losses.distill_outputs or losses.rec above 0"
+        )
+    if data.unlabelled and data.label_share < 1 and not without_labels:
+        raise ValueError(
+            "data.unlabelled keeps training images without labels, but no loss term learns from them: set "
+            "losses.distill, losses.distill_outputs or (where SR is trained) losses.rec above 0, or data.unlabelled to "
+            "false"
+        )
+    if losses.hr_share > 0 and config.mode == "frozen_detector":
+        raise ValueError("losses.hr_share trains the detector on HR images, which mode frozen_detector forbids: set 0")
+    if losses.hr_share > 0 and data.unlabelled and not distills(config):
+        raise ValueError(
+            "losses.hr_share with data.unlabelled: HR images without labels teach the detector nothing unless "
+            "losses.distill or losses.distill_outputs is above 0; set one of them, or losses.hr_share to 0"
+        )
+
+
+def _check_hr_images(config: Stage3Config) -> None:
+    if config.data.lr != "native":
+        return
+    for key in ("rec", "distill", "distill_outputs", "hr_share"):
+        if getattr(config.losses, key) > 0:
+            raise ValueError(f"losses.{key} needs HR images, but data.lr is native: set losses.{key} to 0")

@@ -1,0 +1,95 @@
+"""Stages 1 and 3 with few labels or none, a teacher, HR steps and budgets: from the command line to the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import stage1_pretrain_yolo as stage1
+import stage3_finetune_joint as stage3
+from tests.drawn import draw_detection_set
+from utils.load import load_detector_checkpoint, load_system
+
+NETWORKS = ["--sr_fast.name=espcn", "--sr_quality.name=edsr", '--sr_quality.args={"n_blocks": 1, "n_feats": 4}']
+
+
+def arguments(data: Path, out: Path, *options: str) -> list[str]:
+    return [
+        f"--run.out={out}", "--run.device=cpu", "--run.workers=0", "--run.log_every=1", f"--data.yaml={data}",
+        "--data.imgsz=64", "--data.scale=2", "--masker.patch=8", *NETWORKS, "--optim.epochs=1", "--optim.batch=2",
+        "--optim.warmup=1", "--val_images=0", *options,
+    ]  # fmt: skip
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return draw_detection_set(tmp_path / "set", images=8)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, data: Path) -> Path:
+    """Stage-1 checkpoint that saw a quarter of the labels."""
+    out = tmp_path / "teacher"
+    options = ["--run.device=cpu", "--run.threads=1", "--run.workers=0", "--data.imgsz=64", "--epochs=1", "--batch=2"]
+    options += ["--data.label_share=0.25", "--warmup_epochs=0", "--augment.close_mosaic=0"]
+    assert stage1.main([f"--run.out={out}", f"--data.yaml={data}", *options]) == 0
+    return out / stage1.OUTPUT
+
+
+def test_few_labels_with_everything(tmp_path, data, teacher, capsys):
+    """Stage 1 with a quarter of the labels, its detector as teacher and start of stage 3 with the same quarter."""
+    view = teacher.parent / "view" / "images"
+    assert [len(list((view / split).iterdir())) for split in ("train", "val")] == [2, 8]
+    assert torch.load(teacher, weights_only=True)["meta"]["labelled_images"] == 2
+    out = tmp_path / "run"
+    options = [f"--losses.teacher={teacher}", f"--detector.weights={teacher}", "--losses.distill=1.0"]
+    options += ["--losses.distill_outputs=0.5", "--losses.rec=1", "--losses.hr_share=0.25", "--optim.ema=0.9"]
+    options += ["--data.label_share=0.25", "--data.unlabelled=true", "--masker.budget_dropout=[0.1, 0.6]"]
+    assert stage3.main(arguments(data, out, *options)) == 0
+    assert "8 training images, 2 of them with labels" in capsys.readouterr().out
+    steps = [{name for name in row if name.startswith("train/")} for row in rows(out) if "train/total" in row]
+    terms = {"det", "box", "cls", "dfl", "distill", "distill_outputs"}
+    assert [steps[3] == {"train/total"} | {f"train/hr_{name}" for name in terms}] == [True]
+    assert all({f"train/{name}" for name in terms | {"rec", "kept_share"}} <= step for step in steps[:3])
+    payload = torch.load(out / stage3.OUTPUT, weights_only=True)
+    assert (payload["meta"]["training_images"], payload["meta"]["labelled_images"]) == (8, 2)
+    assert set(payload["weights"]) == set(load_system(out / stage3.OUTPUT).state_dict())
+    state = torch.load(out / "checkpoints" / "last.pth", weights_only=True)
+    assert set(state["model"]) == set(state["ema"]["shadow"]) == {f"system.{name}" for name in payload["weights"]}
+
+
+def test_frozen_detector_without_labels_learns_the_same_whatever_they_say(tmp_path, data, teacher):
+    options = ["--mode=frozen_detector", "--losses.det=0", "--losses.distill=1", f"--detector.weights={teacher}"]
+    results = []
+    for name in ("right", "wrong"):
+        out = tmp_path / name
+        assert stage3.main(arguments(data, out, *options)) == 0
+        results.append((out, torch.load(out / stage3.OUTPUT, weights_only=True)))
+        for file in (data.parent / "labels" / "train").iterdir():
+            file.write_text("1 0.5 0.5 0.9 0.9\n")
+    (out, first), (_, second) = results
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
+    assert first["meta"]["labelled_images"] == 0
+    detector = load_detector_checkpoint(teacher).state_dict()
+    trained = load_system(out / stage3.OUTPUT).detector.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in detector.items())
+    assert not any("train/det" in row for row in rows(out))
+    assert any(row.get("train/distill", 0) > 0 for row in rows(out))
+
+
+def test_images_without_labels_are_left_out(tmp_path, data, capsys):
+    assert stage3.main(arguments(data, tmp_path / "run", "--data.label_share=0.25")) == 0
+    assert "2 training images, 2 of them with labels" in capsys.readouterr().out
+    assert sum("train/total" in row for row in rows(tmp_path / "run")) == 1
+
+
+def test_stage_1_refuses_images_without_labels(tmp_path, data):
+    with pytest.raises(ValueError, match=r"data\.unlabelled: stage 1 learns from labels only"):
+        stage1.main([f"--run.out={tmp_path / 'run'}", f"--data.yaml={data}", "--data.unlabelled=true"])
