@@ -3,7 +3,8 @@
     python stage3_finetune_joint.py --config configs/stage3_joint_finetune.yaml
 
 Modes: joint; frozen_detector (a front end for a detector that must stay as it is); detector_only (the retrained
-baseline, with --sr bicubic, sr_fast or sr_quality). Writes conditional_sr_yolo_jointly_tuned.pth into the run folder.
+baseline, with --sr bicubic, sr_fast or sr_quality; with --sr hr its upper bound). Writes
+conditional_sr_yolo_jointly_tuned.pth into the run folder.
 """
 
 from __future__ import annotations
@@ -147,7 +148,13 @@ def check(config: Stage3Config) -> None:
         ValueError: naming the keys and the remedy.
     """
     if config.mode == "detector_only" and config.sr == "conditional":
-        raise ValueError("mode detector_only trains no masker: set sr to bicubic, sr_fast or sr_quality")
+        raise ValueError("mode detector_only trains no masker: set sr to bicubic, sr_fast, sr_quality or hr")
+    if config.sr == "hr" and (config.mode != "detector_only" or config.data.lr == "native"):
+        raise ValueError("sr hr trains a detector on HR images: it needs mode detector_only, and data.lr not native")
+    if config.upscale > 1 and config.sr != "bicubic":
+        raise ValueError(f"upscale {config.upscale} is for sr bicubic; leave it at 1 for sr {config.sr}")
+    if config.losses.rec > 0 and (config.sr == "hr" or config.upscale > 1):
+        raise ValueError("losses.rec compares SR with HR images; set it to 0 for sr hr and for upscale above 1")
     if config.mode == "frozen_detector" and config.sr == "bicubic":
         raise ValueError("mode frozen_detector with sr bicubic leaves nothing to train: choose another sr or mode")
     if config.losses.rec > 0 and config.data.lr == "native":

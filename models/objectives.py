@@ -128,7 +128,7 @@ class JointObjective(nn.Module):
             losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
             losses |= {"kept_share": output.mask.detach().mean(), "tau": kept.new_tensor(tau)}
         else:
-            sr = front(batch.lr).clamp(0, 1)
+            sr = front(self.system.images(batch)).clamp(0, 1)
         detection = self.system.detector.loss(sr, batch.boxes, batch.classes, batch.image_index)
         total = total + w.det * detection["det"]
         losses |= {name: value.detach() for name, value in detection.items()}
