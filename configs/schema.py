@@ -332,7 +332,7 @@ class Stage3Config:
 
 @dataclass(frozen=True)
 class SlicedConfig:
-    """Sliced inference (SAHI, arXiv 2202.06934): overlapping slices of the LR image, each enlarged to the whole canvas.
+    """Sliced inference (SAHI, arXiv 2202.06934): overlapping slices of the LR canvas, each enlarged to the HR canvas.
 
     Args:
         weights: checkpoint whose detector is used: of stage 1, or of stage 3 in mode detector_only.

@@ -74,7 +74,7 @@ class Row:
         conf: float,
         iou: float,
         max_det: int,
-        policy: MaskPolicy | OracleMask = LEARNED,
+        policy: MaskPolicy | OracleMask | None = None,
     ) -> tuple[list[Tensor], ConditionalOutput | None]:
         """Boxes per image (n, 6) in HR canvas pixels, and what the front end made.
 
@@ -82,12 +82,12 @@ class Row:
             images: as from `images`.
             factor: HR canvas pixels per image pixel where there is no front end.
             conf, iou, max_det: see YoloDetector.predict.
-            policy: as from `policy_for`.
+            policy: as from `policy_for`; None takes the row's own.
         """
         if self.sliced is not None:
             return self.sliced.predict(images, conf, iou, max_det), None
         if self.system is not None:
-            return self.system.predict(images, policy, conf, iou, max_det)
+            return self.system.predict(images, policy or self.policy, conf, iou, max_det)
         height, width = self.input_size(*images.shape[-2:])
         padded = F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]), value=GREY)
         found = self.detector.predict(padded, conf, iou, max_det)

@@ -220,6 +220,8 @@ def test_baselines_train_and_rebuild(front: torch.nn.Module):
     third = prepared.predict(images, parse_policy("learned"), conf=0.001)
     assert (prepared.scale, prepared.zoom, prepared.sees_hr) == (system.scale, system.zoom, system.sees_hr)
     assert torch.equal(images, before), "images stay as they are"
+    torch.testing.assert_close(one[1].sr, third[1].sr)
     for a, b, c in zip(one[0], other[0], third[0], strict=True):
         assert torch.equal(a, b)
-        assert a.shape == c.shape
+        # An untrained detector's scores lie so close together that rounding decides which boxes pass.
+        torch.testing.assert_close(a[0, 4], c[0, 4], atol=1e-3, rtol=0)
