@@ -23,7 +23,6 @@ from configs.sr_schema import EvaluateSRConfig
 from utils.cli import run
 from utils.config import config_to_dict, parse_config
 
-PICTURED = "conditional_learned"
 SR_DESCRIPTION = """Compare super-resolution networks on benchmark folders: quality, parameters, GMAC, milliseconds.
 
     python evaluate.py sr --weights FILE --hr DIR --scale 4 --out DIR
@@ -45,8 +44,9 @@ def compare_detection(argv: list[str]) -> int:
 
     from data.detection import DetectionDataset, canvas_size, load_data_spec, scan_split
     from models.prepared import how_it_runs
+    from utils.build_rows import build_rows, conditional_systems, fits_profile
+    from utils.detections_file import DETECTIONS, write_detections
     from utils.evaluation import DTYPES, Evaluation
-    from utils.evaluation_rows import build_rows
     from utils.latency import attach_profile
     from utils.logger import open_run
     from utils.predictor import choose_device
@@ -59,9 +59,12 @@ def compare_detection(argv: list[str]) -> int:
         torch.set_num_threads(config.run.threads)
     spec = load_data_spec(data.yaml)
     rows = build_rows(config, spec.names)
-    if config.profile:
-        system = next(row.system for row in rows if row.name == PICTURED)
-        attach_profile(system, config.profile, device, DTYPES[config.run.precision])
+    systems = conditional_systems(rows)
+    for name, system in systems.items() if config.profile else ():
+        if name == "conditional_learned" or fits_profile(system, config):
+            attach_profile(system, config.profile, device, DTYPES[config.run.precision])
+        elif config.latencies:
+            print(f"{name}: {config.profile} is for another architecture, so there are no rows with latencies")
     canvas = canvas_size(data.imgsz, data.scale, math.lcm(*{row.detector.stride for row in rows}))
     records, report = scan_split(
         spec, config.split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label
@@ -83,14 +86,19 @@ def compare_detection(argv: list[str]) -> int:
         print(f"evaluate: already finished, {folder / RESULTS}")
         return 0
 
-    print(how_it_runs(evaluation.prepared[PICTURED].system))
+    for name in systems:
+        print(f"{name.removesuffix('_learned')}: {how_it_runs(evaluation.prepared[name].system)}")
 
     # 2. Quality, then time on a machine that has nothing else to do
     quality = evaluation.quality()
     costs = evaluation.cost()
 
     # 3. Report
-    evaluation.save_overlays(folder / "overlays", PICTURED)
+    for name in systems:
+        own = "" if name == "conditional_learned" else name.removesuffix("_learned")
+        evaluation.save_overlays(folder / "overlays" / own, name)
+    if config.save_detections:
+        write_detections(folder / DETECTIONS, dataset, quality)
     results = describe(config, argv, len(dataset), canvas, device)
     table = write_report(folder, results | {"rows": evaluation.table(quality, costs)})
     print(table)

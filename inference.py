@@ -109,7 +109,7 @@ def detect(config: InferenceConfig, files: list, predictor, folder: Path) -> dic
     names = predictor.system.detector.names
     frames = read_frames(files, config.max_pixels)
     groups = times.over("reading", group_frames(frames, config.batch, predictor.padded_size))
-    with PredictionWriter(folder, files, config, predictor.system.scale, names) as writer:
+    with PredictionWriter(folder, files, config, predictor.system.front.scale, names) as writer:
         for item in predict_groups(predictor, groups, times):
             if isinstance(item, Skipped):
                 print(f"{item.file.label}: skipped, {item.reason}", flush=True)

@@ -3,7 +3,8 @@
     python stage3_finetune_joint.py --config configs/stage3_joint_finetune.yaml
 
 Modes: joint; frozen_detector (a front end for a detector that must stay as it is); detector_only (the retrained
-baseline, with --sr bicubic, sr_fast or sr_quality). Writes conditional_sr_yolo_jointly_tuned.pth into the run folder.
+baseline, with --sr bicubic, sr_fast or sr_quality; with --sr hr its upper bound). Writes
+conditional_sr_yolo_jointly_tuned.pth into the run folder.
 """
 
 from __future__ import annotations

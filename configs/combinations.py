@@ -10,7 +10,11 @@ from configs.schema import Stage3Config
 def check_stage3(config: Stage3Config) -> None:
     """Raises ValueError naming the keys and the remedy, FileNotFoundError for a missing data-set YAML."""
     if config.mode == "detector_only" and config.sr == "conditional":
-        raise ValueError("mode detector_only trains no masker: set sr to bicubic, sr_fast or sr_quality")
+        raise ValueError("mode detector_only trains no masker: set sr to bicubic, sr_fast, sr_quality or hr")
+    if config.sr == "hr" and config.mode != "detector_only":
+        raise ValueError("sr hr trains a detector on HR images: it needs mode detector_only")
+    if config.upscale > 1 and config.sr != "bicubic":
+        raise ValueError(f"upscale {config.upscale} is for sr bicubic; leave it at 1 for sr {config.sr}")
     if config.mode == "frozen_detector" and config.sr == "bicubic":
         raise ValueError("mode frozen_detector with sr bicubic leaves nothing to train: choose another sr or mode")
     _check_terms(config)
@@ -69,8 +73,17 @@ def _check_terms(config: Stage3Config) -> None:
 
 
 def _check_hr_images(config: Stage3Config) -> None:
+    if config.losses.rec > 0 and (config.sr == "hr" or config.upscale > 1):
+        raise ValueError("losses.rec compares SR with HR images; set it to 0 for sr hr and for upscale above 1")
+    if distills(config) and config.upscale > 1:
+        raise ValueError(
+            "losses.distill and distill_outputs compare what detectors see in images of one size; set them to 0 for "
+            "upscale above 1"
+        )
     if config.data.lr != "native":
         return
+    if config.sr == "hr":
+        raise ValueError("sr hr needs HR images, but data.lr is native: choose another sr")
     for key in ("rec", "distill", "distill_outputs", "hr_share"):
         if getattr(config.losses, key) > 0:
             raise ValueError(f"losses.{key} needs HR images, but data.lr is native: set losses.{key} to 0")

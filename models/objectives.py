@@ -151,7 +151,7 @@ class JointObjective(nn.Module):
             losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
             losses |= {"kept_share": output.mask.detach().mean(), "tau": kept.new_tensor(tau)}
         else:
-            sr = front(batch.lr).clamp(0, 1)
+            sr = front(self.system.images(batch)).clamp(0, 1)
         if w.rec > 0:
             rec = reconstruction(sr.float(), batch.hr)
             total = total + w.rec * rec

@@ -43,7 +43,18 @@ class PreparedNetwork(nn.Module):
     def __init__(self, network: nn.Module, like: nn.Module, dtype: torch.dtype, how: str):
         super().__init__()
         self.network, self.dtype, self.how = network, dtype, how
-        for name in ("scale", "radius", "local_radius", "size_multiple", "patch", "channels", "bias", "spec"):
+        for name in (
+            "scale",
+            "upscale",
+            "sees_hr",
+            "radius",
+            "local_radius",
+            "size_multiple",
+            "patch",
+            "channels",
+            "bias",
+            "spec",
+        ):
             if hasattr(like, name):
                 setattr(self, name, getattr(like, name))
 

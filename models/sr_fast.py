@@ -20,30 +20,38 @@ from utils.resize import cubic_matrix
 
 
 @lru_cache(maxsize=64)
-def _interpolation_matrix(size: int, scale: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """The matrix (scale * size, size) of cubic interpolation along one axis."""
+def interpolation_matrix(size: int, out_size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The matrix (out_size, size) of cubic interpolation along one axis."""
     with torch.inference_mode(False):  # a cached inference tensor could not serve a later training step
-        return torch.tensor(cubic_matrix(size, scale * size), dtype=dtype, device=device)
+        return torch.tensor(cubic_matrix(size, out_size), dtype=dtype, device=device)
 
 
 class Bicubic(nn.Module):
     """Bicubic interpolation in MATLAB's convention (a = -0.5, symmetric border) as two matrix products.
 
     On CPUs this is several times faster than `F.interpolate`, most of all in bfloat16. It has no parameters.
+
+    Args:
+        scale: 2, 3 or 4.
+        upscale: factor beyond `scale`, in the same interpolation, for a detector with a larger input.
+
+    Attributes:
+        scale: the factor altogether.
     """
 
     size_multiple = 1
     radius = 2  # four taps: floor(u) - 1 ... floor(u) + 2 around a position u less than half a pixel off
     tail = None
 
-    def __init__(self, scale: int):
+    def __init__(self, scale: int, upscale: int = 1):
         super().__init__()
-        self.scale = scale
+        self.scale = scale * upscale
+        self.upscale = upscale
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         height, width = lr.shape[-2:]
-        rows = _interpolation_matrix(height, self.scale, lr.dtype, lr.device)  # (scale * h, h)
-        columns = _interpolation_matrix(width, self.scale, lr.dtype, lr.device)  # (scale * w, w)
+        rows = interpolation_matrix(height, self.scale * height, lr.dtype, lr.device)  # (scale * h, h)
+        columns = interpolation_matrix(width, self.scale * width, lr.dtype, lr.device)  # (scale * w, w)
         return rows @ (lr @ columns.T)  # (B, 3, h, scale * w), then (B, 3, scale * h, scale * w)
 
 

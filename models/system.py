@@ -17,8 +17,24 @@ from models.masker import Masker
 from models.tile_execution import DEFAULT, run_whole
 
 
+class HRImages(nn.Module):
+    """Front end of a detector that is trained and run on HR images, the upper bound: it shows them as they are."""
+
+    scale, radius, size_multiple, tail = 1, 0, 1, None
+    sees_hr = True
+
+    @property
+    def spec(self) -> dict:
+        return {"name": "hr", "args": {}}
+
+    def forward(self, hr: Tensor) -> Tensor:
+        return hr.clone()  # the result of a front end may be changed in place
+
+
 def build_front(spec: dict) -> nn.Module:
-    """Front end from its spec: {"name": "conditional", "args": {...}} or the spec of one SR network."""
+    """Front end from its spec: {"name": "conditional", "args": {...}}, {"name": "hr"} or the spec of one SR network."""
+    if spec["name"] == "hr":
+        return HRImages()
     if spec["name"] != "conditional":
         args = dict(spec["args"])
         return build_sr(spec["name"], args.pop("scale"), args)
@@ -50,7 +66,7 @@ class ConditionalSRDetector(nn.Module):
     """LR images in, boxes out.
 
     Args:
-        front: ConditionalSR or any SR network, (B, 3, h, w) in [0, 1] -> (B, 3, s*h, s*w).
+        front: ConditionalSR or any SR network, (B, 3, h, w) in [0, 1] -> (B, 3, s*h, s*w); or HRImages.
         detector: YOLO detector on the super-resolved image.
         max_pixels: most LR pixels in one call of a plain front end; a ConditionalSR has its own limit.
     """
@@ -63,7 +79,22 @@ class ConditionalSRDetector(nn.Module):
 
     @property
     def scale(self) -> int:
-        return self.front.scale
+        """HR canvas pixels per pixel of the images that the system takes."""
+        return self.front.scale // self.zoom
+
+    @property
+    def zoom(self) -> int:
+        """Pixels of the super-resolved image per HR canvas pixel: `upscale` of bicubic interpolation, else 1."""
+        return getattr(self.front, "upscale", 1)
+
+    @property
+    def sees_hr(self) -> bool:
+        """Whether the system takes HR images instead of LR images."""
+        return getattr(self.front, "sees_hr", False)
+
+    def images(self, batch) -> Tensor:
+        """What the system takes of a batch, in [0, 1]: LR images (B, 3, h, w), or HR images."""
+        return batch.hr if self.sees_hr else batch.lr
 
     def train(self, mode: bool = True) -> ConditionalSRDetector:
         super().train(mode)
@@ -92,6 +123,11 @@ class ConditionalSRDetector(nn.Module):
     def predict(
         self, lr: Tensor, policy: MaskPolicy, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
     ) -> tuple[list[Tensor], ConditionalOutput]:
-        """Boxes per image, (n, 6): x1, y1, x2, y2 in SR pixels, score, class; and what the front end made."""
+        """Boxes per image (n, 6): x1, y1, x2, y2 in HR canvas pixels, score, class; and what the front end made."""
         output = self.upscale(lr, policy)
-        return self.detector.predict(output.sr, conf=conf, iou=iou, max_det=max_det), output
+        return self.detect(output.sr, conf, iou, max_det), output
+
+    def detect(self, sr: Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300) -> list[Tensor]:
+        """Boxes per image as from `predict`, in what `upscale` made."""
+        found = self.detector.predict(sr, conf=conf, iou=iou, max_det=max_det)
+        return found if self.zoom == 1 else [boxes / boxes.new_tensor([self.zoom] * 4 + [1, 1]) for boxes in found]

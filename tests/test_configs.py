@@ -27,12 +27,15 @@ FILES = sorted(file for file in FOLDER.rglob("*.yaml") if file.stem in CLASSES)
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(FOLDER)))
 
 
+FREE = ("args", "retrained", "systems", "detectors", "sliced")
+
+
 def dotted(tree: dict, path: tuple = ()) -> list[tuple]:
-    """Paths of all keys, sections included; the free keys inside `args` and `retrained` are not ours to check."""
+    """Paths of all keys, sections included; the free keys of mappings are not ours to check."""
     found = []
     for key, value in tree.items():
         found.append((*path, key))
-        if isinstance(value, dict) and key not in ("args", "retrained"):
+        if isinstance(value, dict) and key not in FREE:
             found += dotted(value, (*path, key))
     return found
 
@@ -181,7 +184,8 @@ def test_values_out_of_bounds_are_refused(option, message, capsys):
 
 
 def test_every_bound_belongs_to_a_key():
-    names = {".".join(path) for config in CLASSES.values() for path in dotted(config_to_dict(config()))}
+    classes = [*CLASSES.values(), schema.SlicedConfig]
+    names = {".".join(path) for config in classes for path in dotted(config_to_dict(config()))}
     for ending in LIMITS:
         assert any(name == ending or name.endswith(f".{ending}") for name in names), ending
 

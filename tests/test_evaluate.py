@@ -36,7 +36,7 @@ TINY = {  # a whole YOLO with strides 8, 16, 32, but quick
 TIMES = ("sr_ms", "total_ms", "total_ms_p95", "peak_mem_mb")
 ROWS = [
     *("hr", "lr", "bicubic", "sr_fast", "sr_quality", "conditional_learned"),
-    *(f"conditional_{kind}_{share}" for kind in ("budget", "random", "edge") for share in (0.25, 0.5)),
+    *(f"conditional_{kind}_{share}" for kind in ("budget", "random", "edge", "oracle") for share in (0.25, 0.5)),
     *("conditional_all_fast", "conditional_all_quality", "bicubic_retrained"),
 ]
 KEYS = ["dataset", "split", "scale", "lr_protocol", "device", "dtype", "threads", "versions"]
@@ -136,7 +136,7 @@ def test_results_follow_the_schema(finished):
 def test_shares_macs_and_parameters_add_up(project: Project, finished):
     rows = {row["name"]: row for row in finished[1]["rows"]}
     kept = {name: row["kept_share"] for name, row in rows.items()}
-    for policy in ("budget", "random", "edge"):
+    for policy in ("budget", "random", "edge", "oracle"):
         assert kept[f"conditional_{policy}_0.25"] == pytest.approx(0.25)
         assert kept[f"conditional_{policy}_0.5"] == pytest.approx(0.5)
     assert (kept["conditional_all_fast"], kept["conditional_all_quality"]) == (0, 1)

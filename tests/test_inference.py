@@ -22,7 +22,7 @@ from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.mask_policy import parse_policy
 from models.masker import Masker
-from models.system import ConditionalSRDetector
+from models.system import ConditionalSRDetector, HRImages
 from utils.checkpoint import save_network
 from utils.load import load_system
 from utils.prediction_writer import label_lines, new_run_folder, output_names
@@ -67,8 +67,11 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def plain_weights(tmp_path_factory) -> Path:
     """A system without a masker."""
-    system = ConditionalSRDetector(build_sr("bicubic", 3), YoloDetector("yolov8n.yaml", NAMES))
-    path = tmp_path_factory.mktemp("plain") / "system.pth"
+    return save_plain(tmp_path_factory.mktemp("plain") / "system.pth", build_sr("bicubic", 3))
+
+
+def save_plain(path: Path, front: torch.nn.Module) -> Path:
+    system = ConditionalSRDetector(front, YoloDetector("yolov8n.yaml", NAMES))
     save_network(path, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
     return path
 
@@ -268,6 +271,21 @@ def test_boxes_lie_where_the_object_is(plain_weights, tmp_path, monkeypatch):
     rows, columns = np.abs(drawn - sr).max(2).nonzero()
     assert rows.max() in range(25, 29) and columns.max() == 68
 
+    doubled = save_plain(tmp_path / "doubled.pth", build_sr("bicubic", 3, {"upscale": 2}))
+    assert infer(doubled, tmp_path / "a.png", tmp_path / "twice", "--save-json", "--save-sr") == 0
+    (entry,) = entries(tmp_path / "twice").values()
+    assert entry["detections"][0]["box"] == pytest.approx([15, 3, 23, 9], abs=0.5), "in pixels of the image"
+    assert Image.open(tmp_path / "twice" / "sr" / "a.png").size == (6 * 23, 6 * 17)
+    drawn, sr = (np.asarray(Image.open(tmp_path / "twice" / where)).astype(int) for where in ("a.png", "sr/a.png"))
+    rows, columns = np.abs(drawn - sr).max(2).nonzero()
+    assert rows.max() in range(50, 58) and columns.max() == 137
+
+    as_it_is = save_plain(tmp_path / "hr.pth", HRImages())
+    assert infer(as_it_is, tmp_path / "a.png", tmp_path / "hr", "--save-json", "--save-sr") == 0
+    (entry,) = entries(tmp_path / "hr").values()
+    assert entry["detections"][0]["box"] == pytest.approx([15, 3, 23, 9])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "hr" / "sr" / "a.png")), image)
+
 
 # ------------------------------------------------------------------------------------------------ nothing overwritten
 
@@ -389,8 +407,11 @@ def test_other_errors_are_not_taken_for_lack_of_memory():
 # --------------------------------------------------------------------------------------------------------------- parts
 
 
-def test_padding_reaches_whole_strides(weights, plain_weights):
-    by_four, by_three = (Predictor(load_system(w), parse_policy("learned"), CPU) for w in (weights, plain_weights))
+def test_padding_reaches_whole_strides(weights, plain_weights, tmp_path):
+    doubled = save_plain(tmp_path / "doubled.pth", build_sr("bicubic", 4, {"upscale": 2}))
+    files = (weights, plain_weights, doubled)
+    by_four, by_three, by_eight = (Predictor(load_system(file), parse_policy("learned"), CPU) for file in files)
+    assert [by_eight.padded_size(h, w) for h, w in ((1, 1), (5, 8), (9, 7))] == [(4, 4), (8, 8), (12, 8)]
     assert [by_four.padded_size(h, w) for h, w in ((1, 1), (8, 9), (128, 160))] == [(8, 8), (8, 16), (128, 160)]
     assert by_three.padded_size(1, 33) == (32, 64)
 

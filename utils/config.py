@@ -255,6 +255,10 @@ def _from_text(text: str, kind: Any) -> Any:
 
 def _checked(value: Any, kind: Any, name: str, where: str = "") -> Any:
     start = f"{where}: " if where else ""
+    if is_dataclass(kind):
+        return _checked_section(value, kind, name, where)
+    if get_origin(kind) is dict and is_dataclass(get_args(kind)[1]) and isinstance(value, dict):
+        return {key: _checked_section(item, get_args(kind)[1], f"{name}.{key}", where) for key, item in value.items()}
     try:
         converted = _convert(value, kind)
     except TypeError:
@@ -269,6 +273,19 @@ def _checked(value: Any, kind: Any, name: str, where: str = "") -> Any:
             if high is not None and number > high:
                 raise ConfigError(f"{start}{name} must be at most {high}, found {_show(value)}")
     return converted
+
+
+def _checked_section(value: Any, kind: type[Config], name: str, where: str) -> Config:
+    """A dataclass from the mapping of its keys, where sections are the values of a mapping."""
+    hints, start = get_type_hints(kind), f"{where}: " if where else ""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{start}{name} must be a mapping of the keys {', '.join(hints)}, found {_show(value)}")
+    for key in value:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, 1, 0.5)
+            advice = f"did you mean {near[0]}?" if near else f"valid keys here: {', '.join(hints)}"
+            raise ConfigError(f"{start}{name}: unknown key {_show(key)}; {advice}")
+    return kind(**{key: _checked(item, hints[key], f"{name}.{key}", where) for key, item in value.items()})
 
 
 def _convert(value: Any, kind: Any) -> Any:
@@ -310,6 +327,8 @@ def _describe(kind: Any) -> str:
         return "one of " + ", ".join(map(str, args))
     if origin is list:
         return f"a list such as [a, b], each {_describe(args[0])}"
+    if is_dataclass(kind):
+        return f"a mapping of the keys {', '.join(field.name for field in fields(kind))}"
     if origin is dict:
         return f"a mapping such as {{name: value}}, each value {_describe(args[1])}"
     return {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "null"}[kind]

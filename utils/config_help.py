@@ -49,5 +49,9 @@ class _HelpFormatter(DefaultHelpFormatter):
     def _get_help_string(self, action) -> str:
         if action.dest in ("help", "config"):
             return action.help
-        default = action.default if isinstance(action.default, str) and action.default else json.dumps(action.default)
+        default = (
+            action.default
+            if isinstance(action.default, str) and action.default
+            else json.dumps(action.default, default=vars)
+        )
         return f"{action.help.rstrip('.')} (default: {default})"

@@ -80,7 +80,7 @@ def detect_split(
         loader: evaluation batches (no augmentation).
         device: where to run.
         patch: side of a mask patch in LR pixels, where there are masks.
-        with_psnr: also measure the PSNR (Y) of the super-resolved images.
+        with_psnr: also measure the PSNR (Y) of the super-resolved images where they have the size of the HR images.
     """
     result = SplitResult()
     for batch in loader:
@@ -102,7 +102,7 @@ def detect_split(
                 covered = object_map(truth, batch.canvas)
                 result.inside += kept[covered].sum(), covered.sum()
                 result.outside += kept[~covered].sum(), (~covered).sum()
-            if with_psnr and output is not None and batch.hr is not None:
+            if with_psnr and output is not None and output.sr.shape == batch.hr.shape:
                 pair = (output.sr[row].float().cpu().numpy(), batch.hr[row].cpu().numpy())
                 shown = letterbox.region  # without the grey around the image, which any network reproduces
                 sr, hr = (image.transpose(1, 2, 0)[shown].clip(0, 1) for image in pair)

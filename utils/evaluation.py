@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,10 +15,13 @@ from tqdm import tqdm
 from configs.schema import EvaluateConfig
 from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
 from models.conditional_sr import ConditionalOutput
+from models.mask_policy import MaskPolicy
 from models.prepared import prepare_detector, prepare_system
+from models.sliced_detection import SlicedDetector
 from utils.atomic_file import replace_file
 from utils.detection_eval import SplitResult, canvas_boxes, detect_split
 from utils.evaluation_rows import MacCounter, Row
+from utils.oracle_mask import OracleMask
 from utils.overlay import detection_panel, to_uint8
 from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
 
@@ -25,6 +29,17 @@ SHOWN_CONF = 0.25  # what a user sees: lowest score in timed calls and pictures,
 TIMED_IMAGES = 4
 WARMUP = 2
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Seen(NamedTuple):
+    """What a row gets of a batch: images, and the mask policy, which for the oracle knows the ground truth."""
+
+    images: Tensor
+    policy: MaskPolicy | OracleMask
+
+    @classmethod
+    def of(cls, row: Row, batch: DetectionBatch) -> Seen:
+        return cls(row.images(batch), row.policy_for(batch))
 
 
 class Evaluation:
@@ -46,14 +61,15 @@ class Evaluation:
         self.rows, self.dataset, self.config, self.device = rows, dataset, config, device
         self.prepared = prepare_rows(rows, device, DTYPES[config.run.precision])
 
-    def detect(self, row: Row, images: Tensor, conf: float) -> tuple[list[Tensor], ConditionalOutput | None]:
+    def detect(self, row: Row, seen: Seen, conf: float) -> tuple[list[Tensor], ConditionalOutput | None]:
         """Boxes in HR canvas pixels, and what the front end made."""
         factor = 1 if row.sees_hr else self.dataset.scale
-        return self.prepared[row.name].detect(images, factor, conf, self.config.iou, self.config.max_det)
+        limits = (conf, self.config.iou, self.config.max_det)
+        return self.prepared[row.name].detect(seen.images, factor, *limits, seen.policy)
 
-    def upscale(self, row: Row, images: Tensor) -> ConditionalOutput:
+    def upscale(self, row: Row, seen: Seen) -> ConditionalOutput | Tensor:
         """The front end alone."""
-        return self.prepared[row.name].upscale(images)
+        return self.prepared[row.name].upscale(seen.images, seen.policy)
 
     # ---------------------------------------------------------------- quality
 
@@ -75,7 +91,7 @@ class Evaluation:
         """Result of one batch."""
 
         def predict(batch: DetectionBatch) -> tuple[list[Tensor], ConditionalOutput | None]:
-            return self.detect(row, row.images(batch), self.config.conf)
+            return self.detect(row, Seen.of(row, batch), self.config.conf)
 
         return detect_split(predict, [batch], self.device, patch=row.patch, with_psnr=batch.hr is not None)
 
@@ -87,10 +103,10 @@ class Evaluation:
         batches = [self.single(index) for index in spread(len(self.dataset), TIMED_IMAGES)]
         totals, fronts = {}, {}
         for row in self.rows:
-            images = [row.images(batch) for batch in batches]
-            totals[row.name] = in_turn(lambda x, row=row: self.detect(row, x, SHOWN_CONF), images)
-            if row.system is not None:
-                fronts[f"sr {row.name}"] = in_turn(lambda x, row=row: self.upscale(row, x), images)
+            seen = [Seen.of(row, batch) for batch in batches]
+            totals[row.name] = in_turn(lambda x, row=row: self.detect(row, x, SHOWN_CONF), seen)
+            if row.front is not None:
+                fronts[f"sr {row.name}"] = in_turn(lambda x, row=row: self.upscale(row, x), seen)
         timings, runs = {}, self.config.timing_runs
         if runs:
             bar = tqdm(total=WARMUP + runs, desc="timing", unit="round", disable=None)
@@ -121,19 +137,20 @@ class Evaluation:
             height, width = (side * factor for side in self.dataset.lr_canvas)
             metrics = split.metrics(self.dataset.names)
             sr = counter.front(row, height, width, split.kept_per_image)
-            total = (sr or 0) + counter.network(row.detector, *row.input_size(height, width))
+            total = (sr or 0) + counter.detector(row, height, width)
             entry = {"name": row.name}
             entry |= {key: metrics[key] for key in ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")}
             entry |= {"kept_share": split.kept_share, "sr_gmacs": None if sr is None else sr / 1e9}
             entry |= {"total_gmacs": total / 1e9, "params": row.parameters_run(split.kept_share)} | costs[row.name]
             entry |= {"kept_inside": split.kept_inside, "kept_outside": split.kept_outside, "psnr": split.psnr}
-            table.append(entry | {"ap_per_class": metrics["per_class"]})
+            entry |= {"ap_per_class": metrics["per_class"], "pr_curve": metrics["pr_curve"]}
+            table.append(entry | {"pr_curve_per_class": metrics["pr_curve_per_class"]})
         return table
 
     def overlay(self, row: Row, index: int) -> np.ndarray:
         """LR, mask, SR, detections and ground truth of one image side by side, uint8 (H, W, 3)."""
         batch = self.single(index)
-        found, output = self.detect(row, row.images(batch), SHOWN_CONF)
+        found, output = self.detect(row, Seen.of(row, batch), SHOWN_CONF)
         truth = canvas_boxes(batch, 0)
         classes = batch.classes.cpu().numpy()[:, None]
         truths = np.concatenate([truth, np.full_like(classes, np.nan, dtype=float), classes], axis=1)
@@ -149,7 +166,7 @@ class Evaluation:
         )
 
     def save_overlays(self, folder: Path, name: str) -> None:
-        """Pictures of images spread over the split, by the row of this name."""
+        """Pictures of images spread over the split, by the row of this name, whose system has a masker."""
         row = next(row for row in self.rows if row.name == name)
         for index in spread(len(self.dataset), self.config.overlays):
             content = cv2.imencode(".png", self.overlay(row, index)[..., ::-1])[1].tobytes()
@@ -161,13 +178,18 @@ def prepare_rows(rows: list[Row], device: torch.device, dtype: torch.dtype) -> d
     """Inference copies of all rows by name; rows that share a system or a detector share its copy."""
     detectors, systems, prepared = {}, {}, {}
     for row in rows:
-        key = id(row.detector)
-        if row.system is None and key not in detectors:
-            detectors[key] = prepare_detector(row.detector, device, dtype)
-        if row.system is not None and id(row.system) not in systems:
-            systems[id(row.system)] = prepare_system(row.system, device, dtype)
-        system = None if row.system is None else systems[id(row.system)]
-        prepared[row.name] = replace(row, detector=detectors[key] if system is None else system.detector, system=system)
+        if row.system is not None:
+            if id(row.system) not in systems:
+                systems[id(row.system)] = prepare_system(row.system, device, dtype)
+            system = systems[id(row.system)]
+            prepared[row.name] = replace(row, detector=system.detector, system=system)
+            continue
+        if id(row.detector) not in detectors:
+            detectors[id(row.detector)] = prepare_detector(row.detector, device, dtype)
+        detector, sliced = detectors[id(row.detector)], row.sliced
+        if sliced is not None:
+            sliced = SlicedDetector(sliced.slicer, detector, sliced.match, sliced.threshold).eval()
+        prepared[row.name] = replace(row, detector=detector, sliced=sliced)
     return prepared
 
 

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.schema import EvaluateConfig
 from data.detection import DetectionBatch
-from models import build_sr
 from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy
+from models.sliced_detection import SlicedDetector
 from models.system import ConditionalSRDetector
-from utils.checkpoint import CheckpointError
 from utils.flops_counter import count_macs_at, count_parameters, sr_macs
-from utils.load import check_classes, check_scale, load_detector_checkpoint, load_sr, load_system
+from utils.oracle_mask import OracleMask
 
 GREY = 114 / 255  # the colour of the letterbox, which detectors know from training
 LEARNED = MaskPolicy("learned")
-WRITTEN_BY = {
-    "detector": "stage1_pretrain_yolo.py writes it (yolo_pretrained_hr.pth)",
-    "sr_fast": "stage2_pretrain_sr.py writes it (sr_fast_pretrained.pth)",
-    "sr_quality": "stage2_pretrain_sr.py writes it (sr_quality_pretrained.pth)",
-    "system": "stage3_finetune_joint.py writes it (conditional_sr_yolo_jointly_tuned.pth)",
-    "retrained": "stage3_finetune_joint.py, run in another mode, writes it (conditional_sr_yolo_jointly_tuned.pth)",
-}
 
 
 @dataclass(frozen=True)
@@ -40,15 +29,17 @@ class Row:
         name: of the row.
         detector: finds the boxes.
         system: front end with the same detector; None shows the image to the detector as it is.
-        policy: mask policy of a conditional front end.
+        policy: mask policy of a conditional front end, or the control that knows the ground truth.
         sees_hr: the row gets the HR image instead of the LR image.
+        sliced: sliced inference with the same detector, instead of a system.
     """
 
     name: str
     detector: YoloDetector
     system: ConditionalSRDetector | None = None
-    policy: MaskPolicy = LEARNED
+    policy: MaskPolicy | OracleMask = LEARNED
     sees_hr: bool = False
+    sliced: SlicedDetector | None = None
 
     @property
     def patch(self) -> int | None:
@@ -59,16 +50,31 @@ class Row:
     def conditional(self) -> bool:
         return self.system is not None and isinstance(self.system.front, ConditionalSR)
 
+    @property
+    def front(self) -> nn.Module | None:
+        """What makes the detector's input; None shows it the image as it is."""
+        return self.sliced.slicer if self.sliced is not None else self.system and self.system.front
+
     def images(self, batch: DetectionBatch) -> Tensor:
         """What the row gets to see, (B, 3, h, w) or (B, 3, H, W) in [0, 1]."""
         return batch.hr if self.sees_hr else batch.lr
 
-    def upscale(self, images: Tensor) -> ConditionalOutput:
+    def policy_for(self, batch: DetectionBatch) -> MaskPolicy | OracleMask:
+        """The mask policy for this batch, whose ground truth the oracle is told."""
+        return self.policy.told(batch, self.patch) if isinstance(self.policy, OracleMask) else self.policy
+
+    def upscale(self, images: Tensor, policy: MaskPolicy | OracleMask) -> ConditionalOutput | Tensor:
         """The front end alone."""
-        return self.system.upscale(images, self.policy)
+        return self.system.upscale(images, policy) if self.sliced is None else self.sliced.upscale(images)
 
     def detect(
-        self, images: Tensor, factor: int, conf: float, iou: float, max_det: int
+        self,
+        images: Tensor,
+        factor: int,
+        conf: float,
+        iou: float,
+        max_det: int,
+        policy: MaskPolicy | OracleMask | None = None,
     ) -> tuple[list[Tensor], ConditionalOutput | None]:
         """Boxes per image (n, 6) in HR canvas pixels, and what the front end made.
 
@@ -76,9 +82,12 @@ class Row:
             images: as from `images`.
             factor: HR canvas pixels per image pixel where there is no front end.
             conf, iou, max_det: see YoloDetector.predict.
+            policy: as from `policy_for`; None takes the row's own.
         """
+        if self.sliced is not None:
+            return self.sliced.predict(images, conf, iou, max_det), None
         if self.system is not None:
-            return self.system.predict(images, self.policy, conf, iou, max_det)
+            return self.system.predict(images, policy or self.policy, conf, iou, max_det)
         height, width = self.input_size(*images.shape[-2:])
         padded = F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]), value=GREY)
         found = self.detector.predict(padded, conf, iou, max_det)
@@ -86,10 +95,14 @@ class Row:
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Size of the detector's input for an image of height x width."""
-        if self.system is not None:
-            return height * self.system.scale, width * self.system.scale
+        if self.front is not None:
+            return height * self.front.scale, width * self.front.scale
         stride = self.detector.stride
         return -(-height // stride) * stride, -(-width // stride) * stride
+
+    def detector_inputs(self, height: int, width: int) -> int:
+        """How many inputs the detector gets for one image of height x width."""
+        return 1 if self.sliced is None else len(self.sliced.slicer.windows(height, width))
 
     def parameters_run(self, kept_share: float | None) -> int:
         """Parameters of all networks that run: SR_Quality where any patch is kept, SR_Fast where any is not."""
@@ -122,10 +135,10 @@ class MacCounter:
             height, width: LR pixels.
             kept_per_image: kept share of every image, where the front end is conditional.
         """
-        if row.system is None:
+        if row.front is None:
             return None
         if not row.conditional:
-            return float(self.network(row.system.front, height, width))
+            return float(self.network(row.front, height, width))
         front, masker = row.system.front, row.policy.needs_masker
         rows, columns = -(-height // front.patch), -(-width // front.patch)
         counts = [round(share * rows * columns) for share in kept_per_image]
@@ -135,70 +148,11 @@ class MacCounter:
         ]
         return sum(costs) / len(costs)
 
+    def detector(self, row: Row, height: int, width: int) -> int:
+        """MACs that the row's detector executes for an image of height x width."""
+        return row.detector_inputs(height, width) * self.network(row.detector, *row.input_size(height, width))
+
     def _once(self, key: tuple, count: Callable[[], int]) -> int:
         if key not in self.known:
             self.known[key] = count()
         return self.known[key]
-
-
-def build_rows(config: EvaluateConfig, names: tuple[str, ...]) -> list[Row]:
-    """All rows of the configuration, in the order of the table, on the CPU.
-
-    Args:
-        config: checkpoints, budgets, scale and LR protocol.
-        names: class names of the data set.
-
-    Raises:
-        ValueError: a checkpoint is not given, is for another scale or other classes, or a name stands twice.
-        CheckpointError: a checkpoint is missing, damaged or of another kind.
-    """
-    scale = config.data.scale
-    detector = _load("detector", config.detector, load_detector_checkpoint)
-    check_classes(config.detector, detector.names, names)
-    system = _load_system("system", config.system, scale, names)
-    if not isinstance(system.front, ConditionalSR):
-        raise ValueError(
-            f"system: {config.system} has {system.front.spec['name']} as front end and no masker; name it under "
-            "`retrained`, and give as `system` a checkpoint that stage 3 trained with `sr: conditional`"
-        )
-    fronts = {"bicubic": build_sr("bicubic", scale, {})}
-    load = partial(load_sr, scale=scale)
-    for role in ("sr_fast", "sr_quality"):
-        path = getattr(config, role)
-        fronts[role] = getattr(system.front, role) if path is None else _load(role, path, load)
-        check_scale(path or config.system, fronts[role].scale, scale)
-
-    rows = [] if config.data.lr == "native" else [Row("hr", detector, sees_hr=True)]
-    rows += [Row("lr", detector)]
-    rows += [Row(name, detector, ConditionalSRDetector(front, detector)) for name, front in fronts.items()]
-    policies = {"learned": LEARNED}
-    for kind in ("budget", "random", "edge"):
-        policies |= {f"{kind}_{share:g}": MaskPolicy(kind, share) for share in config.budgets}
-    policies |= {f"latency_{ms:g}": MaskPolicy("latency_ms", ms) for ms in config.latencies}
-    policies |= {kind: MaskPolicy(kind) for kind in ("all_fast", "all_quality")}
-    rows += [Row(f"conditional_{name}", system.detector, system, policy) for name, policy in policies.items()]
-    for name, path in config.retrained.items():
-        if name in {row.name for row in rows}:
-            raise ValueError(f"retrained.{name}: the table has a row of this name already; choose another name")
-        other = _load_system(f"retrained.{name}", path, scale, names)
-        rows.append(Row(name, other.detector, other))
-    for row in rows:
-        (row.detector if row.system is None else row.system).eval()
-    return rows
-
-
-def _load_system(key: str, path: str, scale: int, names: tuple[str, ...]) -> ConditionalSRDetector:
-    system = _load(key, path, load_system)
-    check_scale(path, system.scale, scale)
-    check_classes(path, system.detector.names, names)
-    return system
-
-
-def _load(key: str, path: str, loader: Callable):
-    """Load a checkpoint; a missing one is named with its configuration key and the script that makes it."""
-    written_by = WRITTEN_BY[key.partition(".")[0]]
-    if not path:
-        raise ValueError(f"{key}: no checkpoint is given; {written_by}")
-    if not Path(path).is_file():
-        raise CheckpointError(f"{key}: {path} does not exist; {written_by}")
-    return loader(path)

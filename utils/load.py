@@ -16,7 +16,7 @@ from models.conditional_sr import ConditionalSR
 from models.detector_weights import load_detector
 from models.detector_yolo import YoloDetector
 from models.masker import Masker
-from models.system import ConditionalSRDetector
+from models.system import ConditionalSRDetector, HRImages
 from models.tile_plan import choose_halo, choose_patch
 from utils.checkpoint import CheckpointError, load_network
 from utils.community_weights import check_scale, describe, load_community_sr
@@ -41,6 +41,18 @@ def load_detector_checkpoint(path: str | Path) -> YoloDetector:
     """
     payload = load_network(path, kind="detector")
     return _filled(path, lambda: YoloDetector(**payload["args"]), payload["weights"])
+
+
+def load_any_detector(path: str | Path) -> tuple[YoloDetector, ConditionalSRDetector | None]:
+    """Detector of stage 1, or that of stage 3 and the system that it belongs to; on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another stage.
+    """
+    if load_network(path)["kind"] != "system":
+        return load_detector_checkpoint(path), None
+    system = load_system(path)
+    return system.detector, system
 
 
 def load_sr(path: str | Path, scale: float | None = None) -> nn.Module:
@@ -131,7 +143,9 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
         )
         front.train_tiles = masker.train == "tiles"
     elif config.sr == "bicubic":
-        front = build_sr("bicubic", scale, {})
+        front = build_sr("bicubic", scale, {"upscale": config.upscale} if config.upscale > 1 else {})
+    elif config.sr == "hr":
+        front = HRImages()
     else:
         front = build_or_load_sr(getattr(config, config.sr), scale)
     return ConditionalSRDetector(front, build_or_load_detector(config.detector, names))

@@ -140,8 +140,10 @@ def coco_map(ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarra
         names: class names, index = class.
 
     Returns:
-        {"map50_95", "map50", "ap_small", "ap_medium", "ap_large": share in [0, 1], "per_class": {name: AP 0.50:0.95}}.
-        Small is below 32^2, large above 96^2 original pixels. None where no such ground truth exists.
+        {"map50_95", "map50", "ap_small", "ap_medium", "ap_large": share in [0, 1], "per_class": {name: AP 0.50:0.95},
+        "pr_curve": precision at IoU 0.5 and recall 0, 0.01, ..., 1, the mean of the classes' interpolated curves,
+        "pr_curve_per_class": {name: the same}}. Small is below 32^2, large above 96^2 original pixels. None where no
+        such ground truth exists.
 
     Raises:
         ValueError: the lists differ in length, shapes are wrong, or a class is not in `names`.
@@ -164,6 +166,12 @@ def coco_map(ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarra
     result: dict = {key: _share(evaluation.stats[position]) for key, position in keys.items()}
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas, 100 detections
     result["per_class"] = {name: _share(precision[:, :, k].mean()) for k, name in enumerate(names)}
+    curves = precision[0].T.round(5)  # (class, recall); -1 everywhere where a class has no ground truth
+    known = [curve for curve in curves if curve[0] >= 0]
+    result["pr_curve"] = np.mean(known, axis=0).round(5).tolist() if known else None
+    result["pr_curve_per_class"] = {
+        name: curve.tolist() if curve[0] >= 0 else None for name, curve in zip(names, curves, strict=True)
+    }
     return result
 
 

@@ -85,7 +85,7 @@ class PredictionWriter:
         folder: existing, empty run folder.
         files: all files that will come, images first.
         config: which kinds of results to save.
-        scale: super-resolution factor.
+        scale: pixels of the super-resolved image per pixel of the image.
         names: class names.
     """
 

@@ -98,7 +98,7 @@ class Predictor:
         self.system = prepare_system(system.eval(), device, compute_type(device, half), memory_mb)
         self.policy, self.device = policy, device
         self.limits = {"conf": conf, "iou": iou, "max_det": max_det}
-        self.unit = system.detector.stride // math.gcd(system.detector.stride, system.scale)
+        self.unit = system.detector.stride // math.gcd(system.detector.stride, system.front.scale)
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """Smallest height and width that hold the image and whose SR sides are multiples of the detector's stride."""
@@ -117,7 +117,7 @@ class Predictor:
             lr = torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))).to(self.device)
             output = self.system.upscale(lr.permute(0, 3, 1, 2).float().div(255), self.policy)
         with times.measure("detection"):
-            found = self.system.detector.predict(output.sr, **self.limits)
+            found = self.system.detect(output.sr, **self.limits)
             found = [boxes.float().cpu().numpy() for boxes in found]
         masks = [None] * len(images) if output.mask is None else output.mask[:, 0].cpu().numpy() > 0.5
         ms = (time.perf_counter() - start) * 1e3 / len(images)
@@ -126,8 +126,8 @@ class Predictor:
 
     def _of_image(self, height: int, width: int, boxes, sr, mask, ms: float) -> Prediction:
         """From the padded image's results to those of the image itself."""
-        scale = self.system.scale
-        boxes, sr = to_image_pixels(boxes, scale, height, width), sr[:, : scale * height, : scale * width]
+        boxes, scale = to_image_pixels(boxes, self.system.scale, height, width), self.system.front.scale
+        sr = sr[:, : scale * height, : scale * width]
         if mask is None:
             return Prediction(boxes, sr, None, None, None, ms)
         patch = self.system.front.masker.patch
@@ -169,7 +169,7 @@ def pad_images(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 
 def to_image_pixels(boxes: np.ndarray, scale: int, height: int, width: int) -> np.ndarray:
-    """Boxes (n, 6) in SR pixels -> pixels of the image, clipped to it; those that lie in the padding are dropped."""
+    """Boxes (n, 6) in HR pixels -> pixels of the image, clipped to it; those that lie in the padding are dropped."""
     boxes = boxes.astype(np.float32)
     boxes[:, :4] = (boxes[:, :4] / scale).clip(0, np.array([width, height, width, height], np.float32))
     return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,12 +51,17 @@ HEADINGS = {
     "peak_mem_mb": "peak MB",
 }
 DIGITS = {"sr_gmacs": 2, "total_gmacs": 2, "sr_ms": 1, "total_ms": 1, "total_ms_p95": 1, "peak_mem_mb": 0}
-# Rows that are one system at several budgets, joined by a line: prefix -> colour, line style, legend.
-CURVES = {
-    "conditional_budget_": ("tab:blue", "-", "conditional, budget of the masker"),
-    "conditional_random_": ("tab:gray", ":", "conditional, random patches"),
-    "conditional_edge_": ("tab:green", "--", "conditional, patches with edges"),
+# Rows SYSTEM_KIND_SHARE are one system at several kept shares, joined by a line: kind -> line style, legend.
+KINDS = {
+    "budget": ("-", "budget of the masker"),
+    "random": (":", "random patches"),
+    "edge": ("--", "patches with edges"),
+    "oracle": ("-.", "patches with objects (oracle)"),
 }
+OWN_COLOURS = {"budget": "tab:blue", "random": "tab:gray", "edge": "tab:green", "oracle": "tab:purple"}
+COLOURS = ("tab:orange", "tab:cyan", "tab:olive", "tab:pink", "tab:brown")  # of further systems, in turn
+CURVE_ROW = re.compile(rf"(?P<system>.+)_(?P<kind>{'|'.join(KINDS)})_(?P<share>\d+(\.\d+)?(e-\d+)?)")
+CONTROL = re.compile(r"(?P<system>.+)_(learned|all_fast|all_quality|latency_[\d.e+-]+)")
 
 
 def write_report(folder: Path, results: dict) -> str:
@@ -148,15 +154,15 @@ def draw_pareto(results: dict) -> Figure:
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     points = [row for row in plain(results["rows"]) if row["total_ms"] is not None and row["map50_95"] is not None]
-    for prefix, (colour, style, legend) in CURVES.items():
-        curve = [row for row in points if row["name"].startswith(prefix)]
-        curve.sort(key=lambda row: float(row["name"].removeprefix(prefix)))
-        if curve:
-            times, qualities = [row["total_ms"] for row in curve], [row["map50_95"] for row in curve]
-            axes.plot(times, qualities, style, color=colour, marker="o", zorder=2, label=legend)
+    colours = row_colours([row["name"] for row in points])
+    for (system, kind), curve in curves(points).items():
+        times, qualities = [row["total_ms"] for row in curve], [row["map50_95"] for row in curve]
+        style, legend = KINDS[kind]
+        colour, legend = colours[curve[0]["name"]], f"{system}, {legend}"
+        axes.plot(times, qualities, style, color=colour, marker="o", zorder=2, label=legend)
     for row in points:
-        if not row["name"].startswith(tuple(CURVES)):
-            axes.plot(row["total_ms"], row["map50_95"], "D", color=label_colour(row["name"]), markersize=6, zorder=3)
+        if not CURVE_ROW.fullmatch(row["name"]):
+            axes.plot(row["total_ms"], row["map50_95"], "D", color=colours[row["name"]], markersize=6, zorder=3)
     axes.set_xlabel(f"total ms per image (median, batch 1, {results['device']}, {results['dtype']})")
     axes.set_ylabel("mAP50-95")
     axes.set_title(f"{results['dataset']} {results['split']}, x{results['scale']}")
@@ -170,17 +176,35 @@ def draw_pareto(results: dict) -> Figure:
     return figure
 
 
+def curves(points: list[dict]) -> dict[tuple[str, str], list[dict]]:
+    """(system, kind) -> its rows by ascending kept share."""
+    found = {}
+    for row in points:
+        if match := CURVE_ROW.fullmatch(row["name"]):
+            found.setdefault((match["system"], match["kind"]), []).append((float(match["share"]), row))
+    return {key: [row for _, row in sorted(rows, key=lambda pair: pair[0])] for key, rows in found.items()}
+
+
 def label_text(name: str) -> str:
-    """A curve's points carry the budget alone, the legend says the rest."""
-    prefix = next((prefix for prefix in CURVES if name.startswith(prefix)), "")
-    return name.removeprefix(prefix).replace("_", " ")
+    """A curve's points carry the kept share alone, the legend says the rest."""
+    match = CURVE_ROW.fullmatch(name)
+    return match["share"] if match else name.replace("_", " ")
 
 
-def label_colour(name: str) -> str:
-    prefix = next((prefix for prefix in CURVES if name.startswith(prefix)), None)
-    if prefix is not None:
-        return CURVES[prefix][0]
-    return "navy" if name.startswith("conditional_") else "tab:red"
+def row_colours(names: list[str]) -> dict[str, str]:
+    """Row -> colour: one per further system with a masker, four for the rows conditional_*, red for all others."""
+    shared = {match["system"]: None for name in names if (match := CURVE_ROW.fullmatch(name))}
+    others = [system for system in shared if system != "conditional"]
+    by_system = {system: COLOURS[index % len(COLOURS)] for index, system in enumerate(others)} | {"conditional": "navy"}
+    colours = {}
+    for name in names:
+        match = CURVE_ROW.fullmatch(name)
+        if match and match["system"] == "conditional":
+            colours[name] = OWN_COLOURS[match["kind"]]
+        else:
+            match = match or CONTROL.fullmatch(name)
+            colours[name] = by_system.get(match["system"], "tab:red") if match else "tab:red"
+    return colours
 
 
 def label_points(figure: Figure, axes, points: list[tuple[float, float, str]]) -> None:
@@ -188,6 +212,7 @@ def label_points(figure: Figure, axes, points: list[tuple[float, float, str]]) -
     figure.draw_without_rendering()  # fixes the axes, so that data have places in pixels
     renderer = FigureCanvasAgg(figure).get_renderer()
     places = [axes.transData.transform((x, y)) for x, y, _ in points]
+    colours = row_colours([name for _, _, name in points])
     frame, taken = axes.get_window_extent(renderer), []
     for (x, y, name), _ in sorted(zip(points, places, strict=True), key=lambda pair: pair[1][1]):
         best = None
@@ -202,7 +227,7 @@ def label_points(figure: Figure, axes, points: list[tuple[float, float, str]]) -
                     va={1: "bottom", 0: "center", -1: "top"}[up],
                     fontsize=8,
                     bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
-                    color=label_colour(name),
+                    color=colours[name],
                     arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6} if distance > 7 else None,
                 )
                 label.update_positions(renderer)

@@ -36,15 +36,14 @@ class Stage3Validation:
         run = self.config.run
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run.precision, torch.float32)
         with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=run.precision != "fp32"):
-            return self.system.predict(batch.lr, self.policy, conf=0.001)
+            return self.system.predict(self.system.images(batch), self.policy, conf=0.001)
 
     def measure(self) -> dict[str, float]:
         """Metrics of the whole validation split."""
         self.system.eval()
         patch = self.system.front.masker.patch if hasattr(self.system.front, "masker") else None
-        result = detect_split(
-            self.predict, self.loader(self.dataset), self.device, patch=patch, with_psnr=self.config.data.lr != "native"
-        )
+        with_psnr = self.config.data.lr != "native" and not self.system.sees_hr
+        result = detect_split(self.predict, self.loader(self.dataset), self.device, patch=patch, with_psnr=with_psnr)
         scores = result.metrics(self.dataset.names)
         metrics = {"val/map50_95": scores["map50_95"], "val/map50": scores["map50"], "val/psnr": result.psnr}
         metrics |= {"val/kept_share": result.kept_share}
@@ -74,7 +73,7 @@ class Stage3Validation:
             detections, output = self.predict(batch)
             for row in range(len(batch.files)):
                 mask = None if output.mask is None else output.mask[row, 0].float().cpu().numpy()
-                boxes = detections[row].float().cpu().numpy()
+                boxes = detections[row].float().cpu().numpy() * ([self.system.zoom] * 4 + [1, 1])
                 picture = detection_panel(
                     to_uint8(batch.lr[row]),
                     to_uint8(output.sr[row]),

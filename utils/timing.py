@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 Call = Callable[[], object]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ def measure_interleaved(
     }
 
 
-def in_turn(function: Callable[[torch.Tensor], object], images: list[torch.Tensor]) -> Call:
-    """A call without arguments that takes one image after the other, round and round."""
-    endless = itertools.cycle(images)
+def in_turn(function: Callable[[T], object], items: list[T]) -> Call:
+    """A call without arguments that takes one item (an image) after the other, round and round."""
+    endless = itertools.cycle(items)
     return lambda: function(next(endless))
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from models import ARBITRARY_SCALE, SR_NETWORKS, build_sr
-from models.sr_fast import ESPCN, FSRCNN, Bicubic, _interpolation_matrix
+from models.sr_fast import ESPCN, FSRCNN, Bicubic, interpolation_matrix
 from models.sr_quality import EDSR, SRResNet
 from utils.flops_counter import count_parameters
 from utils.resize import resize
@@ -189,7 +189,7 @@ def test_bicubic_keeps_no_state_and_a_bounded_cache():
     for size in range(1, 100):
         network(torch.rand(1, 1, size, 2))
     assert network.state_dict() == {}
-    assert _interpolation_matrix.cache_info().currsize <= 64
+    assert interpolation_matrix.cache_info().currsize <= 64
 
 
 # Published sizes
@@ -253,7 +253,7 @@ def test_spec_rebuilds_the_network():
         ("edsr", 4, {"n_feats": "many"}, "n_feats is 'many', but must be a positive integer"),
         ("edsr", 4, {"res_scale": "small"}, "res_scale is 'small', but must be of type float"),
         ("edsr", 4, {"tail": "double"}, "'staged' or 'single'"),
-        ("bicubic", 4, {"a": 1}, "it takes none"),
+        ("bicubic", 4, {"a": 1}, "it takes upscale"),
         ("edsr", 4, {"div2k_mean": 1}, "div2k_mean is 1, but must be of type bool"),
         ("carn", 4, {"n_feats": 9, "groups": 4}, "n_feats is 9, but must be a multiple of groups = 4"),
         ("imdn", 4, {"n_feats": 10}, "n_feats is 10, but must be a multiple of 4"),

@@ -14,9 +14,11 @@ from models.detector_yolo import YoloDetector
 from models.mask_policy import parse_policy
 from models.masker import Masker
 from models.objectives import JointObjective, JointWeights, PixelObjective, Progress
-from models.system import ConditionalSRDetector
+from models.prepared import prepare_system
+from models.system import ConditionalSRDetector, HRImages
 from utils.gumbel import gumbel_noise
 from utils.optimizer_utils import stage3_groups
+from utils.resize import resize
 
 NAMES = ("dark", "bright")
 PROGRESS = Progress(step=0, total_steps=10)
@@ -158,3 +160,69 @@ def test_pixel_objective_is_l1():
     network, batch = build_sr("bicubic", 2), make_batch()
     losses = PixelObjective(network)(batch, PROGRESS)
     assert losses["total"].item() == pytest.approx((network(batch.lr) - batch.hr).abs().mean().item(), rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------- larger input, HR images
+
+
+class OneBox(torch.nn.Module):
+    """A detector that finds the middle ninth of any image."""
+
+    stride, dtype = 32, None
+    spec = {"args": {}}  # noqa: RUF012
+
+    def predict(self, images, conf, iou, max_det):
+        height, width = images.shape[-2:]
+        box = torch.tensor([[width / 3, height / 3, width / 1.5, height / 1.5, 0.5, 1.0]])
+        return [box for _ in images]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("upscale", [1, 2, 3])
+@pytest.mark.parametrize("size", [(16, 16), (16, 24), (9, 40)])
+def test_boxes_of_enlarged_images_are_in_hr_pixels(scale: int, upscale: int, size: tuple[int, int]):
+    system = ConditionalSRDetector(build_sr("bicubic", scale, {"upscale": upscale}), OneBox())
+    assert (system.scale, system.zoom, system.front.scale) == (scale, upscale, scale * upscale)
+    boxes, output = system.predict(torch.rand(2, 3, *size), parse_policy("learned"))
+    height, width = (side * scale for side in size)
+    assert output.sr.shape == (2, 3, height * upscale, width * upscale)
+    expected = torch.tensor([[width / 3, height / 3, width / 1.5, height / 1.5, 0.5, 1.0]])
+    for found in boxes:
+        torch.testing.assert_close(found, expected)
+
+
+def test_enlarging_is_one_interpolation():
+    lr = torch.rand(1, 3, 8, 12)
+    double = build_sr("bicubic", 4, {"upscale": 2})
+    expected = resize(lr[0].permute(1, 2, 0).numpy(), 64, 96)
+    torch.testing.assert_close(double(lr)[0].permute(1, 2, 0).numpy(), expected, atol=1e-5, rtol=0)
+    assert double.spec == {"name": "bicubic", "args": {"scale": 4, "upscale": 2}}
+
+
+@pytest.mark.parametrize("front", [HRImages(), build_sr("bicubic", 2, {"upscale": 2})], ids=["hr", "enlarged"])
+def test_baselines_train_and_rebuild(front: torch.nn.Module):
+    system, batch = ConditionalSRDetector(front, YoloDetector("yolo11n.yaml", NAMES)), make_batch()
+    stage3_groups(system, "detector_only", OptimConfig())
+    system.train()
+    losses = JointObjective(system, JointWeights(rec=0.0))(batch, PROGRESS)
+    losses["total"].backward()
+    shown = batch.hr if system.sees_hr else front(batch.lr)
+    assert system.images(batch) is (batch.hr if system.sees_hr else batch.lr)
+    expected = system.detector.loss(shown.clamp(0, 1), batch.boxes, batch.classes, batch.image_index)["det"]
+    torch.testing.assert_close(losses["total"], expected)
+
+    again = ConditionalSRDetector.from_spec(system.spec["args"])
+    again.load_state_dict(system.state_dict())
+    assert again.spec == system.spec and (again.scale, again.zoom) == (system.scale, system.zoom)
+    images = system.images(batch)
+    before = images.clone()
+    one, other = (s.eval().predict(images, parse_policy("learned"), conf=0.001) for s in (system, again))
+    prepared = prepare_system(system, torch.device("cpu"), torch.float32)
+    third = prepared.predict(images, parse_policy("learned"), conf=0.001)
+    assert (prepared.scale, prepared.zoom, prepared.sees_hr) == (system.scale, system.zoom, system.sees_hr)
+    assert torch.equal(images, before), "images stay as they are"
+    torch.testing.assert_close(one[1].sr, third[1].sr)
+    for a, b, c in zip(one[0], other[0], third[0], strict=True):
+        assert torch.equal(a, b)
+        # An untrained detector's scores lie so close together that rounding decides which boxes pass.
+        torch.testing.assert_close(a[0, 4], c[0, 4], atol=1e-3, rtol=0)

@@ -109,6 +109,8 @@ def test_perfect_detections() -> None:
         "ap_medium": None,
         "ap_large": pytest.approx(1.0),
         "per_class": {"small": pytest.approx(1.0), "large": pytest.approx(1.0), "absent": None},
+        "pr_curve": [1.0] * 101,
+        "pr_curve_per_class": {"small": [1.0] * 101, "large": [1.0] * 101, "absent": None},
     }
 
 
@@ -119,6 +121,7 @@ def test_no_detections_and_no_ground_truth() -> None:
     assert result["ap_large"] is None and result["per_class"] == {"small": 0.0, "large": 0.0, "absent": None}
     nothing = coco_map([truth()], [as_found(images[0])], NAMES)
     assert nothing["map50_95"] is None and set(nothing["per_class"].values()) == {None}
+    assert nothing["pr_curve"] is None and set(nothing["pr_curve_per_class"].values()) == {None}
 
 
 def test_a_missed_class_counts_as_zero() -> None:
@@ -177,6 +180,19 @@ def test_agrees_with_pycocotools_used_directly() -> None:
     assert 0 < ours["map50_95"] < 1
     classes = [ours["per_class"][name] for name in NAMES[:2]]
     assert np.mean(classes) == pytest.approx(ours["map50_95"])
+    assert len(ours["pr_curve"]) == 101 and ours["pr_curve"] == sorted(ours["pr_curve"], reverse=True)
+    assert np.mean(ours["pr_curve"]) == pytest.approx(ours["map50"], abs=1e-4), "mAP50 is the area under the curve"
+    for k, name in enumerate(NAMES[:2]):
+        expected = reference.eval["precision"][0, :, k, 0, -1]
+        np.testing.assert_allclose(ours["pr_curve_per_class"][name], expected, atol=1e-5)
+
+
+def test_precision_recall_of_two_boxes_by_hand() -> None:
+    """Scores 0.9 wrong, 0.8 right, and one object missed: precision 1/2 up to recall 1/2, then 0."""
+    images = [truth((10, 10, 50, 50, 0), (100, 100, 140, 140, 0))]
+    found = np.array([[200, 200, 240, 240, 0.9, 0], [10, 10, 50, 50, 0.8, 0]])
+    result = coco_map(images, [found], NAMES)
+    assert result["pr_curve"] == result["pr_curve_per_class"]["small"] == [0.5] * 51 + [0.0] * 50
 
 
 def test_quiet_and_inputs_untouched(capsys: pytest.CaptureFixture) -> None:

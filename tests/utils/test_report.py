@@ -83,6 +83,21 @@ def test_labels_do_not_cover_each_other():
     assert overlaps == 0
 
 
+def test_curves_of_several_systems_have_their_own_colours():
+    names = [f"{system}_{kind}_{share}" for system in ("frozen/conditional", "b") for kind in ("oracle", "edge")
+             for share in (0.5, 0.1)]  # fmt: skip
+    rows = [made_row(name, 0.1 * i, 10.0 + i) for i, name in enumerate([*names, "b_learned", "b_edge_1.2.3", "sahi/2"])]
+    axes = draw_pareto({**made_results(), "rows": rows}).axes[0]
+    lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert len(lines) == 4 and "frozen/conditional, patches with objects (oracle)" in lines
+    colours = {legend.partition(",")[0]: line.get_color() for legend, line in lines.items()}
+    assert len(set(colours.values())) == 2
+    assert list(lines["b, patches with edges"].get_xdata()) == [17.0, 16.0], "by ascending share"
+    single = [line for line in axes.lines if line.get_marker() == "D"]
+    assert [line.get_color() for line in single] == [colours["b"], "tab:red", "tab:red"]
+    assert {text.get_text() for text in axes.texts} == {"0.5", "0.1", "b learned", "b edge 1.2.3", "sahi/2"}
+
+
 def test_many_equal_points_are_all_labelled():
     figure = draw_pareto({**made_results(), "rows": [made_row(f"row{i}", 0.0, 10.0) for i in range(12)]})
     assert [text.get_text() for text in figure.axes[0].texts] == [f"row{i}" for i in range(12)]

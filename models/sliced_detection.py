@@ -1,0 +1,135 @@
+"""Sliced inference (SAHI, Akyon et al. 2022, arXiv 2202.06934): overlapping slices of an image, each enlarged to the
+detector's input size, all in one batched call; boxes are mapped back and merged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.detector_yolo import YoloDetector
+from models.sr_fast import interpolation_matrix
+
+
+def spans(length: int, count: int, overlap: float) -> tuple[list[int], int]:
+    """Starts of `count` intervals of equal size that cover range(length), evenly spread, and their size.
+
+    Args:
+        length: pixels.
+        count: intervals.
+        overlap: least share of an interval that it has in common with the next, in [0, 1).
+    """
+    size = min(length, int(-(-length // (1 + (count - 1) * (1 - overlap)))))
+    return [index * (length - size) // max(1, count - 1) for index in range(count)], size
+
+
+class Slicer(nn.Module):
+    """LR images -> their slices and, last, the whole image, all enlarged to the HR canvas by bicubic interpolation.
+
+    Args:
+        scale: HR canvas pixels per LR pixel.
+        rows, columns: slices from top to bottom and from left to right.
+        overlap: least share of a slice's side that it has in common with its neighbour, in [0, 1).
+        full: add the whole image.
+    """
+
+    def __init__(self, scale: int, rows: int, columns: int, overlap: float, full: bool):
+        super().__init__()
+        self.scale, self.rows, self.columns, self.overlap, self.full = scale, rows, columns, overlap, full
+
+    def windows(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+        """(top, left, height, width) in LR pixels of everything that `forward` cuts out, in its order."""
+        tops, high = spans(height, self.rows, self.overlap)
+        lefts, wide = spans(width, self.columns, self.overlap)
+        windows = [(top, left, high, wide) for top in tops for left in lefts]
+        return windows + [(0, 0, height, width)] * self.full
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(B, 3, h, w) in [0, 1] -> (B * n, 3, scale * h, scale * w) in [0, 1], the n windows of an image together."""
+        height, width = lr.shape[-2:]
+        windows = self.windows(height, width)
+        cut = windows[: len(windows) - self.full]
+        slices = torch.stack([lr[..., y : y + h, x : x + w] for y, x, h, w in cut], dim=1)  # (B, n, 3, sh, sw)
+        parts = [slices] + [lr[:, None]] * self.full
+        enlarged = torch.cat([self.enlarge(part, self.scale * height, self.scale * width) for part in parts], dim=1)
+        return enlarged.flatten(0, 1).clamp_(0, 1)
+
+    @staticmethod
+    def enlarge(images: Tensor, height: int, width: int) -> Tensor:
+        """Bicubic interpolation of images (..., h, w) to (..., height, width)."""
+        rows = interpolation_matrix(images.shape[-2], height, images.dtype, images.device)
+        columns = interpolation_matrix(images.shape[-1], width, images.dtype, images.device)
+        return rows @ (images @ columns.T)
+
+
+class SlicedDetector(nn.Module):
+    """Sliced inference around a detector.
+
+    Detections of all slices are merged class by class by greedy non-maximum suppression. As in the sahi package by
+    default, two boxes match where their intersection exceeds half of the smaller one (IoS), which also drops the part
+    of an object that a slice's edge cut off; unlike there by default (GREEDYNMM), matching boxes are not joined, as
+    with its postprocess_type NMS: with the many weak boxes that a mAP counts, joined boxes would grow beyond objects.
+
+    Args:
+        slicer: cuts and enlarges.
+        detector: of what the slicer makes.
+        match: "ios" or "iou".
+        threshold: overlap above which the weaker of two boxes is dropped.
+    """
+
+    def __init__(self, slicer: Slicer, detector: YoloDetector, match: str = "ios", threshold: float = 0.5):
+        super().__init__()
+        self.slicer, self.detector, self.match, self.threshold = slicer, detector, match, threshold
+
+    def upscale(self, lr: Tensor) -> Tensor:
+        """What the detector gets, see `Slicer.forward`, in its type."""
+        return self.slicer(lr if self.detector.dtype is None else lr.to(self.detector.dtype))
+
+    @torch.no_grad()
+    def predict(self, lr: Tensor, conf: float, iou: float, max_det: int) -> list[Tensor]:
+        """Boxes per image, best first, (n, 6): x1, y1, x2, y2 in HR canvas pixels, score, class.
+
+        Args:
+            lr: LR images (B, 3, h, w) in [0, 1].
+            conf, iou: see YoloDetector.predict; for each slice.
+            max_det: most detections per slice, and per image.
+        """
+        height, width = lr.shape[-2:]
+        windows = self.slicer.windows(height, width)
+        found = self.detector.predict(self.upscale(lr), conf=conf, iou=iou, max_det=max_det)
+        merged = []
+        for first in range(0, len(found), len(windows)):
+            parts = zip(found[first : first + len(windows)], windows, strict=True)
+            boxes = torch.cat([self.to_canvas(part, window, height, width) for part, window in parts])
+            merged.append(merge_boxes(boxes, self.match, self.threshold)[:max_det])
+        return merged
+
+    def to_canvas(self, boxes: Tensor, window: tuple[int, int, int, int], height: int, width: int) -> Tensor:
+        """Boxes (n, 6) in pixels of an enlarged window of an LR image of height x width -> HR canvas pixels."""
+        y, x, h, w = window
+        factor = boxes.new_tensor([w / width, h / height, w / width, h / height, 1, 1])
+        return boxes * factor + boxes.new_tensor([x, y, x, y, 0, 0]) * self.slicer.scale
+
+
+def merge_boxes(boxes: Tensor, match: str, threshold: float) -> Tensor:
+    """Greedy non-maximum suppression class by class.
+
+    Args:
+        boxes: (n, 6) x1, y1, x2, y2, score, class.
+        match: "ios", intersection over the smaller box, or "iou", intersection over union.
+        threshold: overlap above which the weaker of two boxes is dropped.
+
+    Returns:
+        The boxes that are left, best first, ties in the order given.
+    """
+    boxes = boxes[boxes[:, 4].argsort(descending=True, stable=True)]
+    corners, classes = boxes[:, :4], boxes[:, 5]
+    sides = torch.minimum(corners[:, None, 2:], corners[:, 2:]) - torch.maximum(corners[:, None, :2], corners[:, :2])
+    shared = sides.clamp(min=0).prod(2)  # (n, n)
+    area = (corners[:, 2:] - corners[:, :2]).clamp(min=0).prod(1)
+    whole = torch.minimum(area[:, None], area) if match == "ios" else area[:, None] + area - shared
+    matches = ((shared > threshold * whole) & (classes[:, None] == classes)).cpu().numpy()
+    dropped = matches.diagonal() & False
+    for index, row in enumerate(matches):
+        if not dropped[index]:
+            dropped[index + 1 :] |= row[index + 1 :]
+    return boxes[torch.from_numpy(~dropped).to(boxes.device)]
