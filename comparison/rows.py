@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 FAMILIES = ("frozen", "retrained")
 LABEL_FREE = {"losses.det": 0.0}
+NOTHING_TO_COMPARE = {"losses.rec": 0.0}  # the detector's images are not of the HR images' size, or are the HR images
 HR, BICUBIC = "hr", "bicubic"
 CONTROLS = ("random", "edge", "oracle")
 
@@ -67,12 +68,12 @@ ROWS = (
     *front_end("sr_fast_tuned", "sr_fast"),
     *front_end("sr_quality_tuned", "sr_quality"),
     *front_end("conditional", "conditional"),
-    RowSpec("retrained/hr", "hr", {"mode": "detector_only", "sr": HR}),
+    RowSpec("retrained/hr", "hr", {"mode": "detector_only", "sr": HR} | NOTHING_TO_COMPARE),
     *retrained("bicubic", mode="detector_only", sr=BICUBIC),
     *retrained("sr_fast", mode="detector_only", sr="sr_fast"),
     *retrained("sr_quality", mode="detector_only", sr="sr_quality"),
     *retrained("conditional", mode="joint", sr="conditional"),
-    RowSpec("retrained/bicubic_2x", stage3={"mode": "detector_only", "sr": BICUBIC, "upscale": 2}),
+    RowSpec("retrained/bicubic_2x", stage3={"mode": "detector_only", "sr": BICUBIC, "upscale": 2} | NOTHING_TO_COMPARE),
     RowSpec("retrained/sliced", "sliced", of="retrained/bicubic"),
 )
 STOCK = ("hr", "lr", "bicubic", "sr_fast", "sr_quality")  # rows that evaluate.py makes of a stage-1 detector

@@ -43,6 +43,7 @@ class FakeOptim:
 @dataclass(frozen=True)
 class FakeLosses:
     det: float = 1.0
+    rec: float = 0.0
     distill: float = 0.0
     distill_outputs: float = 0.0
 
