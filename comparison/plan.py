@@ -145,7 +145,9 @@ def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
         if group not in groups and group not in trained:
             raise ValueError(f"overrides.{group}: no such group; choose among {', '.join((*groups, *trained))}")
         for key in keys:
-            if key in FIXED:
+            if key in FIXED and not (
+                group == "stage1" and key == "detector.weights"
+            ):  # what stage 1 itself starts from
                 raise ValueError(f"overrides.{group}: {key} is set by the comparison itself; remove it")
             if group in FAMILIES and key.startswith("data."):
                 raise ValueError(f"overrides.{group}: both families share {key}; set it for stage3 instead")

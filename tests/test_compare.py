@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 import compare
 from comparison import ablation
-from comparison.rows import ROWS
+from comparison.plan import build_plan, check_jobs
+from comparison.rows import ROWS, chosen
 from configs.compare_schema import AblationConfig, CompareConfig
 from tests.comparison.conftest import comparison, fakes  # noqa: F401 (fixtures)
 from utils.config import load_config, save_config
@@ -98,6 +100,22 @@ def test_help_names_every_row_of_keys(capsys):
     assert "--variants" in capsys.readouterr().out
 
 
+@pytest.fixture
+def in_checkout(monkeypatch) -> None:
+    """Shipped YAMLs name files relative to the project's folder."""
+    monkeypatch.chdir(FOLDER.parents[1])
+
+
+@pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: file.stem)
+def test_shipped_comparisons_plan_valid_trainings(file: Path, in_checkout):
+    config = load_config(CompareConfig, file)
+    weights = {key: "weights/espcn_8_x4.safetensors" for key in ("sr_fast", "sr_quality")}
+    plan = build_plan(replace(config, seeds=[0], **weights))
+    check_jobs(plan)
+    names = {re.sub(r"(-labels[0-9.]+)?-seed0$", "", name) for name in plan.jobs}
+    assert {row.name for row in chosen(config.rows) if row.trained} <= names
+
+
 @pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: file.stem)
 def test_shipped_comparisons(file: Path):
     config = load_config(CompareConfig, file)
@@ -107,6 +125,8 @@ def test_shipped_comparisons(file: Path):
     assert not config.rows or set(config.rows) <= {row.name for row in ROWS}
 
 
-def test_shipped_study():
+def test_shipped_study(in_checkout):
     config = load_config(AblationConfig, FOLDER / "ablations.yaml")
-    assert load_config(CompareConfig, FOLDER.parents[1] / config.comparison) and config.variants
+    plan, names = ablation.plan_ablations(config, ablation.load_comparison(config))
+    check_jobs(plan)
+    assert len(names) == 1 + len(config.variants) > 5

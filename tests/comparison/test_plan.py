@@ -135,10 +135,17 @@ def test_overrides_go_from_the_general_to_the_special(comparison: CompareConfig)
     assert plan.jobs["measure-labels1-seed0"].config["data"]["scale"] == 2
 
 
+def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, overrides={"stage1": {"detector.weights": "coco.pt"}}))
+    assert plan.jobs["stage1-labels1-seed0"].config["detector"]["weights"] == "coco.pt"
+    assert plan.jobs["retrained/hr-labels1-seed0"].config["detector"]["weights"] == Trained("stage1-labels1-seed0")
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
         ({"overrides": {"elsewhere": {"optim.lr": 1.0}}}, ValueError, "overrides.elsewhere: no such group"),
+        ({"overrides": {"retrained": {"detector.weights": "x.pth"}}}, ValueError, "detector.weights is set by the"),
         ({"overrides": {"stage3": {"run.seed": 3}}}, ValueError, "run.seed is set by the comparison itself"),
         (
             {"overrides": {"retrained/hr": {"optim.epochs": 3}}},
