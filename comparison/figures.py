@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from comparison.report import is_control, short
+from comparison.rows import REFERENCES
 
 Point = tuple[float, float]
 STYLE = {"svg.hashsalt": "comparison", "svg.fonttype": "none", "font.size": 9}  # the same text for the same figures
@@ -42,7 +43,8 @@ def curves_of(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def draw_pareto(rows: list[dict], title: str) -> Figure | None:
-    """mAP50-95 against total milliseconds with error bars over seeds, and the front; None without timed rows."""
+    """mAP50-95 against total milliseconds with error bars over seeds, and the front of the rows that see LR images; None
+    without timed rows."""
     timed = [row for row in rows if row["total_ms"] and row["map50_95"] and not is_control(row["name"])]
     if not timed:
         return None
@@ -53,8 +55,10 @@ def draw_pareto(rows: list[dict], title: str) -> Figure | None:
         error = [row["map50_95"]["std"] or 0 for row in curve]
         shape = "o-" if len(curve) > 1 else "sD^v<>P*X"[number % 9]
         axes.errorbar(x, y, error, fmt=shape, ms=5, lw=1, capsize=2, color=colour(number), label=short(name))
-    front = pareto_front([(row["total_ms"]["mean"], row["map50_95"]["mean"]) for row in timed])
-    axes.plot(*zip(*front, strict=True), "--", color="0.6", lw=1, zorder=0, label="Pareto front")
+    bounds = {hr for hr, _ in REFERENCES.values()}
+    rivals = [(row["total_ms"]["mean"], row["map50_95"]["mean"]) for row in timed if row["name"] not in bounds]
+    x, y = [[point[axis] for point in pareto_front(rivals)] for axis in (0, 1)]
+    axes.plot(x, y, "--", color="0.6", lw=1, zorder=0, label="Pareto front")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, frameon=False)
     return figure
 

@@ -99,8 +99,8 @@ def provenance(content: dict) -> str:
     code = f", commit {commit[:12]}{dirty}" if commit else ""
     torch = (content.get("versions") or {}).get("torch")
     return (
-        f"Seeds {seeds}: mean ± standard deviation (n - 1), a number alone is of one seed. Times are of the first "
-        f"seed, all rows interleaved in one run. PyTorch {torch}, {str(content['date'])[:10]}{code}."
+        f"Seeds {seeds}: mean ± standard deviation (n - 1), a number alone is of one seed or of no spread. Times are "
+        f"of the first seed, all rows interleaved in one run. PyTorch {torch}, {str(content['date'])[:10]}{code}."
     )
 
 

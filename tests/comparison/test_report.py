@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comparison.aggregate import REFERENCES
+from comparison.aggregate import REFERENCES, Repetition, aggregate, family_name
 from comparison.figures import curves_of, draw_pareto, draw_precision_recall, draw_sweep, pareto_front, svg
 from comparison.page import curve_rows, tables, write_page
 from comparison.report import figure_text, is_control, read_run, report_content, write_report
@@ -197,6 +197,17 @@ def test_front_holds_what_nothing_beats(points: list):
     assert all(a[1] < b[1] for a, b in pairwise(front))
     for cost, quality in points:
         assert any(c <= cost and q >= quality for c, q in front)
+
+
+def test_the_front_is_of_rows_that_see_lr_images_only():
+    results = results_of(STATIC)
+    rows = {family_name(row["name"]): row for row in results["rows"]}
+    rows = aggregate([Repetition(0, 1.0, rows, results, Path())], 1.0)
+    lines = draw_pareto(rows, "t").axes[0].lines
+    front = next(line for line in lines if line.get_label() == "Pareto front")
+    best = max(row["map50_95"]["mean"] for row in rows if row["name"] != "frozen/hr")
+    assert max(front.get_ydata()) == pytest.approx(best)
+    assert draw_pareto([row for row in rows if row["name"] == "frozen/hr"], "t") is not None
 
 
 def test_budgets_of_a_system_make_one_curve():
