@@ -209,7 +209,7 @@ def test_with_keys_sets_one_key_and_keeps_the_others(tree: dict, section: str, k
 def key_of(config: CompareConfig, name: str = "frozen/conditional-labels1-seed0") -> str:
     data_hash.cache_clear()
     job = build_plan(config).jobs[name]
-    detector = Path(config.out).parent / "detector.pth"
+    detector = Path(config.stage1).parent / "detector.pth"
     if not detector.exists():
         detector.write_bytes(b"weights")
     return job_key(job, dict.fromkeys(job.needs, str(detector)))
