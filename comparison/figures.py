@@ -43,8 +43,8 @@ def curves_of(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def draw_pareto(rows: list[dict], title: str) -> Figure | None:
-    """mAP50-95 against total milliseconds with error bars over seeds, and the front of rows that see LR images; None without
-    timed rows."""
+    """mAP50-95 against total milliseconds, error bars over seeds; None without timed rows. The front is of the rows that
+    see LR images."""
     timed = [row for row in rows if row["total_ms"] and row["map50_95"] and not is_control(row["name"])]
     if not timed:
         return None
