@@ -43,8 +43,7 @@ def curves_of(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def draw_pareto(rows: list[dict], title: str) -> Figure | None:
-    """mAP50-95 against total milliseconds, error bars over seeds; None without timed rows. The front is of the rows that
-    see LR images."""
+    """mAP50-95 against total milliseconds, and the front of the rows that see LR images; None without timed rows."""
     timed = [row for row in rows if row["total_ms"] and row["map50_95"] and not is_control(row["name"])]
     if not timed:
         return None
