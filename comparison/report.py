@@ -93,13 +93,13 @@ def report_markdown(content: dict) -> str:
 
 def provenance(content: dict) -> str:
     """How to read the figures, and what made them."""
-    seeds = ", ".join(map(str, content["seeds"]))
+    seeds = f"Seed{'s' * (len(content['seeds']) > 1)} {', '.join(map(str, content['seeds']))}"
     commit = (content.get("git") or {}).get("commit")
     dirty = " with local changes" if (content.get("git") or {}).get("dirty") else ""
     code = f", commit {commit[:12]}{dirty}" if commit else ""
     torch = (content.get("versions") or {}).get("torch")
     return (
-        f"Seeds {seeds}: mean ± standard deviation (n - 1), a number alone is of one seed or of no spread. Times are "
+        f"{seeds}: mean ± standard deviation (n - 1), a number alone is of one seed or of no spread. Times are "
         f"of the first seed, all rows interleaved in one run. PyTorch {torch}, {str(content['date'])[:10]}{code}."
     )
 
