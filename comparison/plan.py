@@ -1,0 +1,299 @@
+"""Which trainings and measurements a comparison needs, each as a script with its whole configuration."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comparison.rows import FAMILIES, HR, RowSpec, chosen
+from configs.compare_schema import CompareConfig, Overrides
+from configs.schema import EvaluateConfig, Stage1Config, Stage3Config
+from utils.config import ConfigError, config_to_dict, load_config
+from utils.yaml_strict import dump_yaml, load_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NO_DISTILLATION = {"losses.distill": 0.0, "losses.distill_outputs": 0.0}
+# Set by the plan itself; then what makes a family fair, which only the family as a whole may change.
+FIXED = (
+    *("run.out", "run.seed", "run.resume", "mode", "sr", "upscale", "detector.weights", "sr_fast.weights"),
+    *("sr_quality.weights", "data.yaml", "data.scale", "data.label_share", "data.label_seed", "data.unlabelled"),
+)
+SHARED = ("data.", "augment.", "detector.", "optim.epochs", "optim.batch")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A script that a job runs.
+
+    Args:
+        script: path of the script.
+        config: its configuration class.
+        output: file in its run folder whose presence says that it is finished.
+        version: raised by hand when the same configuration begins to mean something else; part of every hash.
+    """
+
+    script: Path
+    config: type
+    output: str
+    version: int = 1
+
+
+STAGES = {
+    "stage1": Stage(ROOT / "stage1_pretrain_yolo.py", Stage1Config, "yolo_pretrained_hr.pth"),
+    "stage3": Stage(ROOT / "stage3_finetune_joint.py", Stage3Config, "conditional_sr_yolo_jointly_tuned.pth"),
+    "evaluate": Stage(ROOT / "evaluate.py", EvaluateConfig, "results.json"),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Stands in a configuration for the checkpoint that another job writes."""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a stage script.
+
+    Args:
+        name: unique in its plan.
+        stage: key of STAGES.
+        config: nested keys as in a YAML, with `Trained` where another job's checkpoint goes.
+        alone: timed, so nothing else may run beside it.
+    """
+
+    name: str
+    stage: str
+    config: dict[str, Any]
+    alone: bool = False
+
+    @property
+    def needs(self) -> list[str]:
+        """Names of the jobs that have to be finished before."""
+        return list(dict.fromkeys(needed(self.config)))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one evaluation answers for: a seed, a label share, and the rows that were trained for it."""
+
+    job: str
+    seed: int
+    label_share: float
+
+
+@dataclass
+class Plan:
+    """Jobs by name, each after those that it needs."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    measurements: list[Measurement] = field(default_factory=list)
+
+    def add(self, job: Job) -> Trained:
+        self.jobs.setdefault(job.name, job)
+        return Trained(job.name)
+
+
+# ------------------------------------------------------------------------------------------------------ configurations
+
+
+def needed(tree: Any) -> Iterator[str]:
+    """Names of the jobs whose checkpoints a configuration names."""
+    if isinstance(tree, Trained):
+        yield tree.job
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from needed(value)
+
+
+def with_keys(tree: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a nested mapping with the values of these dotted names."""
+    tree = copy.deepcopy(tree)
+    for name, value in keys.items():
+        *sections, last = name.split(".")
+        section = tree
+        for part in sections:
+            section[part] = section.get(part) or {}
+            section = section[part]
+        section[last] = copy.deepcopy(value)
+    return tree
+
+
+def fill(tree: Any, checkpoints: dict[str, str]) -> Any:
+    """A copy in which every `Trained` is the text that `checkpoints` has for its job."""
+    if isinstance(tree, dict):
+        return {key: fill(value, checkpoints) for key, value in tree.items()}
+    return checkpoints[tree.job] if isinstance(tree, Trained) else copy.deepcopy(tree)
+
+
+def read_base(path: str, stage: str) -> dict[str, Any]:
+    """A base YAML as nested mappings, checked against its class. Raises ConfigError."""
+    load_config(STAGES[stage].config, path)
+    return load_yaml(path) or {}
+
+
+def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
+    """Raises ValueError for a group that does not exist and for keys that would make the comparison unfair."""
+    groups = ("stage1", "stage3", *FAMILIES)
+    trained = [row.name for row in rows if row.trained]
+    for group, keys in overrides.items():
+        if group not in groups and group not in trained:
+            raise ValueError(f"overrides.{group}: no such group; choose among {', '.join((*groups, *trained))}")
+        for key in keys:
+            if key in FIXED and not (
+                group == "stage1" and key == "detector.weights"
+            ):  # what stage 1 itself starts from
+                raise ValueError(f"overrides.{group}: {key} is set by the comparison itself; remove it")
+            if group in FAMILIES and key.startswith("data."):
+                raise ValueError(f"overrides.{group}: both families share {key}; set it for stage3 instead")
+            if group not in groups and key.startswith(SHARED):
+                family = group.partition("/")[0]
+                raise ValueError(
+                    f"overrides.{group}: all rows of the family share {key}; set it for {family} or stage3 instead"
+                )
+
+
+def resolved(job: Job, checkpoints: dict[str, str]) -> dict[str, Any]:
+    """Every key of a job with its value, as its script will read them. Raises ConfigError naming job and key."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(dump_yaml(fill(job.config, checkpoints)), encoding="utf-8")
+        try:
+            return config_to_dict(load_config(STAGES[job.stage].config, file))
+        except ConfigError as error:
+            message = str(error).removeprefix(str(file)).partition(": ")[2]
+            raise ConfigError(f"{job.name}: {message} (from the base YAML or `overrides`)") from None
+
+
+def check_jobs(plan: Plan) -> None:
+    """Every configuration is accepted by its script. Raises ConfigError, see `resolved`."""
+    for job in plan.jobs.values():
+        resolved(job, dict.fromkeys(plan.jobs, "checkpoint.pth"))
+
+
+# ------------------------------------------------------------------------------------------------------------- planning
+
+
+class Planner:
+    """Adds the jobs of a comparison to a plan, each once.
+
+    Raises:
+        ConfigError: a base YAML cannot be used.
+        ValueError, FileNotFoundError: see `check`.
+    """
+
+    def __init__(self, config: CompareConfig):
+        self.config, self.rows, self.plan = config, chosen(config.rows), Plan()
+        self.stage1, self.stage3 = read_base(config.stage1, "stage1"), read_base(config.stage3, "stage3")
+        check(config, self.rows)
+
+    def run_keys(self, seed: int) -> dict[str, Any]:
+        return {"run.seed": seed, "run.threads": self.config.threads, "run.device": self.config.device}
+
+    def data_keys(self) -> dict[str, Any]:
+        return {"data.yaml": self.config.data} if self.config.data else {}
+
+    def detector(self, seed: int, share: float) -> Trained:
+        """Stage 1 with this share of the labels."""
+        keys = self.data_keys() | self.config.overrides.get("stage1", {}) | label_keys(share, seed)
+        tree = with_keys(self.stage1, keys | self.run_keys(seed))
+        return self.plan.add(Job(f"stage1-labels{share:g}-seed{seed}", "stage1", tree))
+
+    def deployed(self, seed: int) -> Trained:
+        """The detector of the frozen family, trained with all labels."""
+        return self.detector(self.config.seeds[0] if self.config.shared_detector else seed, 1.0)
+
+    def row_keys(self, row: RowSpec) -> dict[str, Any]:
+        """Keys in which the training of a row differs from the base YAML, whatever the seed and the labels."""
+        config, overrides = self.config, self.config.overrides
+        keys = self.data_keys() | ({"data.scale": config.scale} if config.scale else {})
+        keys |= {"optim.epochs": config.epochs} if config.epochs else {}
+        keys |= {"losses.distill": config.distill} if row.distilled else {}
+        for group in ("stage3", row.family, row.name):
+            keys |= overrides.get(group, {})
+        keys |= {"sr_fast.weights": config.sr_fast, "sr_quality.weights": config.sr_quality} | row.stage3
+        return keys | ({} if row.distilled else NO_DISTILLATION)
+
+    def row(
+        self, row: RowSpec, seed: int, share: float, extra: dict[str, Any] | None = None, name: str = ""
+    ) -> Trained:
+        """Stage 3 of a row; one that looks at no labels is the same for every label share.
+
+        Args:
+            row: of the catalogue, with a training.
+            seed: repetition.
+            share: of the training images with labels.
+            extra: further keys by dotted name, of a recipe study.
+            name: of the job, if not that of the row.
+        """
+        detector = self.deployed(seed) if row.family == "frozen" else self.detector(seed, share)
+        keys = self.row_keys(row) | (label_keys(share, seed) if row.labels else {}) | (extra or {})
+        keys |= self.run_keys(seed) | {"detector.weights": detector}
+        labels = f"labels{share:g}-" if row.labels else ""
+        return self.plan.add(Job(f"{name or row.name}-{labels}seed{seed}", "stage3", with_keys(self.stage3, keys)))
+
+    def measurement(self, seed: int, share: float) -> None:
+        """One evaluation of all rows of a seed; rows without labels are measured with the largest share only."""
+        config, measure, main = self.config, self.config.measure, share == max(self.config.label_shares)
+        shown = [row for row in self.rows if main or row.labels]
+        trained = {row.name: self.row(row, seed, share) for row in shown if row.trained}
+        timed = main and seed == config.seeds[0]
+        tree = {"data": self.evaluation_data(), "split": measure.split, "budgets": measure.budgets}
+        tree |= {"batch": measure.batch, "limit": measure.limit, "timing_runs": measure.timing_runs if timed else 0}
+        tree |= {"overlays": measure.overlays if timed else 0, "save_detections": timed}
+        if any(row.shown == "stock" for row in shown):
+            tree |= {"detector": self.deployed(seed), "sr_fast": config.sr_fast, "sr_quality": config.sr_quality}
+        tree["systems"] = {row.name: trained[row.name] for row in shown if row.shown == "system"}
+        tree["detectors"] = {row.name: trained[row.name] for row in shown if row.shown == HR}
+        slices = config_to_dict(config.sliced)
+        tree["sliced"] = {row.name: {"weights": trained[row.of]} | slices for row in shown if row.shown == "sliced"}
+        keys = self.run_keys(seed) | {"run.precision": measure.precision}
+        keys |= {"run.workers": self.stage3.get("run", {}).get("workers", 2)}
+        job = Job(f"measure-labels{share:g}-seed{seed}", "evaluate", with_keys(tree, keys), alone=timed)
+        self.plan.add(job)
+        self.plan.measurements.append(Measurement(job.name, seed, share))
+
+    def evaluation_data(self) -> dict[str, Any]:
+        """The data section of stage 3, without what concerns training."""
+        keys = self.data_keys() | ({"data.scale": self.config.scale} if self.config.scale else {})
+        keys |= {k: v for k, v in self.config.overrides.get("stage3", {}).items() if k.startswith("data.")}
+        return with_keys(self.stage3, keys).get("data", {})
+
+
+def label_keys(share: float, seed: int) -> dict[str, Any]:
+    return {} if share == 1 else {"data.label_share": share, "data.label_seed": seed}
+
+
+def build_plan(config: CompareConfig) -> Plan:
+    """All jobs, seed by seed and the largest label share first, so that the first tables come early. Raises as
+    `Planner`."""
+    planner = Planner(config)
+    for seed in config.seeds:
+        for share in sorted(config.label_shares, reverse=True):
+            planner.measurement(seed, share)
+    return planner.plan
+
+
+def check(config: CompareConfig, rows: list[RowSpec]) -> None:
+    """Raises ValueError or FileNotFoundError for what no comparison can be made of, naming the key."""
+    for key in ("seeds", "label_shares"):
+        values = getattr(config, key)
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{key} is {values}; give at least one, each once")
+    if min(config.seeds) < 0:
+        raise ValueError(f"seeds is {config.seeds}; seeds are 0 or larger")
+    if min(config.label_shares) <= 0 or max(config.label_shares) > 1:
+        raise ValueError(f"label_shares is {config.label_shares}; each lies above 0 and at most at 1")
+    if config.jobs < 1:
+        raise ValueError(f"jobs is {config.jobs}; at least one training has to run at a time")
+    if config.distill <= 0:
+        raise ValueError(f"distill is {config.distill:g}; rows that match HR features need a weight above 0")
+    for key in ("sr_fast", "sr_quality"):
+        if not Path(getattr(config, key)).is_file():
+            raise FileNotFoundError(f"{key}: {getattr(config, key)} does not exist; stage2_pretrain_sr.py writes such")
+    check_overrides(config.overrides, rows)

@@ -1,0 +1,191 @@
+"""The report of a comparison: tables of both families as Markdown, all figures as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from comparison.aggregate import QUALITY, Figure, Repetition, read_repetition, share_name, summarise
+from comparison.rows import CONTROLS, FAMILIES, REFERENCES, ROWS, chosen, spec_of
+from utils.atomic_file import replace_text
+from utils.report import HEADINGS, cell_text, heading, markdown, plain
+
+INDEX = "comparison.json"
+TITLES = {"frozen": "Frozen detector", "retrained": "Retrained detector"}
+MEANINGS = {
+    "frozen": "A detector trained on HR images with all labels is deployed and stays as it is; only what stands in "
+    "front of it learns. Rows `_unlabelled` see no label at all: they match the detector's features on HR images.",
+    "retrained": "The detector may learn. Every row starts from the same detector and sees the same labelled images "
+    "for the same number of epochs, the HR row too. Rows `_distilled` also match its features on HR images.",
+}
+COLUMNS = (
+    *("map50_95", "over_bicubic", "gap_recovered", *QUALITY[1:], "kept_share", "kept_inside", "kept_outside"),
+    *("sr_gmacs", "total_gmacs", "params", "sr_ms", "total_ms", "total_ms_p95", "peak_mem_mb"),
+)
+OWN_HEADINGS = {
+    "over_bicubic": "over bicubic",
+    "gap_recovered": "gap recovered",
+    "kept_inside": "kept in boxes",
+    "kept_outside": "kept outside",
+}
+
+
+def read_run(folder: str | Path) -> tuple[dict, list[Repetition]]:
+    """comparison.json of a run and all its measurements that are finished, their asked-for rows only.
+
+    Raises:
+        FileNotFoundError: no comparison was run there.
+        ValueError: see `read_repetition`.
+    """
+    file = Path(folder) / INDEX
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: does not exist; give the folder `out` of a comparison that was run")
+    index = json.loads(file.read_text(encoding="utf-8"))
+    wanted = {row.name for row in chosen(index["config"]["rows"])}
+    repetitions = []
+    for entry in index["measurements"]:
+        found = read_repetition(entry["folder"], entry["seed"], entry["label_share"])
+        rows = {name: row for name, row in found.rows.items() if (spec := spec_of(name)) and spec.name in wanted}
+        repetitions.append(Repetition(found.seed, found.label_share, rows, found.results, found.folder))
+    return index, repetitions
+
+
+def report_content(index: dict, repetitions: list[Repetition]) -> dict:
+    """The JSON file: the summary, how it came about, and what is missing; no paths of this machine.
+
+    Raises:
+        ValueError: see `summarise`.
+    """
+    config = {
+        k: v for k, v in index["config"].items() if k not in ("out", "cache", "data", "jobs", "threads", "device")
+    }
+    trainings = [{"name": job["name"], "minutes": round(job["seconds"] / 60, 1)} for job in index["trainings"]]
+    content = summarise(repetitions) | {"comparison": config, "trainings": trainings}
+    return plain(content | {"missing": index["missing"]})
+
+
+def write_report(content: dict, markdown_file: Path, json_file: Path) -> str:
+    """Write both files; returns the Markdown text."""
+    text = report_markdown(content)
+    replace_text(markdown_file, text)
+    replace_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return text
+
+
+# ------------------------------------------------------------------------------------------------------------ Markdown
+
+
+def report_markdown(content: dict) -> str:
+    """The whole page."""
+    parts = [f"# {content['dataset']}, x{content['scale']}", heading(content), provenance(content)]
+    for family in FAMILIES:
+        rows = [row for row in content["rows"] if row["family"] == family]
+        if rows:
+            parts += [f"## {TITLES[family]}", MEANINGS[family], gap_line(content, family), main_table(rows)]
+            parts += with_title("### Which patches: masks of the same kept share, mAP50-95", control_table(rows))
+            parts += with_title("### AP50-95 of every class", class_table(rows))
+            parts += with_title("### Fewer labels, mAP50-95", sweep_table(content, family))
+    parts += with_title("## Trainings", training_table(content["trainings"]))
+    if content["missing"]:
+        parts += ["## Missing", "Not finished, so not counted: " + ", ".join(content["missing"]) + "."]
+    return "\n\n".join(parts) + "\n"
+
+
+def provenance(content: dict) -> str:
+    """How to read the figures, and what made them."""
+    seeds = f"Seed{'s' * (len(content['seeds']) > 1)} {', '.join(map(str, content['seeds']))}"
+    commit = (content.get("git") or {}).get("commit")
+    dirty = " with local changes" if (content.get("git") or {}).get("dirty") else ""
+    code = f", commit {commit[:12]}{dirty}" if commit else ""
+    torch = (content.get("versions") or {}).get("torch")
+    return (
+        f"{seeds}: mean ± standard deviation (n - 1), a number alone is of one seed or of no spread. Times are "
+        f"of the first seed, all rows interleaved in one run. PyTorch {torch}, {str(content['date'])[:10]}{code}."
+    )
+
+
+def gap_line(content: dict, family: str) -> str:
+    """How large the gap is that rows recover, and a warning where there is none."""
+    found = content["gap"][share_name(content["label_share"])][family]
+    high, low = (name.partition("/")[2] for name in REFERENCES[family])
+    if found is None:
+        return f"Gap: unknown, the rows {high} and {low} are not both measured."
+    text = f"Gap in mAP50-95 between {high} and {low}: {figure_text('map50_95', found)}."
+    if found["mean"] <= 0:
+        text += " HR images are no better here, so there is nothing to recover."
+    return f"{text} Gap recovered = (row - {low}) / ({high} - {low}) of each seed, over the seeds that have a gap."
+
+
+def main_table(rows: list[dict]) -> str:
+    """All rows but the controls; columns that no row has are left out."""
+    shown = [row for row in rows if not is_control(row["name"])]
+    columns = [column for column in COLUMNS if any(row[column] for row in shown)]
+    head = ["row", *(OWN_HEADINGS.get(column) or HEADINGS[column] for column in columns)]
+    return markdown([head, *([short(row["name"]), *(figure_text(c, row[c]) for c in columns)] for row in shown)])
+
+
+def control_table(rows: list[dict]) -> str | None:
+    """Masker against random, edge and oracle masks; None without conditional rows."""
+    quality = {row["name"]: row["map50_95"] for row in rows}
+    budgets = [name for name in quality if "_budget_" in name]
+    if not budgets:
+        return None
+    table = [["system", "kept", "masker", *CONTROLS]]
+    for name in budgets:
+        system, _, share = name.rpartition("_budget_")
+        others = (quality.get(f"{system}_{kind}_{share}") for kind in CONTROLS)
+        table.append([short(system), share, *(figure_text("map50_95", value) for value in (quality[name], *others))])
+    return markdown(table)
+
+
+def class_table(rows: list[dict]) -> str | None:
+    """Rows against classes."""
+    shown = [row for row in rows if not is_control(row["name"])]
+    classes = list(dict.fromkeys(name for row in shown for name in row["ap_per_class"]))
+    if not classes:
+        return None
+    lines = [[short(row["name"]), *(figure_text("ap", row["ap_per_class"].get(c)) for c in classes)] for row in shown]
+    return markdown([["row", *classes], *lines])
+
+
+def sweep_table(content: dict, family: str) -> str | None:
+    """Rows against label shares; None where only one share was measured."""
+    if not content["sweep"]:
+        return None
+    tables = {share_name(content["label_share"]): content["rows"], **content["sweep"]}
+    names = [row["name"] for row in content["rows"] if row["family"] == family and not is_control(row["name"])]
+    quality = {share: {row["name"]: row["map50_95"] for row in rows} for share, rows in tables.items()}
+    head = ["row", *(f"{float(share):.0%} of the labels" for share in tables)]
+    lines = [[short(n), *(figure_text("map50_95", quality[share].get(n)) for share in tables)] for n in names]
+    return markdown([head, *lines])
+
+
+def training_table(trainings: list[dict]) -> str | None:
+    """Minutes of every training."""
+    if not trainings:
+        return None
+    lines = [[training["name"], f"{training['minutes']:.1f}"] for training in trainings]
+    return markdown([["training", "minutes"], *lines])
+
+
+def with_title(title: str, table: str | None) -> list[str]:
+    return [title, table] if table else []
+
+
+def is_control(name: str) -> bool:
+    """Whether the row is one of the controls of a conditional system."""
+    row = spec_of(name)
+    policy = name.removeprefix(row.name).lstrip("_") if row in ROWS else ""
+    return policy.startswith(CONTROLS)
+
+
+def short(name: str) -> str:
+    return name.partition("/")[2]
+
+
+def figure_text(column: str, value: Figure | None) -> str:
+    """`0.301 ± 0.004`, or one number where there is one seed or no spread; a dash where undefined."""
+    if value is None:
+        return "-"
+    text = cell_text(column, value["mean"])
+    return f"{text} ± {cell_text(column, value['std'])}" if value["std"] else text

@@ -1,0 +1,103 @@
+"""The catalogue of rows, in two families: each is fair within itself, figures of one do not answer for the other.
+
+*frozen*: a deployed HR detector that nobody may touch; only what stands in front of it learns. *retrained*: the
+detector may learn; every row, the HR row too, starts from the same detector, with the same labelled images and epochs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FAMILIES = ("frozen", "retrained")
+LABEL_FREE = {"losses.det": 0.0}
+NOTHING_TO_COMPARE = {"losses.rec": 0.0}  # the detector's images are not of the HR images' size, or are the HR images
+HR, BICUBIC = "hr", "bicubic"
+CONTROLS = ("random", "edge", "oracle")
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """One row, or a conditional system with a row per mask policy.
+
+    Args:
+        name: with its family in front.
+        shown: stock: measured without training; system: stage-3 checkpoint that sees LR images; hr: one that sees HR
+            images; sliced: sliced inference with the detector of another row.
+        stage3: keys in which its training differs from the base YAML, by dotted name.
+        distilled: matches the features of the detector on HR images.
+        labels: its training looks at labels.
+        of: the row whose checkpoint `sliced` takes.
+    """
+
+    name: str
+    shown: Literal["stock", "system", "hr", "sliced"] = "system"
+    stage3: dict[str, Any] = field(default_factory=dict)
+    distilled: bool = False
+    labels: bool = True
+    of: str | None = None
+
+    @property
+    def family(self) -> str:
+        return self.name.partition("/")[0]
+
+    @property
+    def trained(self) -> bool:
+        return self.shown in ("system", "hr")
+
+
+def front_end(name: str, sr: str) -> list[RowSpec]:
+    """A front end trained through the frozen detector, with labels and without."""
+    keys = {"mode": "frozen_detector", "sr": sr}
+    unlabelled = RowSpec(f"frozen/{name}_unlabelled", stage3=keys | LABEL_FREE, distilled=True, labels=False)
+    return [RowSpec(f"frozen/{name}", stage3=keys), unlabelled]
+
+
+def retrained(name: str, **keys: Any) -> list[RowSpec]:
+    """A detector retrained on what a front end makes, with and without matching its own features on HR images."""
+    rows = (RowSpec(f"retrained/{name}{end}", stage3=keys, distilled=bool(end)) for end in ("", "_distilled"))
+    return list(rows)
+
+
+ROWS = (
+    RowSpec("frozen/hr", "stock", labels=False),
+    RowSpec("frozen/lr", "stock", labels=False),
+    RowSpec("frozen/bicubic", "stock", labels=False),
+    RowSpec("frozen/sr_fast", "stock", labels=False),
+    RowSpec("frozen/sr_quality", "stock", labels=False),
+    *front_end("sr_fast_tuned", "sr_fast"),
+    *front_end("sr_quality_tuned", "sr_quality"),
+    *front_end("conditional", "conditional"),
+    RowSpec("retrained/hr", "hr", {"mode": "detector_only", "sr": HR} | NOTHING_TO_COMPARE),
+    *retrained("bicubic", mode="detector_only", sr=BICUBIC),
+    *retrained("sr_fast", mode="detector_only", sr="sr_fast"),
+    *retrained("sr_quality", mode="detector_only", sr="sr_quality"),
+    *retrained("conditional", mode="joint", sr="conditional"),
+    RowSpec("retrained/bicubic_2x", stage3={"mode": "detector_only", "sr": BICUBIC, "upscale": 2} | NOTHING_TO_COMPARE),
+    RowSpec("retrained/sliced", "sliced", of="retrained/bicubic"),
+)
+STOCK = ("hr", "lr", "bicubic", "sr_fast", "sr_quality")  # rows that evaluate.py makes of a stage-1 detector
+REFERENCES = {family: (f"{family}/{HR}", f"{family}/{BICUBIC}") for family in FAMILIES}
+
+
+def chosen(names: list[str]) -> list[RowSpec]:
+    """The rows of these names, in the order of the catalogue, with those that they are compared with; all for [].
+
+    Raises:
+        ValueError: there is no row of a name.
+    """
+    known = {row.name: row for row in ROWS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"rows: there is no row {unknown[0]!r}; choose among {', '.join(known)}")
+    families = {known[name].family for name in names}
+    wanted = set(names) | {name for family in families for name in REFERENCES[family]}
+    wanted |= {known[name].of for name in names if known[name].of}
+    return [row for row in ROWS if not names or row.name in wanted]
+
+
+def spec_of(name: str) -> RowSpec | None:
+    """The catalogue's row behind a row of a table: `frozen/conditional_unlabelled_budget_0.25` is a policy of
+    `frozen/conditional_unlabelled`; None where there is none."""
+    starts = [row for row in ROWS if name == row.name or name.startswith(f"{row.name}_")]
+    return max(starts, key=lambda row: len(row.name), default=None)

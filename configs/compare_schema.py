@@ -1,0 +1,126 @@
+"""Every key of the comparison and of the recipe study, typed, as configs/schema.py does it for the other scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Scalar = bool | int | float | str | list[float] | None
+Overrides = dict[str, dict[str, Scalar]]
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """How every row is measured, see evaluate.py.
+
+    Args:
+        split: which split to evaluate.
+        precision: type of the networks when measured.
+        budgets: kept shares of the rows *_budget_*, *_random_*, *_edge_* and *_oracle_*.
+        batch: images per call when measuring quality.
+        timing_runs: timed calls per row, for the first seed with the largest label share only; 0 skips timing.
+        overlays: images of the mask gallery.
+        limit: evaluate only the first images, 0 takes all.
+        failures: missed objects shown in the report.
+    """
+
+    split: Literal["train", "val", "test"] = "test"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    budgets: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5])
+    batch: int = 8
+    timing_runs: int = 20
+    overlays: int = 6
+    limit: int = 0
+    failures: int = 12
+
+
+@dataclass(frozen=True)
+class SlicedConfig:
+    """Sliced inference (SAHI, https://arxiv.org/abs/2202.06934) of the row retrained/sliced.
+
+    Args:
+        rows: slices from top to bottom.
+        columns: slices from left to right.
+        overlap: of neighbouring slices, as a share of a slice.
+        full: the whole image is one of the slices.
+    """
+
+    rows: int = 2
+    columns: int = 2
+    overlap: float = 0.2
+    full: bool = True
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """The whole comparison: trains what is missing, measures every row for every seed and label share, reports.
+
+    Args:
+        out: folder of the report and of comparison.json, which says where everything lies.
+        cache: folder of trainings and measurements, named by their content; several comparisons may share it.
+        stage1: YAML of stage 1, the base of the detectors.
+        stage3: YAML of stage 3, the base of all rows.
+        data: data-set YAML; null keeps that of the base YAMLs.
+        scale: super-resolution factor; null keeps that of `stage3`.
+        sr_fast: weights of SR_Fast that stage 3 starts from, and of the row frozen/sr_fast.
+        sr_quality: weights of SR_Quality that stage 3 starts from, and of the row frozen/sr_quality.
+        seeds: one repetition of everything for each; a seed also draws which images keep their labels.
+        label_shares: shares of the training images that have labels; the largest one makes the main tables.
+        rows: rows to train and measure, with their family (frozen/conditional); empty takes all.
+        epochs: of stage 3, for every row; null keeps those of `stage3`.
+        distill: weight losses.distill of the rows *_distilled and *_unlabelled.
+        shared_detector: the deployed detector of the frozen family is that of the first seed for all seeds.
+        jobs: trainings at a time; timed measurements always run alone.
+        threads: CPU threads of each, 0 keeps PyTorch's own choice.
+        device: auto picks CUDA when there is one.
+        measure: how every row is measured.
+        sliced: slices of the row retrained/sliced.
+        overrides: further keys of the base YAMLs (dotted names), for stage1, stage3, frozen, retrained or one row; what
+            all rows of a family must share cannot be set for one row.
+    """
+
+    out: str = "runs/compare"
+    cache: str = "runs/compare_cache"
+    stage1: str = "configs/stage1_yolo_pretrain.yaml"
+    stage3: str = "configs/stage3_joint_finetune.yaml"
+    data: str | None = None
+    scale: int | None = None
+    sr_fast: str = "weights/espcn_8_x4.safetensors"
+    sr_quality: str = "weights/edsr_8x32_x4.safetensors"
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    label_shares: list[float] = field(default_factory=lambda: [1.0, 0.2, 0.05])
+    rows: list[str] = field(default_factory=list)
+    epochs: int | None = None
+    distill: float = 1.0
+    shared_detector: bool = False
+    jobs: int = 1
+    threads: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
+    sliced: SlicedConfig = field(default_factory=SlicedConfig)
+    overrides: Overrides = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """A recipe study: variants of one row of a comparison, one number each, measured on the validation split.
+
+    Args:
+        comparison: YAML of the comparison that the row belongs to; its cache, jobs, threads and device are used.
+        row: the row that is varied.
+        out: folder of ablations.md and ablations.json.
+        data: data-set YAML; null keeps that of the comparison.
+        seeds: one repetition of every variant for each.
+        label_share: share of the training images that have labels.
+        metric: what stage 3 reports at its end, on the validation split.
+        variants: name -> keys of stage 3 (dotted names) in which it differs from the row.
+    """
+
+    comparison: str = ""
+    row: str = "retrained/conditional"
+    out: str = "runs/ablations"
+    data: str | None = None
+    seeds: list[int] = field(default_factory=lambda: [0])
+    label_share: float = 1.0
+    metric: Literal["val/map50_95", "val/map50", "val/psnr", "val/kept_inside"] = "val/map50_95"
+    variants: Overrides = field(default_factory=dict)

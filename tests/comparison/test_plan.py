@@ -1,0 +1,286 @@
+"""Which trainings a comparison asks for: fair families, shared jobs, refusals; and when two jobs are the same."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from comparison.fingerprint import content_of, data_hash, job_key
+from comparison.plan import Job, Plan, Trained, build_plan, check_jobs, fill, needed, with_keys
+from comparison.rows import REFERENCES, ROWS, chosen, spec_of
+from configs.compare_schema import CompareConfig
+from tests.drawn import draw_detection_set
+from utils.config import ConfigError
+
+
+def stage3_jobs(plan: Plan, family: str) -> list[Job]:
+    return [job for job in plan.jobs.values() if job.stage == "stage3" and job.name.startswith(family)]
+
+
+def test_catalogue_has_both_families_and_unique_names():
+    names = [row.name for row in ROWS]
+    assert len(set(names)) == len(names) and {row.family for row in ROWS} == {"frozen", "retrained"}
+    assert {name for pair in REFERENCES.values() for name in pair} <= set(names)
+    assert {row.of for row in ROWS if row.of} <= set(names)
+    assert chosen([]) == list(ROWS)
+
+
+def test_chosen_rows_bring_what_they_are_compared_with():
+    assert [row.name for row in chosen(["frozen/conditional"])] == ["frozen/hr", "frozen/bicubic", "frozen/conditional"]
+    assert "retrained/bicubic" in {row.name for row in chosen(["retrained/sliced"])}
+    with pytest.raises(ValueError, match="rows: there is no row 'frozen/magic'; choose among frozen/hr"):
+        chosen(["frozen/magic"])
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("frozen/conditional_budget_0.25", "frozen/conditional"),
+        ("frozen/conditional_unlabelled_budget_0.25", "frozen/conditional_unlabelled"),
+        ("retrained/conditional_distilled_oracle_0.5", "retrained/conditional_distilled"),
+        ("retrained/bicubic_2x", "retrained/bicubic_2x"),
+        ("frozen/hr", "frozen/hr"),
+        ("somebody/else", None),
+    ],
+)
+def test_the_row_behind_a_policy(name: str, row: str | None):
+    found = spec_of(name)
+    assert (found and found.name) == row
+
+
+def test_every_job_stands_after_those_that_it_needs(comparison: CompareConfig):
+    seen = set()
+    for job in build_plan(comparison).jobs.values():
+        assert set(job.needs) <= seen, job.name
+        seen.add(job.name)
+
+
+def test_all_configurations_are_accepted(comparison: CompareConfig):
+    check_jobs(build_plan(comparison))
+
+
+def test_retrained_rows_start_alike_and_see_the_same_labels(comparison: CompareConfig):
+    plan = build_plan(comparison)
+    for share in ("0.2", "1"):
+        jobs = [job for job in stage3_jobs(plan, "retrained") if f"-labels{share}-seed1" in job.name]
+        assert len(jobs) == len([row for row in ROWS if row.family == "retrained" and row.trained])
+        for job in jobs:
+            assert job.config["detector"]["weights"] == Trained(f"stage1-labels{share}-seed1")
+            assert job.config["data"] == jobs[0].config["data"] and job.config["optim"] == jobs[0].config["optim"]
+            assert job.config["data"].get("label_share", 1.0) == float(share)
+
+
+def test_the_frozen_detector_knows_all_labels(comparison: CompareConfig):
+    plan = build_plan(comparison)
+    jobs = stage3_jobs(plan, "frozen")
+    assert all(
+        job.config["detector"]["weights"].job == f"stage1-labels1-seed{job.config['run']['seed']}" for job in jobs
+    )
+    assert all(job.config["mode"] == "frozen_detector" for job in jobs)
+    shared = build_plan(replace(comparison, shared_detector=True))
+    assert {job.config["detector"]["weights"].job for job in stage3_jobs(shared, "frozen")} == {"stage1-labels1-seed0"}
+
+
+def test_rows_without_labels_are_trained_once_for_all_shares(comparison: CompareConfig):
+    unlabelled = [job for job in stage3_jobs(build_plan(comparison), "frozen") if "_unlabelled" in job.name]
+    assert len(unlabelled) == 3 * len(comparison.seeds)
+    for job in unlabelled:
+        assert job.config["losses"]["det"] == 0 and job.config["losses"]["distill"] == comparison.distill
+        assert "label_share" not in job.config["data"]
+
+
+def test_only_distilled_rows_distil(comparison: CompareConfig):
+    overrides = {"stage3": {"losses.distill": 0.7, "losses.distill_outputs": 0.3}}
+    for job in stage3_jobs(build_plan(replace(comparison, overrides=overrides)), ""):
+        losses = job.config["losses"]
+        distilled = "_distilled" in job.name or "_unlabelled" in job.name
+        assert (losses["distill"], losses["distill_outputs"]) == ((0.7, 0.3) if distilled else (0.0, 0.0))
+
+
+def test_only_the_first_seed_with_most_labels_is_timed_and_runs_alone(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, label_shares=[0.2, 1.0]))
+    timed = [name for name, job in plan.jobs.items() if job.alone]
+    assert timed == ["measure-labels1-seed0"] == [n for n, j in plan.jobs.items() if j.config.get("timing_runs")]
+    assert [(m.seed, m.label_share) for m in plan.measurements] == [(0, 1.0), (0, 0.2), (1, 1.0), (1, 0.2)]
+
+
+def test_rows_that_labels_do_not_change_are_measured_once(comparison: CompareConfig):
+    plan = build_plan(comparison)
+    few, many = (plan.jobs[f"measure-labels{share}-seed0"].config for share in ("0.2", "1"))
+    assert "detector" in many and "detector" not in few
+    assert "frozen/conditional_unlabelled" in many["systems"] and "frozen/conditional_unlabelled" not in few["systems"]
+    assert "retrained/hr" in few["detectors"]
+    assert few["sliced"]["retrained/sliced"]["weights"] == Trained("retrained/bicubic-labels0.2-seed0")
+
+
+def test_overrides_go_from_the_general_to_the_special(comparison: CompareConfig):
+    overrides = {"stage3": {"optim.lr": 1.0, "optim.epochs": 9}, "retrained": {"optim.lr": 2.0}}
+    overrides |= {"retrained/bicubic": {"optim.lr": 3.0}, "stage1": {"epochs": 5}}
+    plan = build_plan(replace(comparison, overrides=overrides))
+    rate = {name: job.config["optim"]["lr"] for name, job in plan.jobs.items() if job.stage == "stage3"}
+    assert rate["frozen/conditional-labels1-seed0"] == 1.0 and rate["retrained/hr-labels1-seed0"] == 2.0
+    assert rate["retrained/bicubic-labels1-seed0"] == 3.0
+    assert plan.jobs["stage1-labels1-seed0"].config["epochs"] == 5
+    assert all(job.config["optim"]["epochs"] == 9 for job in stage3_jobs(plan, ""))
+    plan = build_plan(replace(comparison, scale=2, epochs=4))
+    assert all(job.config["data"]["scale"] == 2 for job in stage3_jobs(plan, ""))
+    assert all(job.config["optim"]["epochs"] == 4 for job in stage3_jobs(plan, ""))
+    assert "scale" not in plan.jobs["stage1-labels1-seed0"].config["data"], "one detector serves several scales"
+    assert plan.jobs["measure-labels1-seed0"].config["data"]["scale"] == 2
+
+
+def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, overrides={"stage1": {"detector.weights": "coco.pt"}}))
+    assert plan.jobs["stage1-labels1-seed0"].config["detector"]["weights"] == "coco.pt"
+    assert plan.jobs["retrained/hr-labels1-seed0"].config["detector"]["weights"] == Trained("stage1-labels1-seed0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"overrides": {"elsewhere": {"optim.lr": 1.0}}}, ValueError, "overrides.elsewhere: no such group"),
+        ({"overrides": {"retrained": {"detector.weights": "x.pth"}}}, ValueError, "detector.weights is set by the"),
+        ({"overrides": {"stage3": {"run.seed": 3}}}, ValueError, "run.seed is set by the comparison itself"),
+        (
+            {"overrides": {"retrained/hr": {"optim.epochs": 3}}},
+            ValueError,
+            "share optim.epochs; set it for retrained or",
+        ),
+        ({"overrides": {"frozen": {"data.imgsz": 32}}}, ValueError, "both families share data.imgsz"),
+        ({"seeds": []}, ValueError, "seeds is"),
+        ({"seeds": [1, 1]}, ValueError, "each once"),
+        ({"seeds": [-1]}, ValueError, "0 or larger"),
+        ({"label_shares": [0.0, 1.0]}, ValueError, "above 0 and at most at 1"),
+        ({"jobs": 0}, ValueError, "jobs is 0"),
+        ({"distill": 0.0}, ValueError, "distill is 0"),
+        ({"rows": ["hr"]}, ValueError, "no row 'hr'"),
+        ({"sr_fast": "nowhere.safetensors"}, FileNotFoundError, "sr_fast: nowhere.safetensors does not exist"),
+        ({"stage3": "nowhere.yaml"}, ConfigError, "nowhere.yaml: does not exist"),
+    ],
+)
+def test_bad_input_is_refused(comparison: CompareConfig, changes: dict, error: type, words: str):
+    with pytest.raises(error, match=words):
+        build_plan(replace(comparison, **changes))
+
+
+def test_a_misspelt_override_is_named_with_its_job(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, overrides={"retrained": {"optim.lrr": 0.1}}))
+    with pytest.raises(
+        ConfigError, match=r"retrained/hr-labels1-seed0: unknown key 'optim.lrr'; did you mean optim.lr"
+    ):
+        check_jobs(plan)
+
+
+NAMES = st.text("abc", min_size=1, max_size=2)
+TREES = st.recursive(
+    st.one_of(st.integers(), st.text("xyz", max_size=3), st.builds(Trained, st.sampled_from(["one", "two"]))),
+    lambda below: st.dictionaries(NAMES, below, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(NAMES, TREES, max_size=3))
+def test_filling_leaves_nothing_open_and_the_original_as_it_was(tree: dict):
+    before = repr(tree)
+    filled = fill(tree, {"one": "1.pth", "two": "2.pth"})
+    assert not list(needed(filled)) and repr(tree) == before
+    assert fill(filled, {}) == filled
+
+
+@given(st.dictionaries(NAMES, st.dictionaries(NAMES, st.integers(), max_size=3), max_size=3), NAMES, NAMES)
+def test_with_keys_sets_one_key_and_keeps_the_others(tree: dict, section: str, key: str):
+    before = repr(tree)
+    changed = with_keys(tree, {f"{section}.{key}": "new"})
+    assert changed[section][key] == "new" and repr(tree) == before
+    changed[section].pop(key)
+    rest = {name: {k: v for k, v in keys.items() if (name, k) != (section, key)} for name, keys in tree.items()}
+    assert changed == {section: {}} | rest
+
+
+# ---------------------------------------------------------------------- what a hash depends on
+
+
+def key_of(config: CompareConfig, name: str = "frozen/conditional-labels1-seed0") -> str:
+    data_hash.cache_clear()
+    job = build_plan(config).jobs[name]
+    detector = Path(config.stage1).parent / "detector.pth"
+    if not detector.exists():
+        detector.write_bytes(b"weights")
+    return job_key(job, dict.fromkeys(job.needs, str(detector)))
+
+
+def test_where_and_how_it_runs_does_not_count(comparison: CompareConfig):
+    key = key_of(comparison)
+    assert key == key_of(replace(comparison, out="elsewhere", cache="there", threads=3, device="cpu", jobs=4))
+    assert key == key_of(replace(comparison, seeds=[0], label_shares=[1.0]))
+    timed = "measure-labels1-seed0"
+    assert key_of(comparison, timed) != key_of(replace(comparison, threads=3), timed), "threads change milliseconds"
+    untimed = "measure-labels0.2-seed0"
+    assert key_of(comparison, untimed) == key_of(replace(comparison, threads=3), untimed)
+
+
+def test_keys_weights_and_detector_count(comparison: CompareConfig, tmp_path: Path):
+    keys = [key_of(comparison), key_of(replace(comparison, overrides={"frozen": {"optim.lr": 0.5}}))]
+    (tmp_path / "fast.safetensors").write_bytes(b"trained longer")
+    keys.append(key_of(comparison))
+    (tmp_path / "detector.pth").write_bytes(b"another detector")
+    keys.append(key_of(comparison))
+    base = yaml.safe_load((tmp_path / "stage3.yaml").read_text())
+    (tmp_path / "stage3.yaml").write_text(yaml.safe_dump(base | {"sr_fast": {"args": {"n": 1}}}))
+    keys.append(key_of(comparison))
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_moved_file_is_the_same_file(comparison: CompareConfig, tmp_path: Path):
+    key = key_of(comparison)
+    (tmp_path / "fast.safetensors").rename(tmp_path / "renamed.safetensors")
+    assert key_of(replace(comparison, sr_fast=str(tmp_path / "renamed.safetensors"))) == key
+
+
+def test_images_and_labels_count_their_place_does_not(comparison: CompareConfig, tmp_path: Path):
+    key = key_of(comparison)
+    moved = draw_detection_set(tmp_path / "moved", images=2)
+    assert key_of(replace(comparison, data=str(moved))) == key
+    label = tmp_path / "moved" / "labels" / "train" / "0.txt"
+    label.write_text("0 0.5 0.5 0.1 0.1\n")
+    changed = key_of(replace(comparison, data=str(moved)))
+    (tmp_path / "moved" / "images" / "train" / "1.png").unlink()
+    fewer = key_of(replace(comparison, data=str(moved)))
+    assert len({key, changed, fewer}) == 3
+
+
+def test_each_job_reads_its_own_splits(comparison: CompareConfig, tmp_path: Path):
+    moved = draw_detection_set(tmp_path / "moved", images=2)
+    before = [
+        key_of(replace(comparison, data=str(moved)), name)
+        for name in ("stage1-labels1-seed0", "measure-labels0.2-seed0")
+    ]
+    (tmp_path / "moved" / "labels" / "train" / "0.txt").unlink()
+    after = [
+        key_of(replace(comparison, data=str(moved)), name)
+        for name in ("stage1-labels1-seed0", "measure-labels0.2-seed0")
+    ]
+    assert before[0] != after[0] and before[1] == after[1], "evaluation on val reads no training labels"
+
+
+def test_file_content_is_read_again_when_it_changes(tmp_path: Path):
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"one")
+    first = content_of({"a": [str(file), 3]}, set())
+    file.write_bytes(b"two")
+    os.utime(file, ns=(1, 1))
+    assert content_of({"a": [str(file), 3]}, set()) != first and first["a"][1] == 3
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(NAMES, st.integers(), max_size=4), st.sets(NAMES))
+def test_free_keys_never_count(tree: dict, free: set):
+    kept = {key: value for key, value in tree.items() if key not in free}
+    assert content_of(tree, free) == kept
+    assert content_of({"a": tree}, {f"a.{key}" for key in free}) == {"a": kept}
