@@ -386,8 +386,8 @@ class EvaluateConfig:
         system: stage-3 checkpoint (conditional_sr_yolo_jointly_tuned.pth) of the rows conditional_*; may be left out,
             as may `detector`, where `systems`, `detectors` or `sliced` name any.
         detector: stage-1 checkpoint (yolo_pretrained_hr.pth) of the rows hr, lr, bicubic, sr_fast and sr_quality.
-        sr_fast: stage-2 checkpoint of the row sr_fast.
-        sr_quality: stage-2 checkpoint of the row sr_quality.
+        sr_fast: weights of the row sr_fast: of stage 2, or `shipped` for the project's own of the same network.
+        sr_quality: likewise, of the row sr_quality.
         systems: name -> stage-3 checkpoint. With a masker it gives the rows that `system` gives, NAME_* instead of
             conditional_*; else one row NAME.
         detectors: name -> checkpoint of a detector that sees HR images, of stage 1 or of stage 3 with `sr: hr`.

@@ -23,8 +23,10 @@ from utils.load import (
     load_detector_checkpoint,
     load_sr,
     load_system,
+    shipped_file,
 )
 from utils.oracle_mask import OracleMask
+from utils.shipped_weights import SHIPPED
 
 STAGE3_FILE = "conditional_sr_yolo_jointly_tuned.pth"
 EITHER_STAGE = f"stage1_pretrain_yolo.py (yolo_pretrained_hr.pth) or stage3_finetune_joint.py ({STAGE3_FILE}) writes it"
@@ -99,6 +101,8 @@ def detector_rows(config: EvaluateConfig, names: tuple[str, ...], system: Condit
     fronts = {"bicubic": build_sr("bicubic", scale, {})}
     for role in ("sr_fast", "sr_quality"):
         path = getattr(config, role)
+        if path == SHIPPED and system is not None:
+            path = str(shipped_file(getattr(system.front, role).spec))
         if path is not None:
             fronts[role] = _load(role, path, partial(load_sr, scale=scale))
             check_scale(path, fronts[role].scale, scale)
