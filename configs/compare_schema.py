@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Scalar = bool | int | float | str | list[float] | None
+Scalar = bool | int | float | str | list[int] | list[float] | None
 Overrides = dict[str, dict[str, Scalar]]
 
 

@@ -16,7 +16,7 @@ from comparison.plan import Job, Plan, Trained, build_plan, check_jobs, fill, ne
 from comparison.rows import REFERENCES, ROWS, chosen, spec_of
 from configs.compare_schema import CompareConfig
 from tests.drawn import draw_detection_set
-from utils.config import ConfigError
+from utils.config import ConfigError, config_to_dict, load_config
 
 
 def stage3_jobs(plan: Plan, family: str) -> list[Job]:
@@ -63,6 +63,16 @@ def test_every_job_stands_after_those_that_it_needs(comparison: CompareConfig):
 
 def test_all_configurations_are_accepted(comparison: CompareConfig):
     check_jobs(build_plan(comparison))
+
+
+def test_sizes_can_be_overridden_in_the_yaml(comparison: CompareConfig, tmp_path: Path):
+    tree = config_to_dict(comparison) | {
+        "overrides": {"stage1": {"data.imgsz": [64, 96]}, "stage3": {"data.imgsz": 64}}
+    }
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(tree))
+    plan = build_plan(load_config(CompareConfig, tmp_path / "compare.yaml"))
+    check_jobs(plan)
+    assert plan.jobs["stage1-labels1-seed0"].config["data"]["imgsz"] == [64, 96]
 
 
 def test_retrained_rows_start_alike_and_see_the_same_labels(comparison: CompareConfig):
