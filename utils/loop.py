@@ -30,6 +30,7 @@ from utils.ema import ModelEMA
 from utils.host_memory import keep_freed_memory
 from utils.logger import MetricsLog
 from utils.optimizer_utils import learning_rate_factor, stepped_factor
+from utils.prefetch import prefetch
 
 Metrics = dict[str, float]
 MOST_SKIPPED = 50  # a scaler that starts too high needs about 20 steps to come down
@@ -233,7 +234,10 @@ class Trainer:
 
     def on_device(self, loader: Iterable) -> Iterator:
         """Batches on the device, as the objective takes them."""
-        batches = (batch.to(self.accelerator.device) for batch in loader)
+        device = self.accelerator.device
+        # Without loading processes nobody could load the next batch meanwhile.
+        ready = prefetch if self.data.workers else (lambda source, prepare: map(prepare, source))
+        batches = ready(loader, lambda batch: batch.to(device))
         return batches if self.data.mix is None else self.data.mix(batches)
 
     def learning_rate_factor(self) -> float:
