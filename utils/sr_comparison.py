@@ -23,7 +23,7 @@ from models.lmf.queries import TRAINED_SCALE
 from utils.cmsr_tables import REMEDY, TableFile, belongs, foreign, load_tables
 from utils.flops_counter import OnMeta, count_macs, count_parameters
 from utils.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
-from utils.sr_eval import border_of, to_image, to_tensor
+from utils.sr_eval import border_of, dataset_name, to_image, to_tensor
 from utils.sr_inference import Upscaler, load_sr_for, plain_scale
 from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
 
@@ -213,12 +213,6 @@ def list_benchmarks(config: EvaluateSRConfig) -> list[Benchmark]:
             files = benchmark_files(folder, scale, lr)[: config.limit or None]
             found.append(Benchmark(name, scale, border, files))
     return found
-
-
-def dataset_name(folder: Path) -> str:
-    """Name of a folder, or of the one above where it is only called HR."""
-    folder = folder.resolve()
-    return folder.parent.name if folder.name.lower() in ("hr", "gt", "images") and folder.parent.name else folder.name
 
 
 # ------------------------------------------------------------------------------------------------------------ measuring
