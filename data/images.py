@@ -124,7 +124,7 @@ def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
         width, height = image.size
         if width * height > max_pixels:
             reason = f"{width}x{height} = {width * height:,} pixels, more than the limit of {max_pixels:,}"
-            raise ImageError(path, reason, "shrink or tile the image, or raise data.max_pixels")
+            raise ImageError(path, reason, "shrink or tile the image, or raise max_pixels")
         yield image
 
 

@@ -27,10 +27,10 @@ from utils.cmsr_tables import TableFile, fingerprint, save_tables
 from utils.config import ConfigError
 from utils.flops_counter import count_macs_at, count_parameters
 from utils.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
-from utils.sr_comparison import Candidate, Comparison, as_list, gmacs, list_benchmarks, load_candidates
+from utils.sr_comparison import Benchmark, Candidate, Comparison, as_list, gmacs, list_benchmarks, load_candidates
 from utils.sr_eval import to_image, to_tensor
 from utils.sr_inference import load_sr_for
-from utils.sr_report import comparison_picture, crop_place
+from utils.sr_report import comparison_picture, crop_place, short_names
 
 KEYS = {"weights", "arch", "dataset", "scale", "border", "psnr_y", "ssim_y", "psnr_rgb", "params", "gmacs", "ms"}
 CPU = torch.device("cpu")
@@ -288,6 +288,39 @@ def test_picture_shows_where_bicubic_errs():
     assert side == 24 and top <= 30 and top + side >= 42 and left <= 50 and left + side >= 62
     picture = comparison_picture(lr, hr, {"x/a.pth": hr, "x/b.pth": hr}, {"x/a.pth": "edsr", "x/b.pth": "edsr"}, 2)
     assert picture.dtype == np.uint8 and picture.shape[1] > 5 * 300
+
+
+def test_picture_of_a_very_wide_image_stays_small():
+    hr = np.random.default_rng(0).integers(0, 256, (24, 4000, 3), np.uint8)
+    picture = comparison_picture(hr[::2, ::2], hr, {"a": hr}, {"a": "edsr"}, 2)
+    assert picture.shape[0] < 400 and picture.shape[1] < 1280 + 4 * 320
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path, photographs: Path, capsys):
+    (tmp_path / "set/a").mkdir(parents=True)
+    (tmp_path / "set/b").mkdir()
+    for part, source in (("a", "0.png"), ("b", "1.png")):
+        (tmp_path / "set" / part / "same.png").write_bytes((photographs / source).read_bytes())
+        (tmp_path / part).mkdir()
+        save(tmp_path / part / "best.pth", "espcn", 2, {"n_feats": 8})
+    weights = f"[{tmp_path / 'a/best.pth'}, {tmp_path / 'b/best.pth'}]"
+    results = compare(tmp_path / "out", "--weights", weights, "--hr", str(tmp_path / "set"), "--scale", "2")
+    assert [list(row["psnr_y_per_image"]) for row in results["rows"]] == [["a/same", "b/same"]] * 2
+    assert len(list((tmp_path / "out/comparison").rglob("*.png"))) == 2
+    table = capsys.readouterr().out
+    assert "| a/best.pth |" in table and "| b/best.pth |" in table
+
+
+def test_short_names():
+    assert short_names(["runs/x.pth"]) == {"runs/x.pth": "x.pth"}
+    assert short_names(["a/r/x.pth", "b/r/x.pth", "y.pth"]) == {
+        "a/r/x.pth": "a/r/x.pth", "b/r/x.pth": "b/r/x.pth", "y.pth": "y.pth"}  # fmt: skip
+
+
+def test_images_that_differ_in_their_suffix_only_are_told_apart(tmp_path: Path):
+    files = [(tmp_path / name, None) for name in ("a.jpg", "a.png")]
+    assert Benchmark("set", 2, 2, files).names == ["a.jpg", "a.png"]
+    assert Benchmark("set", 2, 2, files[:1]).names == ["a"]
 
 
 def test_gmacs_of_bicubic_and_single_values():

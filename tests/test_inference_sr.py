@@ -121,6 +121,14 @@ def test_refusals(tmp_path: Path, network: torch.nn.Module, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_nan_skips_the_image(tmp_path: Path, network: torch.nn.Module, capsys, monkeypatch):
+    draw_photographs(tmp_path / "images", images=1)
+    monkeypatch.setattr("utils.sr_inference.Upscaler.__call__", lambda *_: torch.full((1, 3, 8, 8), torch.nan))
+    assert upscale(tmp_path) == 1
+    assert "skipped, the network gives NaN; compute in fp32" in capsys.readouterr().out
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
 def test_out_of_memory_skips_the_image(tmp_path: Path, network: torch.nn.Module, capsys, monkeypatch):
     draw_photographs(tmp_path / "images", images=2)
 

@@ -28,7 +28,7 @@ class BestWeights:
     def offer(self, metrics: dict[str, float], epoch: int, step: int) -> bool:
         """Save the network if `metrics` are the best so far; returns whether it did."""
         psnr = mean_psnr(metrics)
-        if psnr is None or psnr <= self.stored_psnr():
+        if psnr is None or not psnr > self.stored_psnr():
             return False
         meta = self.meta | {"metrics": metrics, "mean_psnr": psnr, "epochs": epoch + 1, "step": step}
         spec = self.network.spec

@@ -61,6 +61,11 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[nn.
         match = next((found for family in FAMILIES if (found := family(dict(file.weights))) is not None), None)
     except UnusableWeights as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except (ArithmeticError, LookupError) as error:  # keys or axes that every copy of a known network has
+        raise CheckpointError(
+            f"{path}: has keys of a known network, but others are missing or have other axes"
+            f" ({type(error).__name__}: {error}); use another copy of it"
+        ) from error
     if match is None:
         network = _from_spandrel(path, file.weights, scale)
         return network, f"{describe(network.spec)}, recognised by spandrel{wrapping}"
@@ -73,9 +78,10 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[nn.
 def check_scale(path: str | Path, stored: int, wanted: int) -> None:
     """Raises ValueError where a checkpoint is for another super-resolution factor than the configuration."""
     if stored != wanted:
+        remedy = f"train the stages for x{wanted}" if wanted in SCALES else "take a network for any scale"
         raise ValueError(
             f"{path}: wrong scale checkpoint, it is for x{stored}, but the configuration's scale is {wanted}; "
-            f"set the scale to {stored}, or train the stages for x{wanted}"
+            f"set the scale to {stored}, or {remedy}"
         )
 
 
@@ -88,7 +94,7 @@ def filled(path: str | Path, network: nn.Module, weights: dict[str, Tensor]) -> 
     """The network with these weights, in evaluation mode.
 
     Raises:
-        CheckpointError: keys are missing, unknown or of another shape.
+        CheckpointError: keys are missing, unknown or of another shape, or values are not finite.
     """
     needed = network.state_dict()
     faults = {
@@ -106,8 +112,19 @@ def filled(path: str | Path, network: nn.Module, weights: dict[str, Tensor]) -> 
             f"{path}: looks like {describe(network.spec)}, but its keys do not agree: {listed}. Use a complete copy; "
             "a changed architecture has to be added to models.SR_NETWORKS first"
         )
+    check_finite(path, weights)
     network.load_state_dict(weights)
     return network.eval()
+
+
+def check_finite(path: str | Path, weights: dict[str, Tensor]) -> None:
+    """Raises CheckpointError where a weight is NaN or infinite: such a network gives black images, not errors."""
+    broken = [key for key, value in weights.items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{path}: {len(broken)} of {len(weights)} tensors hold NaN or infinite values, such as {broken[0]};"
+            " use weights from before the training diverged"
+        )
 
 
 # ------------------------------------------------------------------- inner parts
@@ -116,7 +133,7 @@ def filled(path: str | Path, network: nn.Module, weights: dict[str, Tensor]) -> 
 def _built(path: str | Path, name: str, scale: int | None, args: dict) -> nn.Module:
     try:
         return build_sr(name, scale, args)
-    except ValueError as error:
+    except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:  # PyTorch's own: too large a tensor
         raise CheckpointError(f"{path}: describes a network that cannot be built here: {error}") from error
 
 

@@ -19,7 +19,7 @@ from models.masker import Masker
 from models.system import ConditionalSRDetector, HRImages
 from models.tile_plan import choose_halo, choose_patch
 from utils.checkpoint import CheckpointError, load_network
-from utils.community_weights import check_scale, describe, load_community_sr
+from utils.community_weights import check_finite, check_scale, describe, load_community_sr
 from utils.shipped_weights import SHIPPED, shipped_specs
 
 
@@ -245,6 +245,7 @@ def _filled(path: str | Path, build, weights: dict[str, Tensor]):
     """Network from `build()` with these weights."""
     try:
         network = build()
+        check_finite(path, weights)
         network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = " ".join(str(error).split())[:300]

@@ -47,8 +47,10 @@ def _read(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in any way
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
-        raise CheckpointError(f"{file}: cannot be read as a state dict ({reason}); use another copy of it") from error
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(
+            f"{file}: cannot be read as a state dict ({type(error).__name__}: {reason}); use another copy of it"
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{file}: not a state dict; {WHERE}")

@@ -60,7 +60,10 @@ def measure(file: Path, network: nn.Module, config: Stage2Config, folders: list[
 
 
 def check_agreement(checkpoint: Path, validated: dict[str, float], rows: list[dict]) -> None:
-    """Raises ValueError where the published file does not reach what the checkpoint says of itself."""
+    """Raises ValueError where the published file does not reach what the checkpoint says of itself.
+
+    Sets that the run was not validated on have nothing to be held to.
+    """
     for row in rows:
         names = (f"psnr/{row['dataset']}", f"psnr/{row['dataset']}_x{row['scale']:g}")
         for stored in (validated[name] for name in names if name in validated):

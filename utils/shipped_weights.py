@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from utils.checkpoint import CheckpointError
 from utils.state_dict_file import own_spec
 
 SHIPPED = "shipped"  # what configurations write instead of a path
@@ -13,11 +14,18 @@ FOLDER = Path(__file__).resolve().parents[1] / "weights"
 
 
 def shipped_specs() -> dict[Path, dict]:
-    """File -> {"name", "args"} of its network, by name."""
+    """File -> {"name", "args"} of its network, by name.
+
+    Raises:
+        CheckpointError: a damaged file.
+    """
     specs = {}
     for path in sorted(FOLDER.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found = own_spec(file.metadata() or {})
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = own_spec(file.metadata() or {})
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: damaged ({error}); restore it from the repository") from error
         if found is not None:
             specs[path] = {"name": found[0], "args": found[1]}
     return specs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from models.lmf.queries import TRAINED_SCALE
 from utils.cmsr_tables import REMEDY, TableFile, belongs, foreign, load_tables
 from utils.flops_counter import OnMeta, count_macs, count_parameters
 from utils.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
-from utils.sr_eval import border_of, to_image, to_tensor
+from utils.sr_eval import border_of, dataset_name, to_image, to_tensor
 from utils.sr_inference import Upscaler, load_sr_for, plain_scale
 from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
 
@@ -67,6 +67,14 @@ class Benchmark:
     @property
     def lr_protocol(self) -> str:
         return "bicubic" if self.files[0][1] is None else "folder"
+
+    @property
+    def names(self) -> list[str]:
+        """One name per image: its path below the folder that all share, without suffix where that is enough."""
+        top = os.path.commonpath([hr_file.parent for hr_file, _ in self.files])
+        paths = [hr_file.relative_to(top) for hr_file, _ in self.files]
+        plain = [path.with_suffix("").as_posix() for path in paths]
+        return plain if len(set(plain)) == len(plain) else [path.as_posix() for path in paths]
 
 
 @dataclass
@@ -207,12 +215,6 @@ def list_benchmarks(config: EvaluateSRConfig) -> list[Benchmark]:
     return found
 
 
-def dataset_name(folder: Path) -> str:
-    """Name of a folder, or of the one above where it is only called HR."""
-    folder = folder.resolve()
-    return folder.parent.name if folder.name.lower() in ("hr", "gt", "images") and folder.parent.name else folder.name
-
-
 # ------------------------------------------------------------------------------------------------------------ measuring
 
 
@@ -237,10 +239,9 @@ class Comparison:
         self.candidates, self.config, self.device, self.lpips = candidates, config, device, lpips
         self.upscale = Upscaler(device, config.precision, config.tile, config.tile_halo, config.self_ensemble)
 
-    def images(self, benchmark: Benchmark) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Name, LR and HR image of one file after the other."""
-        for hr_file, lr_file in benchmark.files:
-            yield hr_file.stem, *read_pair(hr_file, lr_file, benchmark.scale, self.config.max_pixels)
+    def pair(self, benchmark: Benchmark, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """LR and HR image of one of the benchmark's files."""
+        return read_pair(*benchmark.files[number], benchmark.scale, self.config.max_pixels)
 
     def run(self, candidate: Candidate, lr: np.ndarray, hr: np.ndarray) -> np.ndarray:
         """SR image, uint8 (H, W, 3), of the size of `hr`."""
@@ -267,7 +268,8 @@ class Comparison:
         scores = {candidate.label: Scores() for candidate in candidates}
         title = f"{benchmark.dataset} x{benchmark.scale:g}"
         bar = tqdm(total=len(benchmark.files) * len(candidates), desc=title, unit="image", leave=False, disable=None)
-        for (hr_file, _), (name, lr, hr) in zip(benchmark.files, self.images(benchmark), strict=True):
+        for number, name in enumerate(benchmark.names):
+            lr, hr = self.pair(benchmark, number)
             for candidate in candidates:
                 sr = self.run(candidate, lr, hr)
                 try:
@@ -277,7 +279,9 @@ class Comparison:
                     if candidate.cmsr is not None:
                         values["rendered_share"] = share(candidate.network, to_tensor(lr, self.device), hr.shape[:2])
                 except ValueError as error:
-                    raise ImageError(hr_file, str(error), "lower the border, or leave the image out") from error
+                    raise ImageError(
+                        benchmark.files[number][0], str(error), "lower the border, or leave the image out"
+                    ) from error
                 scores[candidate.label].add(name, values)
                 bar.update()
         bar.close()
@@ -294,7 +298,7 @@ class Comparison:
         if not self.config.timing_runs:
             return {candidate.label: {"ms": None, "ms_p95": None, "peak_mem_mb": None} for candidate in candidates}
         chosen = spread(len(benchmark.files), TIMED_IMAGES)
-        pairs = [read_pair(*benchmark.files[k], benchmark.scale, self.config.max_pixels) for k in chosen]
+        pairs = [self.pair(benchmark, number) for number in chosen]
         inputs = [(to_tensor(lr, self.device), hr.shape[:2]) for lr, hr in pairs]
         calls = {c.label: in_turn(lambda x, c=c: self.upscale(c.network, *x), inputs) for c in candidates}
         timings = measure_interleaved(calls, self.config.timing_runs, WARMUP, self.device)

@@ -23,13 +23,25 @@ def to_tensor(image: np.ndarray, device: torch.device | str) -> torch.Tensor:
 
 
 def to_image(sr: torch.Tensor) -> np.ndarray:
-    """(1, 3, H, W), clamped to [0, 1] -> uint8 (H, W, 3)."""
+    """(1, 3, H, W), clamped to [0, 1] -> uint8 (H, W, 3).
+
+    Raises:
+        ValueError: a value is NaN, which would become black.
+    """
+    if sr.isnan().any():
+        raise ValueError("the network gives NaN; compute in fp32, or use other weights")
     return (sr[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def border_of(scale: float) -> int:
     """HR pixels that the custom leaves out on each side when comparing."""
     return math.ceil(scale)
+
+
+def dataset_name(folder: str | Path) -> str:
+    """Name of a folder, or of the one above where it is only called HR."""
+    folder = Path(folder).resolve()
+    return folder.parent.name if folder.name.lower() in ("hr", "gt", "images") and folder.parent.name else folder.name
 
 
 def validation_sets(folders: Sequence[str | Path], scales: Sequence[float], max_pixels: int) -> dict[str, tuple]:
@@ -39,11 +51,11 @@ def validation_sets(folders: Sequence[str | Path], scales: Sequence[float], max_
         ValueError: two folders of one name.
         ImageError: see `benchmark_pairs`.
     """
-    if len({Path(folder).name for folder in folders}) < len(folders):
+    if len({dataset_name(folder) for folder in folders}) < len(folders):
         raise ValueError(f"data.val: two folders of one name in {list(folders)}; rename one, their figures would mix")
     endings = {scale: f"_x{scale:g}" if len(scales) > 1 else "" for scale in scales}
     return {
-        Path(folder).name + ending: (scale, benchmark_pairs(folder, scale, max_pixels))
+        dataset_name(folder) + ending: (scale, benchmark_pairs(folder, scale, max_pixels))
         for folder in folders
         for scale, ending in endings.items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -84,7 +85,7 @@ def super_resolve_files(
             if isinstance(item, Frame):
                 with times.measure("SR"):
                     sr = upscale_frame(item, network, upscaler, config.scale)
-                item = Skipped(item.file, OUT_OF_MEMORY) if sr is None else item
+                item = Skipped(item.file, sr) if isinstance(sr, str) else item
             if isinstance(item, Skipped):
                 print(f"{item.file.label}: skipped, {item.reason}", flush=True)
                 skipped[item.file] = item.reason
@@ -102,15 +103,17 @@ def super_resolve_files(
     return skipped
 
 
-def upscale_frame(frame: Frame, network: nn.Module, upscaler: Upscaler, scale: float | None):
-    """SR image of a frame, uint8 (H, W, 3); None where memory does not suffice."""
+def upscale_frame(frame: Frame, network: nn.Module, upscaler: Upscaler, scale: float | None) -> np.ndarray | str:
+    """SR image of a frame, uint8 (H, W, 3), or why there is none (memory, NaN, a size without tiles)."""
     size = target_size(network, frame.height, frame.width, scale)
     try:
         return to_image(upscaler(network, to_tensor(frame.image, upscaler.device), size))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    return None
+        return OUT_OF_MEMORY
+    except ValueError as error:
+        return str(error)
 
 
 def save(frame: Frame, sr, path: Path, videos: VideoFiles) -> None:

@@ -44,7 +44,7 @@ COLUMNS = {
 }
 TEXTS = 3  # leading columns that hold words
 CROP_SHARE, LEAST_CROP = 0.18, 24  # of the shorter side of the image; HR pixels
-SHOWN_HEIGHT = 320  # pixels of a picture without its titles
+SHOWN_HEIGHT, WIDEST = 320, 1280  # pixels: of a picture without its titles, of the HR image in it
 FRAME = (255, 40, 40)
 
 
@@ -108,9 +108,9 @@ def sr_heading(results: dict) -> str:
 
 
 def sr_table(rows: list[dict]) -> str:
-    """Markdown table; weights by their file name."""
-    columns = shown_columns(rows)
-    cells = [[_cell(column, row[column]) for column in columns] for row in rows]
+    """Markdown table; weights by their file name, with the folders above where several files have one name."""
+    columns, names = shown_columns(rows), short_names([row["weights"] for row in rows])
+    cells = [[_cell(column, (row | {"weights": names[row["weights"]]})[column]) for column in columns] for row in rows]
     return markdown([[COLUMNS[column][0] for column in columns], *cells], TEXTS)
 
 
@@ -123,8 +123,6 @@ def shown_columns(rows: list[dict]) -> list[str]:
 def _cell(column: str, value) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
-    if column == "weights":
-        value = Path(value).name
     if column == "params":
         return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value / 1e3:.1f}K"
     digits = COLUMNS[column][1]
@@ -136,18 +134,31 @@ def _cell(column: str, value) -> str:
 
 def save_comparisons(comparison: Comparison, benchmark: Benchmark, folder: Path, count: int) -> list[Path]:
     """Pictures of up to `count` images, spread over the benchmark; returns their files."""
-    chosen, written = set(spread(len(benchmark.files), count)) if count else set(), []
-    for number, (name, lr, hr) in enumerate(comparison.images(benchmark)):
-        if number in chosen:
-            candidates = [c for c in comparison.candidates[benchmark.scale] if c.weights != BICUBIC]
-            found = {c.label: comparison.run(c, lr, hr) for c in candidates}
-            titles = {c.label: c.arch if c.cmsr is None else f"{c.arch} CMSR" for c in candidates}
-            picture = comparison_picture(lr, hr, found, titles, benchmark.border)
-            path = folder / f"{benchmark.dataset}_x{benchmark.scale:g}_{name}.png"
-            content = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
-            replace_file(path, lambda file, content=content: file.write(content))
-            written.append(path)
+    candidates = [c for c in comparison.candidates[benchmark.scale] if c.weights != BICUBIC]
+    kinds, written = [c.arch for c in candidates], []
+    if len({BICUBIC, *(c.weights for c in candidates)}) > len({BICUBIC, *kinds}):  # several files of one architecture
+        names = short_names([c.weights for c in candidates])
+        kinds = [names[c.weights] for c in candidates]
+    titles = {c.label: kind if c.cmsr is None else f"{kind} CMSR" for c, kind in zip(candidates, kinds, strict=True)}
+    for number in spread(len(benchmark.files), count):
+        lr, hr = comparison.pair(benchmark, number)
+        found = {c.label: comparison.run(c, lr, hr) for c in candidates}
+        picture = comparison_picture(lr, hr, found, titles, benchmark.border)
+        path = folder / f"{benchmark.dataset}_x{benchmark.scale:g}_{benchmark.names[number]}.png"
+        content = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+        replace_file(path, lambda file, content=content: file.write(content))
+        written.append(path)
     return written
+
+
+def short_names(paths: list[str]) -> dict[str, str]:
+    """Path -> as many of its last parts as tell all different ones apart."""
+    paths, names = list(dict.fromkeys(paths)), {}
+    for depth in range(1, 1 + max((len(Path(path).parts) for path in paths), default=0)):
+        names = {path: "/".join(Path(path).parts[-depth:]) for path in paths}
+        if len(set(names.values())) == len(paths):
+            return names
+    return {path: path for path in paths}
 
 
 def comparison_picture(
@@ -169,16 +180,21 @@ def comparison_picture(
     """
     bicubic = resize(lr, *hr.shape[:2])
     top, left, side = crop_place(bicubic, hr)
-    framed = cv2.resize(hr, None, fx=(shrink := SHOWN_HEIGHT / hr.shape[0]), fy=shrink, interpolation=cv2.INTER_AREA)
+    height, width = hr.shape[:2]
+    shrink = min(SHOWN_HEIGHT / height, WIDEST / width)
+    size = (max(1, round(shrink * width)), max(1, round(shrink * height)))
+    framed = cv2.resize(hr, size, interpolation=cv2.INTER_AREA)
     corners = [round(shrink * value) for value in (left, top, left + side, top + side)]
     framed = cv2.rectangle(np.ascontiguousarray(framed), corners[:2], corners[2:], FRAME, 2)
-    images = {BICUBIC: bicubic} | {titles[key]: sr for key, sr in found.items()}
-    if len(images) < 1 + len(found):  # several networks of one architecture
-        images = {BICUBIC: bicubic} | {Path(key).stem: sr for key, sr in found.items()}
-    shown = {f"{name} {psnr_y(sr, hr, border):.2f} dB": sr for name, sr in images.items()} | {"HR": hr}
+    framed = np.pad(framed, ((0, SHOWN_HEIGHT - size[1]), (0, 0), (0, 0)))  # black below a very wide image
+    shown = [(BICUBIC, bicubic), *((titles[key], sr) for key, sr in found.items())]
+    headings = [f"{name} {psnr_y(sr, hr, border):.2f} dB" for name, sr in shown] + ["HR"]
     enlarged = max(1, SHOWN_HEIGHT // side)
-    crops = [sr[top : top + side, left : left + side].repeat(enlarged, 0).repeat(enlarged, 1) for sr in shown.values()]
-    return panel([framed, *crops], ["", *shown])
+    crops = [
+        sr[top : top + side, left : left + side].repeat(enlarged, 0).repeat(enlarged, 1)
+        for sr in (*(sr for _, sr in shown), hr)
+    ]
+    return panel([framed, *crops], ["", *headings])
 
 
 def crop_place(image: np.ndarray, reference: np.ndarray) -> tuple[int, int, int]:

@@ -79,13 +79,14 @@ def own_spec(metadata: dict[str, str]) -> tuple[str, dict] | None:
 def _unwrap(path: Path, content: object) -> tuple[dict[str, Tensor], str, dict]:
     """Tensors by bare names, what was taken off, and what stood beside them about the network."""
     steps, spec = [], {}
-    while isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
-        nests = [key for key in NESTS if isinstance(content.get(key), dict)]
-        if not nests:
+    # A step count or a learning rate beside the weights may be a tensor too, so the names alone decide.
+    while isinstance(content, dict):
+        nest = next((key for key in NESTS if content.get(key) and isinstance(content[key], dict)), None)
+        if nest is None:
             break
-        steps.append(f"in {nests[0]!r}")
-        spec = {key: content[key] for key in ("name", "args") if nests[0] == "sd" and key in content}
-        content = content[nests[0]]
+        steps.append(f"in {nest!r}")
+        spec = {key: content[key] for key in ("name", "args") if nest == "sd" and key in content}
+        content = content[nest]
     found = content if isinstance(content, dict) else {}
     weights = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not weights:

@@ -79,10 +79,12 @@ def test_wrong_files_are_named(tmp_path: Path):
     torch.save(backbone("alexnet").state_dict(), tmp_path / "alexnet.pth")
     torch.save(channel_weights("vgg16"), tmp_path / "vgg.pth")
     (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
     for files, message in (
         ([], "no weights of LPIPS are named; LPIPS needs torchvision's backbone"),
         (["gone.pth"], r"gone\.pth: does not exist; LPIPS needs"),
         (["text.pth"], r"text\.pth: cannot be read as a state dict"),
+        (["empty.safetensors"], r"empty\.safetensors: cannot be read as a state dict"),
         (["alexnet.pth"], r"alexnet\.pth: alexnet: the channel weights .* are missing"),
         (["vgg.pth"], r"vgg\.pth: no AlexNet or VGG16 backbone"),
         (["alexnet.pth", "vgg.pth"], r"alexnet: lin\.1 is \(1, 128, 1, 1\), expected \(1, 192, 1, 1\)"),

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from configs.schema import NetworkConfig
 from models import build_sr
 from tests.utils import published
-from utils.checkpoint import CheckpointError
+from utils.checkpoint import CheckpointError, save_network
 from utils.community_weights import drawn_image, load_community_sr
 from utils.load import build_or_load_sr, load_sr
 
@@ -207,6 +207,13 @@ def test_nests_and_prefixes_are_taken_off(tmp_path: Path, nest: str, prefix: str
     assert f"in {nest!r}" in found and all(f"prefix '{part}.'" in found for part in prefix.split(".") if part)
 
 
+def test_tensors_beside_the_nest_do_not_hide_it(tmp_path: Path):
+    weights = published.imdn(2)
+    path = save(tmp_path, {"epoch": torch.tensor(3), "params_ema": {}, "state_dict": weights})
+    network, found = load_community_sr(path)
+    assert network.spec["name"] == "imdn" and "in 'state_dict'" in found
+
+
 def test_a_moving_average_is_preferred(tmp_path: Path):
     plain, averaged = published.edsr(2, 255), published.edsr(2, 255)
     network, _ = load_community_sr(save(tmp_path, {"params": plain, "params_ema": averaged}))
@@ -302,11 +309,35 @@ def test_missing_and_unknown_keys_are_named(tmp_path: Path, key: str):
         (published.edsr(2, 255) | {"add_mean.bias": torch.zeros(3)}, "sub_mean and add_mean are .* not the mean"),
         ({"conv_1.sk.weight": torch.zeros(8, 3, 1, 1), "block_1.c1_r.sk.weight": torch.zeros(8, 8, 1, 1),
           "upsampler.0.weight": torch.zeros(12, 8, 3, 3)}, "it is a SPAN, but .* keys are missing or unknown"),
+        (published.imdn(2) | {"fea_conv.weight": torch.tensor(1.0)}, "has keys of a known network, but others .* axes"),
+        (published.carn(4, (2,)) | {"upsample.up.body.0.weight": torch.zeros(256, 0, 3, 3)}, "has keys of a known"),
+        ({"SFENet1.weight": torch.zeros(8, 3, 3, 3), "RDBs.0.convs.0.conv.0.weight": torch.zeros(8, 8, 3, 3),
+          "UPNet.2.weight": torch.zeros(3, 8, 3, 3)}, "has keys of a known network, .*KeyError: 'UPNet.0.bias'"),
     ],
 )  # fmt: skip
 def test_what_is_no_sr_network_is_refused(tmp_path: Path, content, words: str):
     with pytest.raises(CheckpointError, match=rf"weights.pth: .*{words}"):
         load_sr(save(tmp_path, content))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float):
+    weights = published.imdn(2)
+    weights["IMDB2.c1.weight"][0, 0, 0, 0] = value
+    with pytest.raises(CheckpointError, match=r"weights.pth: 1 of \d+ tensors hold NaN .* IMDB2.c1.weight; use"):
+        load_sr(save(tmp_path, weights))
+    network = build_sr("espcn", 2, {"n_feats": 4})
+    state = network.state_dict() | {"tail.0.bias": torch.full((12,), value)}
+    save_network(tmp_path / "own.pth", "sr", "espcn", network.spec["args"], state, {})
+    with pytest.raises(CheckpointError, match=r"own.pth: 1 of 6 tensors hold NaN .* tail.0.bias"):
+        load_sr(tmp_path / "own.pth")
+
+
+def test_a_header_with_absurd_sizes_is_refused(tmp_path: Path):
+    header = {"name": "espcn", "args": '{"scale": 2, "n_feats": 1000000000000}'}
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", header)
+    with pytest.raises(CheckpointError, match=r"a.safetensors: describes a network that cannot be built here"):
+        load_sr(tmp_path / "a.safetensors")
 
 
 def test_damaged_files_and_code_are_refused(tmp_path: Path):

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from configs.schema import NetworkConfig
-from data.sr_pairs import benchmark_pairs
 from inference import main
 from tests.drawn import draw_photographs
-from utils.load import build_or_load_sr, shipped_file
-from utils.metrics import psnr_y
-from utils.resize import resize
+from utils.checkpoint import CheckpointError
+from utils.load import build_or_load_sr, load_sr, shipped_file
 from utils.shipped_weights import SHIPPED, shipped_specs, strongest_shipped
-from utils.sr_eval import to_image, to_tensor
+from utils.sr_eval import benchmark, validation_sets
 
 SPECS = shipped_specs()
+BICUBIC_SET5 = {2: 33.68, 3: 30.40, 4: 28.42}  # dB
 
 
 def test_there_are_some():
@@ -35,14 +35,13 @@ def test_configurations_get_them_by_name_and_arguments(path: Path):
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
-@torch.no_grad()
-def test_they_beat_interpolation(shared_data, path: Path):
-    args = dict(SPECS[path]["args"])
-    scale = args.pop("scale")
-    network = build_or_load_sr(NetworkConfig(SPECS[path]["name"], args, SHIPPED), scale)
-    for name, lr, hr in benchmark_pairs(shared_data("sr_bench") / "Set5", scale)[1:3]:
-        sr = to_image(network(to_tensor(lr, "cpu")))
-        assert psnr_y(sr, hr, scale) > psnr_y(resize(lr, *hr.shape[:2]), hr, scale) + 0.3, name
+def test_they_reach_what_their_cards_say(shared_data, path: Path):
+    set5, scale = shared_data("sr_bench") / "Set5", SPECS[path]["args"]["scale"]
+    stated = re.search(r"^\| Set5 \| (\S+) dB / (\S+):", path.with_suffix(".md").read_text(), re.MULTILINE)
+    measured = benchmark(load_sr(path), validation_sets([set5], [scale], 10**8), torch.device("cpu"))
+    assert measured["psnr/Set5"] == pytest.approx(float(stated[1]), abs=0.011)
+    assert measured["psnr/Set5"] > BICUBIC_SET5[scale] + 0.3
+    assert measured["ssim/Set5"] == pytest.approx(float(stated[2]), abs=0.0002)
 
 
 def test_what_is_not_shipped_is_refused_with_a_list():
@@ -50,6 +49,13 @@ def test_what_is_not_shipped_is_refused_with_a_list():
         build_or_load_sr(NetworkConfig("edsr", {"n_feats": 5}, SHIPPED), 4)
     with pytest.raises(ValueError, match="none are shipped for x7, only for x"):
         strongest_shipped(7)
+
+
+def test_a_damaged_one_is_named(tmp_path: Path, monkeypatch):
+    (tmp_path / "a.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    monkeypatch.setattr("utils.shipped_weights.FOLDER", tmp_path)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: damaged .* restore it from the repository"):
+        strongest_shipped(4)
 
 
 def test_sr_only_works_without_naming_weights(tmp_path: Path, capsys):
