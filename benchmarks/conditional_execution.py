@@ -14,6 +14,7 @@ and `compute_all` (both networks everywhere, multiplied by the mask).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import sys
@@ -29,7 +30,6 @@ FAST = ("espcn", {"n_feats": 8})
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
 MASKS = ("random", "clustered")
 RIVALS = ("patch_loop", "naive_tiles", "compute_all")
-WEIGHTS = Path(__file__).parents[1] / "weights"  # NET_xSCALE.safetensors is taken where it is there
 NAIVE_HALO = 8
 DRAWS = 2  # masks per setting, taken in turn
 
@@ -45,7 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--dtypes", nargs="+", choices=("fp32", "bf16", "fp16"), default=["fp32", "bf16"])
     parser.add_argument("--strategies", nargs="+", default=["auto", "exact", *RIVALS])
-    parser.add_argument("--weights", nargs="+", default=[], metavar="NET=FILE", help="trained stage-2 checkpoints")
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="NET=FILE",
+        help="trained stage-2 checkpoints (default: shipped weights)",
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
@@ -145,15 +151,17 @@ def build(setting: dict, size: tuple[int, int], weights: list[str], device, dtyp
     from models.masker import Masker
     from models.prepared import prepare_front
     from models.tile_plan import choose_halo, choose_patch
-    from utils.load import load_sr
+    from utils.load import load_sr, shipped_file
 
     torch.manual_seed(0)
     name, args = NETWORKS[setting["net"]]
-    files = dict(entry.split("=", 1) for entry in weights)
-    shipped = WEIGHTS / f"{setting['net']}_x{setting['scale']}.safetensors"
     quality, trained = build_sr(name, setting["scale"], args), None
-    if setting["net"] in files or shipped.is_file():
-        trained = load_sr(files.get(setting["net"], shipped))
+    file = dict(entry.split("=", 1) for entry in weights).get(setting["net"])
+    if file is None:
+        with contextlib.suppress(ValueError):  # no weights of this network are shipped
+            file = shipped_file(quality.spec)
+    if file is not None:
+        trained = load_sr(file)
     if trained is not None and trained.scale == setting["scale"]:
         quality = trained.eval()
     if quality is not trained:  # its last body layer is zero at first: differences would not show

@@ -30,12 +30,17 @@ def frozen(detector: YoloDetector) -> YoloDetector:
 @pytest.mark.parametrize("model", ["yolov5nu.yaml", "yolo11n.yaml", "yolo26n.yaml"])
 def test_vanishes_where_the_teacher_itself_sees_the_hr_image(model):
     torch.manual_seed(0)
-    detector, hr = frozen(YoloDetector(model, NAMES)), torch.rand(2, 3, 64, 96)
+    detector, hr = YoloDetector(model, NAMES), torch.rand(2, 3, 64, 96)
+    for layer in detector.modules():  # with statistics of no image the outputs hardly depend on the image
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    detector.train().raw(hr)
+    detector = frozen(detector)
     total, terms = Distillation(detector, features=2.0, outputs=3.0)(detector.raw(hr), hr)
     assert set(terms) == {"distill", "distill_outputs"}
     assert total.item() == pytest.approx(0, abs=1e-5)
     other, terms = Distillation(detector, 2.0, 3.0)(detector.raw(hr * 0.3), hr)
-    assert terms["distill"] > 0.01 and terms["distill_outputs"] > 0
+    assert terms["distill"] > 0.01 and terms["distill_outputs"] > 1e-4
     assert other.item() == pytest.approx((2 * terms["distill"] + 3 * terms["distill_outputs"]).item(), rel=1e-5)
 
 

@@ -25,8 +25,8 @@ def make_batch(boxes: list[list[tuple]], size: tuple[int, int], scale: int = 2) 
     n = len(boxes)
     return DetectionBatch(
         torch.rand(n, 3, *size), None, (centred / torch.tensor([width, height, width, height])).float(),
-        torch.zeros(len(rows), dtype=torch.int64), table[:, 4].long(), torch.arange(n), -1, [""] * n,
-        [fit_letterbox(height, width, (height, width), scale)] * n, scale,
+        torch.zeros(len(rows), dtype=torch.int64), table[:, 4].long(), torch.ones(n, dtype=torch.bool),
+        torch.arange(n), -1, [""] * n, [fit_letterbox(height, width, (height, width), scale)] * n, scale,
     )  # fmt: skip
 
 
