@@ -18,7 +18,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from configs.schema import EvaluateConfig
+from configs.evaluate_schema import EvaluateConfig
 from configs.sr_schema import EvaluateSRConfig
 from utils.cli import run
 from utils.config import config_to_dict, parse_config

@@ -13,7 +13,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from configs.schema import InferenceConfig
+from configs.inference_schema import InferenceConfig
 from utils.config import parse_config
 
 

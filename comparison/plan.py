@@ -11,7 +11,8 @@ from typing import Any
 
 from comparison.rows import FAMILIES, HR, RowSpec, chosen
 from configs.compare_schema import CompareConfig, Overrides
-from configs.schema import EvaluateConfig, Stage1Config, Stage3Config
+from configs.evaluate_schema import EvaluateConfig
+from configs.schema import Stage1Config, Stage3Config
 from utils.config import ConfigError, config_to_dict, load_config
 from utils.yaml_strict import dump_yaml, load_yaml
 
@@ -251,7 +252,7 @@ class Planner:
         tree["systems"] = {row.name: trained[row.name] for row in shown if row.shown == "system"}
         tree["detectors"] = {row.name: trained[row.name] for row in shown if row.shown == HR}
         slices = config_to_dict(config.sliced)
-        tree["sliced"] = {row.name: {"weights": trained[row.of]} | slices for row in shown if row.shown == "sliced"}
+        tree["sliced"] = {row.name: slices | {"weights": trained[row.of]} for row in shown if row.shown == "sliced"}
         keys = self.run_keys(seed) | {"run.precision": measure.precision}
         keys |= {"run.workers": self.stage3.get("run", {}).get("workers", 2)}
         job = Job(f"measure-labels{share:g}-seed{seed}", "evaluate", with_keys(tree, keys), alone=timed)
@@ -293,6 +294,8 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
         raise ValueError(f"jobs is {config.jobs}; at least one training has to run at a time")
     if config.distill <= 0:
         raise ValueError(f"distill is {config.distill:g}; rows that match HR features need a weight above 0")
+    if config.sliced.weights:
+        raise ValueError("sliced.weights is set by the comparison itself; remove it")
     for key in ("sr_fast", "sr_quality"):
         if not Path(getattr(config, key)).is_file():
             raise FileNotFoundError(f"{key}: {getattr(config, key)} does not exist; stage2_pretrain_sr.py writes such")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from configs.evaluate_schema import SlicedConfig
+
 Scalar = bool | int | float | str | list[int] | list[float] | None
 Overrides = dict[str, dict[str, Scalar]]
 
@@ -35,23 +37,6 @@ class MeasureConfig:
 
 
 @dataclass(frozen=True)
-class SlicedConfig:
-    """Sliced inference (SAHI, https://arxiv.org/abs/2202.06934) of the row retrained/sliced.
-
-    Args:
-        rows: slices from top to bottom.
-        columns: slices from left to right.
-        overlap: of neighbouring slices, as a share of a slice.
-        full: the whole image is one of the slices.
-    """
-
-    rows: int = 2
-    columns: int = 2
-    overlap: float = 0.2
-    full: bool = True
-
-
-@dataclass(frozen=True)
 class CompareConfig:
     """The whole comparison: trains what is missing, measures every row for every seed and label share, reports.
 
@@ -74,7 +59,7 @@ class CompareConfig:
         threads: CPU threads of each, 0 keeps PyTorch's own choice.
         device: auto picks CUDA when there is one.
         measure: how every row is measured.
-        sliced: slices of the row retrained/sliced.
+        sliced: slices of the row retrained/sliced, whose `weights` the comparison sets.
         overrides: further keys of the base YAMLs (dotted names), for stage1, stage3, frozen, retrained or one row; what
             all rows of a family must share cannot be set for one row.
     """

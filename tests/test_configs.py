@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from configs import schema
+from configs.evaluate_schema import EvaluateConfig, SlicedConfig
+from configs.inference_schema import InferenceConfig
 from configs.limits import LIMITS
 from configs.sr_schema import EvaluateSRConfig
 from utils.config import ConfigError, config_to_dict, load_config, parse_config, save_config
@@ -18,8 +20,8 @@ CLASSES = {
     "stage1_yolo_pretrain": schema.Stage1Config,
     "stage2_sr_pretrain": schema.Stage2Config,
     "stage3_joint_finetune": schema.Stage3Config,
-    "evaluate": schema.EvaluateConfig,
-    "inference": schema.InferenceConfig,
+    "evaluate": EvaluateConfig,
+    "inference": InferenceConfig,
     "evaluate_sr": EvaluateSRConfig,
 }
 FIVE = set(CLASSES) - {"evaluate_sr"}
@@ -184,7 +186,7 @@ def test_values_out_of_bounds_are_refused(option, message, capsys):
 
 
 def test_every_bound_belongs_to_a_key():
-    classes = [*CLASSES.values(), schema.SlicedConfig]
+    classes = [*CLASSES.values(), SlicedConfig]
     names = {".".join(path) for config in classes for path in dotted(config_to_dict(config()))}
     for ending in LIMITS:
         assert any(name == ending or name.endswith(f".{ending}") for name in names), ending
@@ -194,11 +196,11 @@ def test_every_bound_belongs_to_a_key():
     ("config", "option"),
     [
         (schema.Stage1Config, "--batch=0"),
-        (schema.EvaluateConfig, "--overlays=-1"),
-        (schema.EvaluateConfig, "--conf=3"),
-        (schema.InferenceConfig, "--conf=1.5"),
-        (schema.InferenceConfig, "--batch=0"),
-        (schema.InferenceConfig, "--threads=-1"),
+        (EvaluateConfig, "--overlays=-1"),
+        (EvaluateConfig, "--conf=3"),
+        (InferenceConfig, "--conf=1.5"),
+        (InferenceConfig, "--batch=0"),
+        (InferenceConfig, "--threads=-1"),
     ],
 )
 def test_every_script_refuses_them(config, option, capsys):

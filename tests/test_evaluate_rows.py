@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import stage3_finetune_joint as stage3
-from configs.schema import EvaluateConfig, SlicedConfig
+from configs.evaluate_schema import EvaluateConfig, SlicedConfig
 from data.detection import DetectionDataset, collate_detection, load_data_spec, scan_split
 from evaluate import main
 from models import build_sr
@@ -297,6 +297,11 @@ def test_timing_tells_the_oracle_beforehand(project: Project):
         ({"systems": {"a": "@joint", "a_edge_0.5": "@espcn"}}, ValueError, "systems.a_edge_0.5: the table has a row"),
         ({"systems": {"a": "@joint"}, "budgets": [1.5]}, ValueError, r"the value 1.5 is outside"),
         ({"systems": {"a": "@joint"}, "sr_fast": "x.pth"}, ValueError, "sr_fast and sr_quality need `detector`"),
+        (
+            {"systems": {"a": "@joint"}, "detector": "@detector", "sr_fast": "shipped"},
+            ValueError,
+            "sr_fast: shipped means",
+        ),
         ({"detectors": {"a": "@espcn"}}, ValueError, "images of its front end espcn; name it under `systems`"),
         ({"detectors": {"a": "@detector"}, "data.lr": "native"}, ValueError, "detectors.a: sees HR images"),
         ({"systems": {"a": "@hr"}, "data.lr": "native"}, ValueError, "systems.a: sees HR images"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from configs.schema import EvaluateConfig
+from configs.evaluate_schema import EvaluateConfig
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.mask_policy import MaskPolicy
@@ -101,7 +101,11 @@ def detector_rows(config: EvaluateConfig, names: tuple[str, ...], system: Condit
     fronts = {"bicubic": build_sr("bicubic", scale, {})}
     for role in ("sr_fast", "sr_quality"):
         path = getattr(config, role)
-        if path == SHIPPED and system is not None:
+        if path == SHIPPED:
+            if system is None:
+                raise ValueError(
+                    f"{role}: {SHIPPED} means the network of `system`, which is not given; name a weight file"
+                )
             path = str(shipped_file(getattr(system.front, role).spec))
         if path is not None:
             fronts[role] = _load(role, path, partial(load_sr, scale=scale))

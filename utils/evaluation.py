@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from configs.schema import EvaluateConfig
+from configs.evaluate_schema import EvaluateConfig
 from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
 from models.conditional_sr import ConditionalOutput
 from models.mask_policy import MaskPolicy

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from configs.schema import InferenceConfig
+from configs.inference_schema import InferenceConfig
 from data.sources import Frame, SourceFile
 from utils.overlay import draw_boxes
 from utils.predictor import Prediction

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from configs.schema import InferenceConfig
+from configs.inference_schema import InferenceConfig
 from data.sources import Frame, Skipped, SourceFile, list_sources, read_frames
 from utils.checkpoint import CheckpointError, load_network
 from utils.cmsr_tables import use_tables

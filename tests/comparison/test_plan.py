@@ -15,6 +15,7 @@ from comparison.fingerprint import content_of, data_hash, job_key
 from comparison.plan import Job, Plan, Trained, build_plan, check_jobs, fill, needed, with_keys
 from comparison.rows import REFERENCES, ROWS, chosen, spec_of
 from configs.compare_schema import CompareConfig
+from configs.evaluate_schema import SlicedConfig
 from tests.drawn import draw_detection_set
 from utils.config import ConfigError, config_to_dict, load_config
 
@@ -162,6 +163,7 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
             ValueError,
             "share optim.epochs; set it for retrained or",
         ),
+        ({"sliced": SlicedConfig(weights="a.pth")}, ValueError, "sliced.weights is set by the comparison itself"),
         ({"overrides": {"frozen": {"data.imgsz": 32}}}, ValueError, "both families share data.imgsz"),
         ({"seeds": []}, ValueError, "seeds is"),
         ({"seeds": [1, 1]}, ValueError, "each once"),

@@ -1,0 +1,88 @@
+"""Every key of the comparison table, evaluate.py, typed; see configs/schema.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.schema import DetectionDataConfig, RunConfig
+
+
+@dataclass(frozen=True)
+class SlicedConfig:
+    """Sliced inference (SAHI, arXiv 2202.06934): overlapping slices of the LR canvas, each enlarged to the HR canvas.
+
+    Args:
+        weights: checkpoint whose detector is used: of stage 1, or of stage 3 in mode detector_only.
+        rows: slices from top to bottom.
+        columns: slices from left to right.
+        overlap: share of a slice's side that it has in common with its neighbour, at least.
+        full: also show the whole image to the detector.
+        match: overlap of two boxes of a class in the merged result: ios (intersection over the smaller box, the default
+            of the sahi package) or iou.
+        match_threshold: overlap above which the weaker box is dropped; 0.5 is the default of the sahi package.
+    """
+
+    weights: str = ""
+    rows: int = 2
+    columns: int = 2
+    overlap: float = 0.2
+    full: bool = True
+    match: Literal["ios", "iou"] = "ios"
+    match_threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The comparison table: detection quality against measured milliseconds.
+
+    Args:
+        run: where and how to run; `out` receives results.json, table.md, table.csv and pictures.
+        data: data set.
+        split: which split to evaluate.
+        system: stage-3 checkpoint (conditional_sr_yolo_jointly_tuned.pth) of the rows conditional_*; may be left out,
+            as may `detector`, where `systems`, `detectors` or `sliced` name any.
+        detector: stage-1 checkpoint (yolo_pretrained_hr.pth) of the rows hr, lr, bicubic, sr_fast and sr_quality.
+        sr_fast: weights of the row sr_fast: of stage 2, or `shipped` for the project's own of the same network.
+        sr_quality: likewise, of the row sr_quality.
+        systems: name -> stage-3 checkpoint. With a masker it gives the rows that `system` gives, NAME_* instead of
+            conditional_*; else one row NAME.
+        detectors: name -> checkpoint of a detector that sees HR images, of stage 1 or of stage 3 with `sr: hr`.
+        sliced: name -> sliced inference; keys weights, rows, columns, overlap, full, match and match_threshold.
+        retrained: name -> checkpoint of further stage-3 runs, one row each (for instance bicubic_retrained).
+        budgets: kept shares of the rows conditional_budget_*, conditional_random_*, conditional_edge_* and
+            conditional_oracle_* (patches with the largest share of ground-truth boxes first).
+        profile: latency profile of `system` on this device, for `latencies`; also for those of `systems` that it fits.
+        latencies: milliseconds of the rows conditional_latency_*, detector included.
+        batch: images per call when measuring quality.
+        conf: lowest score of a detection that counts.
+        iou: overlap above which non-maximum suppression drops a box.
+        max_det: most detections per image.
+        limit: evaluate only the first images, 0 takes all.
+        timing_runs: timed calls per row (batch 1, rows interleaved), 0 skips timing.
+        overlays: images drawn with mask and boxes, for every system with a masker.
+        save_detections: write detections.json: ground truth and the 100 best boxes of every image and row, as COCO.
+    """
+
+    run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/evaluate"))
+    data: DetectionDataConfig = field(default_factory=DetectionDataConfig)
+    split: Literal["train", "val", "test"] = "val"
+    system: str = ""
+    detector: str = ""
+    sr_fast: str | None = None
+    sr_quality: str | None = None
+    systems: dict[str, str] = field(default_factory=dict)
+    detectors: dict[str, str] = field(default_factory=dict)
+    sliced: dict[str, SlicedConfig] = field(default_factory=dict)
+    retrained: dict[str, str] = field(default_factory=dict)
+    budgets: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5])
+    profile: str | None = None
+    latencies: list[float] = field(default_factory=list)
+    batch: int = 8
+    conf: float = 0.001
+    iou: float = 0.7
+    max_det: int = 300
+    limit: int = 0
+    timing_runs: int = 20
+    overlays: int = 8
+    save_detections: bool = False

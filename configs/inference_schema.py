@@ -1,0 +1,65 @@
+"""Every key of inference.py, typed; see configs/schema.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """Detect objects in low-resolution images, folders, globs or videos; or super-resolve them only.
+
+    Args:
+        source: image, folder, glob or video file, of any size.
+        weights: stage-3 checkpoint; with `sr_only` that of an SR network, or empty for the strongest shipped one.
+        policy: learned, threshold=T, budget=R, latency_ms=T, all_fast, all_quality, random=R or edge=R.
+        profile: latency profile of this system on this device (python -m utils.latency), for latency_ms.
+        conf: lowest score shown.
+        iou: overlap above which non-maximum suppression drops a box.
+        max_det: most detections per image.
+        device: auto picks CUDA when there is one.
+        half: run in 16 bit (fp16 on CUDA, bf16 on CPU).
+        batch: images per call.
+        threads: CPU threads of PyTorch, 0 keeps PyTorch's own choice.
+        save_sr: save the super-resolved images.
+        save_mask: save the masks as pictures.
+        save_txt: save labels in YOLO format, class cx cy w h score.
+        save_json: save all detections in predictions.json.
+        save_images: save pictures with boxes.
+        sr_only: super-resolve and save, detect nothing.
+        scale: factor of `sr_only`, of any kind for arbitrary-scale networks; null takes that of the network.
+        self_ensemble: average over the eight symmetries of the image, for `sr_only`.
+        tile: side in LR pixels of the tiles that an image is computed in, for `sr_only`; 0 computes it whole.
+        tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
+        cmsr: tables (python -m utils.cmsr_tables) by which an lm_* network renders beyond x4, for `sr_only`.
+        out: run folder; a number is added if it exists.
+        max_pixels: images with more pixels than this are refused before decoding.
+        memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.
+    """
+
+    source: str = ""
+    weights: str = ""
+    policy: str = "learned"
+    profile: str | None = None
+    conf: float = 0.25
+    iou: float = 0.7
+    max_det: int = 300
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    half: bool = False
+    batch: int = 1
+    threads: int = 0
+    save_sr: bool = False
+    save_mask: bool = False
+    save_txt: bool = False
+    save_json: bool = False
+    save_images: bool = True
+    sr_only: bool = False
+    scale: float | None = None
+    self_ensemble: bool = False
+    tile: int = 0
+    tile_halo: int | None = None
+    cmsr: str | None = None
+    out: str = "runs/inference"
+    max_pixels: int = 100_000_000
+    memory_mb: int = 1024
