@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     # 3. Training
     losses = config.losses
     target, fixed_share = cost_target(config, system, train.lr_canvas)
-    terms = ("det", "sparse", "sparsity", "ramp", "smooth", "rec", "hr_share")
+    terms = ("det", "sparse", "sparsity", "ramp", "smooth", "objects", "rec", "hr_share")
     weights = JointWeights(target=target, **{name: getattr(losses, name) for name in terms})
     distillation = None
     if distills(config):

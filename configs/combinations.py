@@ -15,6 +15,8 @@ def check_stage3(config: Stage3Config) -> None:
         raise ValueError("sr hr trains a detector on HR images: it needs mode detector_only")
     if config.upscale > 1 and config.sr != "bicubic":
         raise ValueError(f"upscale {config.upscale} is for sr bicubic; leave it at 1 for sr {config.sr}")
+    if config.start is not None and config.sr in ("bicubic", "hr"):
+        raise ValueError(f"start names trained SR networks, but sr {config.sr} has none: set start to null")
     if config.mode == "frozen_detector" and config.sr == "bicubic":
         raise ValueError("mode frozen_detector with sr bicubic leaves nothing to train: choose another sr or mode")
     _check_terms(config)
@@ -62,6 +64,11 @@ def _check_terms(config: Stage3Config) -> None:
             "data.unlabelled keeps training images without labels, but no loss term learns from them: set "
             "losses.distill, losses.distill_outputs or (where SR is trained) losses.rec above 0, or data.unlabelled to "
             "false"
+        )
+    if config.sr == "conditional" and losses.objects > 0 and losses.det == 0 and not distills(config):
+        raise ValueError(
+            "losses.objects with losses.det 0 takes its objects from a teacher: set losses.distill or "
+            "losses.distill_outputs above 0, or losses.objects to 0"
         )
     if losses.hr_share > 0 and config.mode == "frozen_detector":
         raise ValueError("losses.hr_share trains the detector on HR images, which mode frozen_detector forbids: set 0")

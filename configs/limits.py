@@ -70,6 +70,7 @@ LIMITS: dict[str, tuple[float | None, float | None]] = {
     "losses.det": (0, None),
     "losses.sparse": (0, None),
     "losses.smooth": (0, None),
+    "losses.objects": (0, None),
     "losses.rec": (0, None),
     "losses.distill": (0, None),
     "losses.distill_outputs": (0, None),

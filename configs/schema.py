@@ -269,6 +269,9 @@ class LossConfig:
         profile: JSON file of `python -m utils.latency --config ...`, for `sparsity: latency`.
         ramp: share of the training over which the target moves from 0.5 to `target`; both states of a patch are seen.
         smooth: total variation of the mask probabilities.
+        objects: listwise cross-entropy between the masker's scores and the number of objects in each patch: boxes of
+            labelled images, and what the teacher finds in the HR image of the others (needs `distill` or
+            `distill_outputs`); says which patches, not how many.
         rec: L1 between SR and HR image; needs HR images.
         distill: relative L1 between the detector's neck features and the teacher's on the HR image; needs no labels.
         distill_outputs: distance of the detector's class scores and boxes from the teacher's on the HR image; needs no
@@ -285,6 +288,7 @@ class LossConfig:
     profile: str | None = None
     ramp: float = 0.4
     smooth: float = 0.01
+    objects: float = 1.0
     rec: float = 0.0
     distill: float = 0.0
     distill_outputs: float = 0.0
@@ -319,6 +323,8 @@ class Stage3Config:
         masker: the network that decides.
         sr_fast: light network, with the weights of stage 2.
         sr_quality: strong network, with the weights of stage 2.
+        start: stage-3 checkpoint whose masker and SR networks are the start instead (a warm-up without labels, see
+            configs/stage3_warm_up.yaml); the detector is that of `detector.weights` all the same.
         detector: detector, with the weights of stage 1.
         optim: optimiser.
         losses: weights of the loss terms.
@@ -339,6 +345,7 @@ class Stage3Config:
     sr_quality: NetworkConfig = field(
         default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"})
     )
+    start: str | None = None
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(epochs=30, lr_masker=1e-3, weight_decay=5e-4, ema=0.999)

@@ -38,11 +38,13 @@ class ConditionalOutput:
         mask: patches (B, 1, gh, gw), 1 where SR_Quality was taken, else 0; its mean is the kept share. None where one
             network runs everywhere.
         probability: the masker's probability of quality (B, 1, gh, gw), None where the masker did not run.
+        score: how strongly the masker speaks for quality, the difference of its logits (B, 1, gh, gw); None likewise.
     """
 
     sr: torch.Tensor
     mask: torch.Tensor | None
     probability: torch.Tensor | None
+    score: torch.Tensor | None = None
 
 
 class ConditionalSR(nn.Module):
@@ -118,7 +120,8 @@ class ConditionalSR(nn.Module):
         else:
             quality = self.sr_quality(lr)
         sr = self.fuse(self.sr_fast(lr), quality, mask)
-        return ConditionalOutput(sr.clamp(0, 1), mask, keep_probability(logits, tau))
+        score = (logits[:, 1:] - logits[:, :1]).float()
+        return ConditionalOutput(sr.clamp(0, 1), mask, keep_probability(logits, tau), score)
 
     @torch.no_grad()
     def infer(self, lr: torch.Tensor, policy: MaskPolicy) -> ConditionalOutput:

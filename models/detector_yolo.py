@@ -200,14 +200,27 @@ class YoloDetector(nn.Module):
         finally:
             if training:
                 self.train()
-        with torch.autocast(images.device.type, enabled=False):
+        return self.boxes(raw, images.shape[2:], conf, iou, max_det, multi_label)
+
+    @torch.no_grad()
+    def boxes(
+        self,
+        raw: dict,
+        size: tuple[int, int],
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        multi_label: bool = False,
+    ) -> list[Tensor]:
+        """Detections as from `predict`, in what `raw` has made of images of this height and width."""
+        with torch.autocast(raw.get("one2many", raw)["boxes"].device.type, enabled=False):
             self.head.shape = None  # the cached anchor grid may have another type, or belong to inference mode
             decoded = self.head._inference(float32(raw.get("one2many", raw)))
             if self.head.end2end:
                 raise RuntimeError("the model was switched to NMS-free output; leave `end2end` of its head False")
             return non_max_suppression(
                 decoded, conf, iou, multi_label=multi_label, max_det=max_det, max_time_img=float("inf"),
-                max_wh=max(7680, *images.shape[2:]),
+                max_wh=max(7680, *size),
             )  # fmt: skip
 
     def forward(self, images: Tensor) -> dict:

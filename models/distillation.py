@@ -31,18 +31,21 @@ class Distillation:
             raise ValueError("distillation: the teacher is not frozen; call freeze() first")
         self.teacher, self.features, self.outputs = teacher, features, outputs
 
-    def __call__(self, raw: dict, hr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    @torch.no_grad()
+    def look(self, hr: Tensor) -> dict:
+        """The teacher's `YoloDetector.raw` of HR images (B, 3, H, W) in [0, 1]."""
+        target = self.teacher.raw(hr, one2one=False)
+        return target.get("one2many", target)
+
+    def __call__(self, raw: dict, target: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum with gradient, and the terms without.
 
         Args:
             raw: `YoloDetector.raw` of the detector that learns.
-            hr: HR images (B, 3, H, W) in [0, 1] of the same scenes.
+            target: `look` at the HR images of the same scenes.
         """
         raw = raw.get("one2many", raw)  # what `predict` decodes
-        with torch.no_grad():
-            target = self.teacher.raw(hr, one2one=False)
-            target = target.get("one2many", target)
-        total, terms = hr.new_zeros(()), {}
+        total, terms = raw["boxes"].new_zeros((), dtype=torch.float32), {}
         if self.features > 0:
             distance = feature_distance(raw["feats"], target["feats"])
             total, terms["distill"] = total + self.features * distance, distance.detach()

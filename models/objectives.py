@@ -9,15 +9,18 @@ import math
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 
 from models.arbitrary_scale import takes_size
 from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.detector_yolo import select_images
 from models.distillation import Distillation
+from models.object_patches import detected_centres, objects_per_patch
 from models.system import ConditionalSRDetector
 from utils.gumbel import gumbel_noise, random_shares, temperature
-from utils.losses import charbonnier, reconstruction, smoothness, sparsity_flops, sparsity_mean
+from utils.losses import charbonnier, object_ranking, reconstruction, smoothness, sparsity_flops, sparsity_mean
+
+SURE = 0.25  # score from which a teacher's detection counts as an object
 
 
 @dataclass(frozen=True)
@@ -75,16 +78,18 @@ class JointWeights:
     target: float = 0.25
     ramp: float = 0.4
     smooth: float = 0.01
+    objects: float = 0.0
     rec: float = 0.0
     hr_share: float = 0.0
 
 
 class JointObjective(nn.Module):
-    """L = w_det L_det + w_sparse L_sparsity + w_smooth L_smooth + w_rec L1(SR, HR) + distillation (stage 3).
+    """L = w_det L_det + w_sparse L_sparsity + w_smooth L_smooth + w_objects L_objects + w_rec L1(SR, HR) + distillation.
 
-    Only L_det looks at labels, and only where w_det > 0; it is a mean over the labelled images of a batch, weighted so
-    that each of them counts the same whatever batch it is in. In a step that shows the detector HR images, L is what
-    the detector alone has of it.
+    Labels are looked at only where w_det > 0. L_det is a mean over the labelled images of a batch, weighted so that
+    each of them counts the same whatever batch it is in. L_objects takes the boxes of labelled images, and what the
+    teacher finds in the HR image of the others. In a step that shows the detector HR images, L is what the detector
+    alone has of it.
 
     Args:
         system: front end and detector.
@@ -126,14 +131,21 @@ class JointObjective(nn.Module):
 
     def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
         if is_hr_step(progress.step, self.weights.hr_share):
-            total, losses = self.detector_terms(batch.hr, batch)
+            total, losses = self.detector_terms(batch.hr, batch, self.look(batch))
             return {"total": total} | {f"hr_{name}": value for name, value in losses.items()}
-        sr, front_total, front_losses = self.front_terms(batch, progress)
-        total, losses = self.detector_terms(sr, batch)
+        seen = self.look(batch)
+        sr, front_total, front_losses = self.front_terms(batch, progress, seen)
+        total, losses = self.detector_terms(sr, batch, seen)
         return {"total": front_total + total} | front_losses | losses
 
-    def front_terms(self, batch, progress: Progress) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
-        """SR images (B, 3, H, W), and the loss terms that do not need the detector."""
+    def look(self, batch) -> dict | None:
+        """What the teacher makes of the HR images; None without one."""
+        return None if self.distillation is None else self.distillation.look(batch.hr)
+
+    def front_terms(
+        self, batch, progress: Progress, seen: dict | None
+    ) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
+        """SR images (B, 3, H, W), and the loss terms that do not need the detector; `seen` as from `look`."""
         w, front = self.weights, self.system.front
         losses: dict[str, Tensor] = {}
         total = 0.0
@@ -150,6 +162,10 @@ class JointObjective(nn.Module):
             total = total + w.sparse * sparse + w.smooth * smooth
             losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
             losses |= {"kept_share": output.mask.detach().mean(), "tau": kept.new_tensor(tau)}
+            if w.objects > 0:
+                ranking = object_ranking(output.score, self.objects(batch, seen))
+                total = total + w.objects * ranking
+                losses["objects"] = ranking.detach()
         else:
             sr = front(self.system.images(batch)).clamp(0, 1)
         if w.rec > 0:
@@ -157,6 +173,20 @@ class JointObjective(nn.Module):
             total = total + w.rec * rec
             losses["rec"] = rec.detach()
         return sr, total, losses
+
+    def objects(self, batch, seen: dict | None) -> Tensor:
+        """Objects per patch (B, 1, gh, gw): labels where they may be looked at, else what the teacher found."""
+        labelled = batch.labelled & (self.weights.det > 0)
+        centres, image_index = batch.boxes[:, :2], batch.image_index
+        if self.weights.det == 0:
+            centres, image_index = centres[:0], image_index[:0]
+        if seen is not None and not labelled.all():
+            found = self.distillation.teacher.boxes(seen, batch.canvas, conf=SURE)
+            found = [boxes[:0] if known else boxes for boxes, known in zip(found, labelled.tolist())]
+            more, images = detected_centres(found, batch.canvas)
+            centres, image_index = cat([centres, more]), cat([image_index, images])
+        masker, size = self.system.front.masker, batch.lr.shape[-2:]
+        return objects_per_patch(centres, image_index, len(batch.lr), size, masker.patch, masker.grid(*size))
 
     def draw(self, batch, progress: Progress) -> tuple[ConditionalOutput, float]:
         """The front end's output with the noise and budgets of these samples, and the temperature."""
@@ -169,8 +199,8 @@ class JointObjective(nn.Module):
             shares = random_shares(batch.indices, batch.epoch, self.seed, self.budgets)
         return front(batch.lr, tau, noise, shares), tau
 
-    def detector_terms(self, images: Tensor, batch) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """Loss terms of the detector on SR or HR images (B, 3, H, W)."""
+    def detector_terms(self, images: Tensor, batch, seen: dict | None) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """Loss terms of the detector on SR or HR images (B, 3, H, W); `seen` as from `look`."""
         w, losses = self.weights, {}
         total = 0.0
         raw = None if self.distillation is None else self.system.detector.raw(images, one2one=w.det > 0)
@@ -179,7 +209,7 @@ class JointObjective(nn.Module):
             total = total + w.det * detection["det"]
             losses |= {name: value.detach() for name, value in detection.items()}
         if self.distillation is not None:
-            distance, terms = self.distillation(raw, batch.hr)
+            distance, terms = self.distillation(raw, seen)
             total = total + distance
             losses |= terms
         return total, losses

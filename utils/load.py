@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -132,6 +133,9 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
         ValueError, CheckpointError: see `build_or_load_sr` and `build_or_load_detector`.
     """
     scale, masker = config.data.scale, config.masker
+    if config.start is not None:
+        config = replace(config, sr_fast=replace(config.sr_fast, weights=None, init=None))
+        config = replace(config, sr_quality=replace(config.sr_quality, weights=None, init=None))
     if config.sr == "conditional":
         sides = config.data.imgsz if isinstance(config.data.imgsz, list) else [config.data.imgsz] * 2
         patch = choose_patch(*(side // scale for side in sides)) if masker.patch == "auto" else masker.patch
@@ -148,7 +152,44 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
         front = HRImages()
     else:
         front = build_or_load_sr(getattr(config, config.sr), scale)
+    if config.start is not None:
+        take_front(config.start, front, config.sr)
     return ConditionalSRDetector(front, build_or_load_detector(config.detector, names))
+
+
+def take_front(path: str | Path, front: nn.Module, sr: str) -> None:
+    """Give a front end the weights of that of a stage-3 checkpoint.
+
+    Args:
+        path: checkpoint.
+        front: ConditionalSR, or one SR network.
+        sr: which part of a ConditionalSR in the checkpoint a single network takes: sr_fast or sr_quality.
+
+    Raises:
+        CheckpointError: see `load_system`.
+        ValueError: the checkpoint holds another front end.
+    """
+    stored = load_system(path).front
+    if isinstance(stored, ConditionalSR) and not isinstance(front, ConditionalSR):
+        stored = getattr(stored, sr)
+    both = isinstance(front, ConditionalSR)
+    if isinstance(stored, HRImages) or both != isinstance(stored, ConditionalSR):
+        raise ValueError(f"start: {path} was trained with another `sr`; name a checkpoint of sr conditional")
+    if both:
+        masks = [(network.masker.patch, network.masker.channels) for network in (front, stored)]
+        if masks[0] != masks[1]:
+            raise ValueError(f"start: {path} has masker.patch and channels {masks[1]}, the configuration {masks[0]}")
+    pairs = {"": (front, stored)}
+    if both:
+        pairs = {name: (getattr(front, name), getattr(stored, name)) for name in ("sr_fast", "sr_quality")}
+    for name, (own, other) in pairs.items():
+        if complete(own.spec) != complete(other.spec):
+            raise ValueError(
+                f"start: {path} holds {describe(other.spec)}, but {name or sr} is {describe(own.spec)}; make name, args "
+                "and data.scale agree"
+            )
+    front.load_state_dict(stored.state_dict())
+    print(f"{path}: {'masker and SR networks' if both else sr} taken as start")
 
 
 def build_teacher(config: Stage3Config, detector: YoloDetector) -> YoloDetector:

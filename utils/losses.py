@@ -46,6 +46,25 @@ def smoothness(probability: torch.Tensor) -> torch.Tensor:
     return (rows.sum() + columns.sum()) / max(rows.numel() + columns.numel(), 1)  # a single patch has no neighbours
 
 
+def object_ranking(score: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
+    """Listwise cross-entropy between the masker's scores and where objects lie (ListNet, Cao et al. 2007).
+
+    - sum_i n_i log softmax(score)_i / sum_i n_i over all patches i of the batch. Least where score = log(n) + constant:
+    it orders patches by the objects that they hold and leaves the level, hence the kept share, to the sparsity loss.
+
+    Args:
+        score: (B, 1, gh, gw), see ConditionalOutput.
+        objects: number of objects n in every patch, of the same shape; 0 is returned where there are none.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if score.shape != objects.shape:
+        raise ValueError(f"object ranking: scores are {tuple(score.shape)}, objects {tuple(objects.shape)}")
+    share = score.float().flatten().log_softmax(0).view_as(score)
+    return -(objects * share).sum() / objects.sum().clamp_min(1)
+
+
 def reconstruction(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of SR and HR images (B, 3, H, W) in [0, 1].
 
