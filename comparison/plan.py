@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comparison.rows import FAMILIES, HR, RowSpec, chosen
+from comparison.rows import FAMILIES, HR, ROWS, WARM_UP, RowSpec, chosen
 from configs.compare_schema import CompareConfig, Overrides
 from configs.evaluate_schema import EvaluateConfig
 from configs.schema import Stage1Config, Stage3Config
@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NO_DISTILLATION = {"losses.distill": 0.0, "losses.distill_outputs": 0.0}
 # Set by the plan itself; then what makes a family fair, which only the family as a whole may change.
 FIXED = (
-    *("run.out", "run.seed", "run.resume", "mode", "sr", "upscale", "detector.weights", "sr_fast.weights"),
-    *("sr_quality.weights", "data.yaml", "data.scale", "data.label_share", "data.label_seed", "data.unlabelled"),
+    *("run.out", "run.seed", "run.resume", "mode", "sr", "upscale", "start", "detector.weights"),
+    *("sr_fast.weights", "sr_quality.weights", "data.yaml", "data.scale", "data.label_share", "data.label_seed", "data.unlabelled"),
 )
 SHARED = ("data.", "augment.", "detector.", "optim.epochs", "optim.batch")
 
@@ -201,20 +201,31 @@ class Planner:
 
     def detector(self, seed: int, share: float) -> Trained:
         """Stage 1 with this share of the labels."""
+        seed = self.config.seeds[0] if self.config.shared_detector and share == 1 else seed
         keys = self.data_keys() | self.config.overrides.get("stage1", {}) | label_keys(share, seed)
         tree = with_keys(self.stage1, keys | self.run_keys(seed))
         return self.plan.add(Job(f"stage1-labels{share:g}-seed{seed}", "stage1", tree))
 
     def deployed(self, seed: int) -> Trained:
         """The detector of the frozen family, trained with all labels."""
-        return self.detector(self.config.seeds[0] if self.config.shared_detector else seed, 1.0)
+        return self.detector(seed, 1.0)
+
+    def warm_up(self, seed: int, detector: Trained) -> Trained:
+        """A front end trained through this detector without labels."""
+        row = next(row for row in ROWS if row.name == WARM_UP)
+        known = detector == self.deployed(seed)
+        keys = self.row_keys(row) | self.run_keys(seed) | {"detector.weights": detector}
+        name = f"{WARM_UP}-seed{seed}" if known else f"warm_up-{detector.job}"
+        return self.plan.add(Job(name, "stage3", with_keys(self.stage3, keys)))
 
     def row_keys(self, row: RowSpec) -> dict[str, Any]:
         """Keys in which the training of a row differs from the base YAML, whatever the seed and the labels."""
         config, overrides = self.config, self.config.overrides
         keys = self.data_keys() | ({"data.scale": config.scale} if config.scale else {})
-        keys |= {"optim.epochs": config.epochs} if config.epochs else {}
-        keys |= {"losses.distill": config.distill} if row.distilled else {}
+        epochs = config.epochs if row.labels else config.unlabelled_epochs or config.epochs
+        keys |= {"optim.epochs": epochs} if epochs else {}
+        if row.distilled:
+            keys |= {"losses.distill": config.distill, "losses.distill_outputs": config.distill_outputs}
         for group in ("stage3", row.family, row.name):
             keys |= overrides.get(group, {})
         keys |= {"sr_fast.weights": config.sr_fast, "sr_quality.weights": config.sr_quality} | row.stage3
@@ -235,6 +246,8 @@ class Planner:
         detector = self.deployed(seed) if row.family == "frozen" else self.detector(seed, share)
         keys = self.row_keys(row) | (label_keys(share, seed) if row.labels else {}) | (extra or {})
         keys |= self.run_keys(seed) | {"detector.weights": detector}
+        if row.warm and self.config.warm_up:
+            keys["start"] = self.warm_up(seed, detector)
         labels = f"labels{share:g}-" if row.labels else ""
         return self.plan.add(Job(f"{name or row.name}-{labels}seed{seed}", "stage3", with_keys(self.stage3, keys)))
 
@@ -276,7 +289,8 @@ def build_plan(config: CompareConfig) -> Plan:
     planner = Planner(config)
     for seed in config.seeds:
         for share in sorted(config.label_shares, reverse=True):
-            planner.measurement(seed, share)
+            if share == max(config.label_shares) or config.sweep_seeds is None or seed in config.sweep_seeds:
+                planner.measurement(seed, share)
     return planner.plan
 
 
@@ -286,14 +300,16 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
         values = getattr(config, key)
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{key} is {values}; give at least one, each once")
+    if config.sweep_seeds is not None and not set(config.sweep_seeds) <= set(config.seeds):
+        raise ValueError(f"sweep_seeds is {config.sweep_seeds}; choose among seeds, {config.seeds}")
     if min(config.seeds) < 0:
         raise ValueError(f"seeds is {config.seeds}; seeds are 0 or larger")
     if min(config.label_shares) <= 0 or max(config.label_shares) > 1:
         raise ValueError(f"label_shares is {config.label_shares}; each lies above 0 and at most at 1")
     if config.jobs < 1:
         raise ValueError(f"jobs is {config.jobs}; at least one training has to run at a time")
-    if config.distill <= 0:
-        raise ValueError(f"distill is {config.distill:g}; rows that match HR features need a weight above 0")
+    if config.distill + config.distill_outputs <= 0:
+        raise ValueError("distill and distill_outputs are both 0; rows that match HR features need a weight above 0")
     if config.sliced.weights:
         raise ValueError("sliced.weights is set by the comparison itself; remove it")
     for key in ("sr_fast", "sr_quality"):

@@ -25,7 +25,8 @@ class RowSpec:
         shown: stock: measured without training; system: stage-3 checkpoint that sees LR images; hr: one that sees HR
             images; sliced: sliced inference with the detector of another row.
         stage3: keys in which its training differs from the base YAML, by dotted name.
-        distilled: matches the features of the detector on HR images.
+        distilled: matches the features and outputs of the detector on HR images.
+        warm: starts from the front end that WARM_UP has learned without labels, through the same detector.
         labels: its training looks at labels.
         of: the row whose checkpoint `sliced` takes.
     """
@@ -35,6 +36,7 @@ class RowSpec:
     stage3: dict[str, Any] = field(default_factory=dict)
     distilled: bool = False
     labels: bool = True
+    warm: bool = False
     of: str | None = None
 
     @property
@@ -47,16 +49,18 @@ class RowSpec:
 
 
 def front_end(name: str, sr: str) -> list[RowSpec]:
-    """A front end trained through the frozen detector, with labels and without."""
+    """A front end trained through the frozen detector, with labels and without; always with HR features to match."""
     keys = {"mode": "frozen_detector", "sr": sr}
     unlabelled = RowSpec(f"frozen/{name}_unlabelled", stage3=keys | LABEL_FREE, distilled=True, labels=False)
-    return [RowSpec(f"frozen/{name}", stage3=keys), unlabelled]
+    return [RowSpec(f"frozen/{name}", stage3=keys, distilled=True, warm=True), unlabelled]
 
 
 def retrained(name: str, **keys: Any) -> list[RowSpec]:
-    """A detector retrained on what a front end makes, with and without matching its own features on HR images."""
-    rows = (RowSpec(f"retrained/{name}{end}", stage3=keys, distilled=bool(end)) for end in ("", "_distilled"))
-    return list(rows)
+    """A detector retrained on what a front end makes, with and without what HR images alone can tell: matching its own
+    features on them, and a front end that was warmed up on them."""
+    warm = keys["sr"] != BICUBIC
+    plain = RowSpec(f"retrained/{name}", stage3=keys)
+    return [plain, RowSpec(f"retrained/{name}_distilled", stage3=keys, distilled=True, warm=warm)]
 
 
 ROWS = (
@@ -76,6 +80,7 @@ ROWS = (
     RowSpec("retrained/bicubic_2x", stage3={"mode": "detector_only", "sr": BICUBIC, "upscale": 2} | NOTHING_TO_COMPARE),
     RowSpec("retrained/sliced", "sliced", of="retrained/bicubic"),
 )
+WARM_UP = "frozen/conditional_unlabelled"
 STOCK = ("hr", "lr", "bicubic", "sr_fast", "sr_quality")  # rows that evaluate.py makes of a stage-1 detector
 REFERENCES = {family: (f"{family}/{HR}", f"{family}/{BICUBIC}") for family in FAMILIES}
 

@@ -52,9 +52,16 @@ class CompareConfig:
         seeds: one repetition of everything for each; a seed also draws which images keep their labels.
         label_shares: shares of the training images that have labels; the largest one makes the main tables.
         rows: rows to train and measure, with their family (frozen/conditional); empty takes all.
-        epochs: of stage 3, for every row; null keeps those of `stage3`.
-        distill: weight losses.distill of the rows *_distilled and *_unlabelled.
-        shared_detector: the deployed detector of the frozen family is that of the first seed for all seeds.
+        sweep_seeds: seeds of the smaller label shares; null takes all `seeds`.
+        epochs: of stage 3, for every row that learns from labels; null keeps those of `stage3`.
+        unlabelled_epochs: of the rows *_unlabelled, which learn from HR images alone; null takes `epochs`.
+        distill: weight losses.distill of the rows that match what the detector sees in HR images: *_distilled, and all
+            trained ones of the frozen family.
+        distill_outputs: weight losses.distill_outputs of the same rows.
+        warm_up: those of them that have SR networks and labels start from the front end of
+            frozen/conditional_unlabelled, learned through their own detector.
+        shared_detector: the detector that all labels have trained is that of the first seed for all seeds; the spread is
+            then that of stage 3.
         jobs: trainings at a time; timed measurements always run alone.
         threads: CPU threads of each, 0 keeps PyTorch's own choice.
         device: auto picks CUDA when there is one.
@@ -75,8 +82,12 @@ class CompareConfig:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     label_shares: list[float] = field(default_factory=lambda: [1.0, 0.2, 0.05])
     rows: list[str] = field(default_factory=list)
+    sweep_seeds: list[int] | None = None
     epochs: int | None = None
+    unlabelled_epochs: int | None = None
     distill: float = 1.0
+    distill_outputs: float = 0.5
+    warm_up: bool = True
     shared_detector: bool = False
     jobs: int = 1
     threads: int = 0

@@ -63,6 +63,7 @@ class FakeStage3Config:
     mode: str = "joint"
     sr: str = "conditional"
     upscale: int = 1
+    start: str | None = None
     sr_fast: FakeNetwork = field(default_factory=FakeNetwork)
     sr_quality: FakeNetwork = field(default_factory=FakeNetwork)
     detector: FakeNetwork = field(default_factory=FakeNetwork)

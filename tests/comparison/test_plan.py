@@ -110,8 +110,31 @@ def test_only_distilled_rows_distil(comparison: CompareConfig):
     overrides = {"stage3": {"losses.distill": 0.7, "losses.distill_outputs": 0.3}}
     for job in stage3_jobs(build_plan(replace(comparison, overrides=overrides)), ""):
         losses = job.config["losses"]
-        distilled = "_distilled" in job.name or "_unlabelled" in job.name
+        distilled = "_distilled" in job.name or not job.name.startswith("retrained/")
         assert (losses["distill"], losses["distill_outputs"]) == ((0.7, 0.3) if distilled else (0.0, 0.0))
+
+
+def test_rows_with_hr_features_start_from_a_front_end_that_saw_no_labels(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, unlabelled_epochs=7, epochs=3))
+    for job in stage3_jobs(plan, ""):
+        warm = ("_distilled" in job.name and "bicubic" not in job.name) or job.name.startswith("frozen/")
+        warm = warm and "_unlabelled" not in job.name
+        assert ("start" in job.config) == warm, job.name
+        assert job.config["optim"]["epochs"] == (3 if job.config["losses"].get("det", 1) else 7)
+        if warm:  # through the very detector, so with no more labels than it has seen itself
+            front = plan.jobs[job.config["start"].job]
+            assert front.config["detector"] == job.config["detector"] and front.config["losses"]["det"] == 0
+            assert front.config["run"]["seed"] == job.config["run"]["seed"]
+    few = plan.jobs["retrained/conditional_distilled-labels0.2-seed1"].config["start"]
+    assert few == Trained("warm_up-stage1-labels0.2-seed1")
+    assert not any("start" in job.config for job in build_plan(replace(comparison, warm_up=False)).jobs.values())
+
+
+def test_one_detector_for_all_seeds(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, shared_detector=True, sweep_seeds=[1]))
+    trained = {name for name in plan.jobs if name.startswith("stage1")}
+    assert trained == {"stage1-labels1-seed0", "stage1-labels0.2-seed1"}
+    assert [(m.seed, m.label_share) for m in plan.measurements] == [(0, 1.0), (1, 1.0), (1, 0.2)]
 
 
 def test_only_the_first_seed_with_most_labels_is_timed_and_runs_alone(comparison: CompareConfig):
@@ -170,7 +193,8 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
         ({"seeds": [-1]}, ValueError, "0 or larger"),
         ({"label_shares": [0.0, 1.0]}, ValueError, "above 0 and at most at 1"),
         ({"jobs": 0}, ValueError, "jobs is 0"),
-        ({"distill": 0.0}, ValueError, "distill is 0"),
+        ({"distill": 0.0, "distill_outputs": 0.0}, ValueError, "distill and distill_outputs are both 0"),
+        ({"sweep_seeds": [7]}, ValueError, r"sweep_seeds is \[7\]; choose among seeds, \[0, 1\]"),
         ({"rows": ["hr"]}, ValueError, "no row 'hr'"),
         ({"sr_fast": "nowhere.safetensors"}, FileNotFoundError, "sr_fast: nowhere.safetensors does not exist"),
         ({"stage3": "nowhere.yaml"}, ConfigError, "nowhere.yaml: does not exist"),

@@ -50,6 +50,7 @@ def make_batch(images: int = 2) -> SimpleNamespace:
         labelled=torch.ones(images, dtype=torch.bool),
         indices=torch.arange(images),
         epoch=0,
+        canvas=(64, 64),
     )
 
 
