@@ -7,7 +7,7 @@ depends on, so that the same command goes on where it stopped and repeats nothin
 report.html into the folder `out`.
 
     python compare.py report --run runs/compare/hit_uav_x4 --out docs/results/hit_uav_x4
-    python compare.py ablate --config configs/compare/ablations.yaml
+    python compare.py ablate --config configs/compare/ablations_joint.yaml
 
 write the report once more (OUT.md, OUT.json), and study variants of one row on the validation split.
 """
@@ -25,7 +25,7 @@ from utils.config import config_to_dict, parse_config
 
 ABLATE_DESCRIPTION = """Train variants of one row of a comparison and compare them on the validation split.
 
-    python compare.py ablate --config configs/compare/ablations.yaml
+    python compare.py ablate --config configs/compare/ablations_joint.yaml
 
 Writes ablations.md and ablations.json into the folder `out`.
 """

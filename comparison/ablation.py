@@ -27,7 +27,7 @@ def load_comparison(config: AblationConfig) -> CompareConfig:
         ConfigError: its YAML cannot be used.
     """
     comparison = load_config(CompareConfig, config.comparison)
-    changes = {"seeds": config.seeds} | ({"data": config.data} if config.data else {})
+    changes = {"seeds": config.seeds, "sweep_seeds": None} | ({"data": config.data} if config.data else {})
     return replace(comparison, **changes)
 
 
@@ -45,14 +45,16 @@ def plan_ablations(config: AblationConfig, comparison: CompareConfig) -> tuple[P
         raise ValueError(f"label_share is {config.label_share:g}; it lies above 0 and at most at 1")
     if BASE in config.variants:
         raise ValueError(f"variants.{BASE}: this name is the unchanged row's; choose another")
-    for name, keys in config.variants.items():
+    for name, keys in {"": config.common, **config.variants}.items():
         wrong = [key for key in keys if key in FIXED]
         if wrong:
-            raise ValueError(f"variants.{name}: {wrong[0]} is set by the study itself; remove it")
+            section = f"variants.{name}" if name else "common"
+            raise ValueError(f"{section}: {wrong[0]} is set by the study itself; remove it")
     planner = Planner(comparison)
     names: dict[str, list[str]] = {}
     for variant, keys in {BASE: {}, **config.variants}.items():
         label = f"{row.name}+{variant}"
+        keys = config.common | keys
         names[variant] = [planner.row(row, seed, config.label_share, keys, label).job for seed in config.seeds]
     return planner.plan, names
 
@@ -80,7 +82,7 @@ def study_results(config: AblationConfig, names: dict[str, list[str]], outcome: 
         keys = config.variants.get(variant, {})
         variants.append({"name": variant, "keys": keys, "figure": figure(found), "over_base": figure(differences)})
     content = {"row": config.row, "metric": config.metric, "split": "val", "seeds": config.seeds}
-    return content | {"label_share": config.label_share, "variants": variants}
+    return content | {"label_share": config.label_share, "common": config.common, "variants": variants}
 
 
 def metric_of(checkpoint: Path, metric: str) -> float | None:
@@ -102,6 +104,8 @@ def study_markdown(content: dict) -> str:
         f"Variants of {content['row']}, {content['label_share']:.0%} of the labels, seeds {seeds}; validation split, "
         "mean ± standard deviation (n - 1), differences taken within a seed."
     )
+    if content["common"]:
+        about += f" All of them with {keys_text(content['common'])}."
     return f"{about}\n\n{markdown([head, *lines], left=2)}\n"
 
 

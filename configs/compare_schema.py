@@ -109,7 +109,9 @@ class AblationConfig:
         seeds: one repetition of every variant for each.
         label_share: share of the training images that have labels.
         metric: what stage 3 reports at its end, on the validation split.
-        variants: name -> keys of stage 3 (dotted names) in which it differs from the row.
+        common: keys of stage 3 (dotted names) in which the study differs from the comparison, the unchanged row too; for
+            instance fewer epochs.
+        variants: name -> keys of stage 3 in which it differs from the row.
     """
 
     comparison: str = ""
@@ -119,4 +121,5 @@ class AblationConfig:
     seeds: list[int] = field(default_factory=lambda: [0])
     label_share: float = 1.0
     metric: Literal["val/map50_95", "val/map50", "val/psnr", "val/kept_inside"] = "val/map50_95"
+    common: dict[str, Scalar] = field(default_factory=dict)
     variants: Overrides = field(default_factory=dict)

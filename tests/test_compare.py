@@ -16,9 +16,11 @@ from comparison.rows import ROWS, chosen
 from configs.compare_schema import AblationConfig, CompareConfig
 from tests.comparison.conftest import comparison, fakes  # noqa: F401 (fixtures)
 from utils.config import load_config, save_config
+from utils.yaml_strict import load_yaml
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "compare"
-COMPARISONS = sorted(file for file in FOLDER.glob("*.yaml") if file.stem != "ablations")
+STUDIES = sorted(FOLDER.glob("ablations_*.yaml"))
+COMPARISONS = sorted(set(FOLDER.glob("*.yaml")) - set(STUDIES))
 
 
 @pytest.fixture
@@ -80,7 +82,11 @@ def test_interrupted_it_says_how_to_go_on(written: Path, tmp_path: Path, monkeyp
 
 def test_study(written: Path, tmp_path: Path, monkeypatch):
     study = AblationConfig(
-        str(written), "retrained/conditional", str(tmp_path / "study"), variants={"lr": {"optim.lr": 1.0}}
+        str(written),
+        "retrained/conditional",
+        str(tmp_path / "study"),
+        common={"optim.epochs": 3},
+        variants={"lr": {"optim.lr": 1.0}},
     )
     save_config(study, tmp_path / "study.yaml")
     monkeypatch.setattr(ablation, "metric_of", lambda file, metric: json.loads(file.read_text())["metrics"][metric])
@@ -88,7 +94,10 @@ def test_study(written: Path, tmp_path: Path, monkeypatch):
     content = json.loads((tmp_path / "study" / "ablations.json").read_text())
     assert [variant["name"] for variant in content["variants"]] == ["base", "lr"]
     assert content["variants"][1]["over_base"]["mean"] == pytest.approx(0.0999)
-    assert "| lr" in (tmp_path / "study" / "ablations.md").read_text()
+    text = (tmp_path / "study" / "ablations.md").read_text()
+    assert "| lr" in text and "All of them with optim.epochs 3." in text
+    trained = [load_yaml(file) for file in (tmp_path / "cache").glob("*conditional+*/config.yaml")]
+    assert len(trained) == 2 and all(tree["optim"]["epochs"] == 3 for tree in trained)
 
 
 def test_help_names_every_row_of_keys(capsys):
@@ -125,8 +134,9 @@ def test_shipped_comparisons(file: Path):
     assert not config.rows or set(config.rows) <= {row.name for row in ROWS}
 
 
-def test_shipped_study(in_checkout):
-    config = load_config(AblationConfig, FOLDER / "ablations.yaml")
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_shipped_studies(file: Path, in_checkout):
+    config = load_config(AblationConfig, file)
     plan, names = ablation.plan_ablations(config, ablation.load_comparison(config))
     check_jobs(plan)
     assert len(names) == 1 + len(config.variants) > 5
