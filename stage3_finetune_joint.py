@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(config.run.seed)
     system = build_system(config, spec.names)
     detector = system.detector
+    system.to(memory_format=torch.channels_last)
     canvas = canvas_size(data.imgsz, data.scale, detector.stride)
     shared = {"canvas": canvas, "scale": data.scale, "lr": data.lr, "lr_folder": data.lr_folder}
     shared |= {"seed": config.run.seed, "max_pixels": data.max_pixels}
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     weights = JointWeights(target=target, **{name: getattr(losses, name) for name in terms})
     distillation = None
     if distills(config):
-        teacher = build_teacher(config, detector).to(accelerator.device)
+        teacher = build_teacher(config, detector).to(accelerator.device, memory_format=torch.channels_last)
         distillation = Distillation(teacher, losses.distill, losses.distill_outputs)
     objective = JointObjective(
         system,

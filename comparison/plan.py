@@ -21,7 +21,15 @@ NO_DISTILLATION = {"losses.distill": 0.0, "losses.distill_outputs": 0.0}
 # Set by the plan itself; then what makes a family fair, which only the family as a whole may change.
 FIXED = (
     *("run.out", "run.seed", "run.resume", "mode", "sr", "upscale", "start", "detector.weights"),
-    *("sr_fast.weights", "sr_quality.weights", "data.yaml", "data.scale", "data.label_share", "data.label_seed", "data.unlabelled"),
+    *(
+        "sr_fast.weights",
+        "sr_quality.weights",
+        "data.yaml",
+        "data.scale",
+        "data.label_share",
+        "data.label_seed",
+        "data.unlabelled",
+    ),
 )
 SHARED = ("data.", "augment.", "detector.", "optim.epochs", "optim.batch")
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from comparison.aggregate import QUALITY, Figure, Repetition, read_repetition, share_name, summarise
+from comparison.claims import check_claims, claim_table
 from comparison.rows import CONTROLS, FAMILIES, REFERENCES, ROWS, chosen, spec_of
 from utils.atomic_file import replace_text
 from utils.report import HEADINGS, cell_text, heading, markdown, plain
@@ -78,6 +79,8 @@ def write_report(content: dict, markdown_file: Path, json_file: Path) -> str:
 def report_markdown(content: dict) -> str:
     """The whole page."""
     parts = [f"# {content['dataset']}, x{content['scale']}", heading(content), provenance(content)]
+    claims = check_claims(content["rows"])
+    parts += with_title("## Claims", markdown(claim_table(claims), left=4) if claims else None)
     for family in FAMILIES:
         rows = [row for row in content["rows"] if row["family"] == family]
         if rows:

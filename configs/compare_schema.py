@@ -60,8 +60,8 @@ class CompareConfig:
         distill_outputs: weight losses.distill_outputs of the same rows.
         warm_up: those of them that have SR networks and labels start from the front end of
             frozen/conditional_unlabelled, learned through their own detector.
-        shared_detector: the detector that all labels have trained is that of the first seed for all seeds; the spread is
-            then that of stage 3.
+        shared_detector: the detector that all labels have trained is that of the first seed for all seeds; the
+            spread is then that of stage 3.
         jobs: trainings at a time; timed measurements always run alone.
         threads: CPU threads of each, 0 keeps PyTorch's own choice.
         device: auto picks CUDA when there is one.
@@ -109,8 +109,8 @@ class AblationConfig:
         seeds: one repetition of every variant for each.
         label_share: share of the training images that have labels.
         metric: what stage 3 reports at its end, on the validation split.
-        common: keys of stage 3 (dotted names) in which the study differs from the comparison, the unchanged row too; for
-            instance fewer epochs.
+        common: keys of stage 3 (dotted names) in which the study differs from the comparison, the unchanged row too;
+            for instance fewer epochs.
         variants: name -> keys of stage 3 in which it differs from the row.
     """
 

@@ -84,7 +84,7 @@ class JointWeights:
 
 
 class JointObjective(nn.Module):
-    """L = w_det L_det + w_sparse L_sparsity + w_smooth L_smooth + w_objects L_objects + w_rec L1(SR, HR) + distillation.
+    """L = w_det L_det + w_sparse L_sparsity + w_smooth L_smooth + w_objects L_objects + w_rec L1(SR, HR) + L_distill.
 
     Labels are looked at only where w_det > 0. L_det is a mean over the labelled images of a batch, weighted so that
     each of them counts the same whatever batch it is in. L_objects takes the boxes of labelled images, and what the

@@ -185,8 +185,8 @@ def take_front(path: str | Path, front: nn.Module, sr: str) -> None:
     for name, (own, other) in pairs.items():
         if complete(own.spec) != complete(other.spec):
             raise ValueError(
-                f"start: {path} holds {describe(other.spec)}, but {name or sr} is {describe(own.spec)}; make name, args "
-                "and data.scale agree"
+                f"start: {path} holds {describe(other.spec)}, but {name or sr} is {describe(own.spec)}; make name, "
+                "args and data.scale agree"
             )
     front.load_state_dict(stored.state_dict())
     print(f"{path}: {'masker and SR networks' if both else sr} taken as start")

@@ -1,0 +1,84 @@
+"""Every claim can hold, fail and be undecided, by the figures alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from comparison.claims import check_claims, claim_table
+
+SYSTEM = "retrained/conditional_distilled"
+
+
+def row(name: str, quality: float, ms: float = 10.0, sr_ms: float = 5.0, recovered: float | None = None) -> dict:
+    def figure(value):
+        return None if value is None else {"mean": value, "std": None, "n": 1}
+
+    numbers = {"map50_95": quality, "total_ms": ms, "sr_ms": sr_ms, "gap_recovered": recovered}
+    return {"name": name} | {key: figure(value) for key, value in numbers.items()}
+
+
+def retrained(**changes: dict) -> list[dict]:
+    """A table in which every claim of the retrained family holds; `changes` replace or (None) remove rows."""
+    rows = [row(f"{SYSTEM}_all_fast", 0.30), row(f"{SYSTEM}_all_quality", 0.36, 20, 15, 0.6)]
+    for share, quality in ((0.1, 0.33), (0.25, 0.35), (0.5, 0.355)):
+        rows.append(row(f"{SYSTEM}_budget_{share:g}", quality, 12, 7, 0.5))
+        rows += [row(f"{SYSTEM}_{kind}_{share:g}", quality - 0.01) for kind in ("random", "edge", "oracle")]
+    rows += [row("retrained/sr_quality_distilled", 0.354, 20, 15), row("retrained/bicubic_distilled", 0.32, 9)]
+    rows += [row("retrained/bicubic_2x", 0.40, 40), row("retrained/sliced", 0.31, 11)]
+    table = {r["name"]: r for r in rows} | {name.replace("__", "/"): r for name, r in changes.items()}
+    return [r for r in table.values() if r is not None]
+
+
+def verdicts(rows: list[dict]) -> list[bool | None]:
+    return [claim.holds for claim in check_claims(rows)]
+
+
+def test_all_hold():
+    claims = check_claims(retrained())
+    assert [claim.holds for claim in claims] == [True] * 5
+    assert "0.25: +0.010 random, +0.010 edge" in claims[1].found
+    assert claims[2].found == "50% (conditional_distilled_budget_0.25)"
+    assert claims[3].found == "-0.004 to sr_quality_distilled, 0.47 of its SR time"
+    assert claims[4].found.startswith("+0.030: conditional_distilled_budget_0.25 0.350 at 12.0 ms, bicubic_distilled")
+
+
+@pytest.mark.parametrize(
+    ("index", "changes"),
+    [
+        (0, {f"{SYSTEM}_all_quality": row("", 0.35)}),
+        (1, {f"{SYSTEM}_edge_0.1": row("", 0.33)}),
+        (2, {f"{SYSTEM}_budget_0.25": row("", 0.35, 12, 7, 0.34)}),
+        (3, {"retrained/sr_quality_distilled": row("", 0.354, 20, 13)}),
+        (3, {"retrained/sr_quality_distilled": row("", 0.356, 20, 15)}),
+        (4, {"retrained/bicubic_2x": row("", 0.40, 12)}),
+    ],
+)
+def test_each_can_fail_alone(index: int, changes: dict):
+    changes = {name: value | {"name": name} for name, value in changes.items()}
+    expected = [True] * 5
+    expected[index] = False
+    assert verdicts(retrained(**changes)) == expected
+
+
+def test_undecided_without_the_rows_that_they_need():
+    alone = [row(f"{SYSTEM}_budget_0.5", 0.3)]
+    assert verdicts(alone) == [None] * 5
+    untimed = [r | {"total_ms": None, "sr_ms": None} for r in retrained()]
+    assert verdicts(untimed) == [True, True, True, None, None]
+    assert claim_table(check_claims(alone))[1][-1] == "not measured"
+    assert check_claims([row("retrained/bicubic", 0.3)]) == []
+
+
+@pytest.mark.parametrize(
+    ("system", "recovered", "holds"),
+    [
+        ("frozen/conditional", 0.85, True),
+        ("frozen/conditional", 0.84, False),
+        ("frozen/conditional_unlabelled", 0.61, True),
+        ("frozen/conditional_unlabelled", 0.59, False),
+        ("frozen/conditional_unlabelled", None, None),
+    ],
+)
+def test_the_frozen_family_has_limits_of_its_own(system: str, recovered: float | None, holds: bool | None):
+    claims = check_claims([row(f"{system}_budget_0.25", 0.3, recovered=recovered)])
+    assert [claim.holds for claim in claims] == [None, None, holds]
