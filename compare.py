@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def compare(argv: list[str]) -> int:
     try:
         outcome = runner.run()
     finally:
-        finished = write_index(folder, config, plan, runner.outcome.finished)
+        command = shlex.join(["python", "compare.py", *argv])
+        finished = write_index(folder, command, config, plan, runner.outcome.finished)
 
     # 3. Report, of whatever is finished
     if finished["measurements"]:
@@ -64,14 +66,15 @@ def compare(argv: list[str]) -> int:
     return said_failures(outcome.failed, outcome.skipped)
 
 
-def write_index(folder: Path, config: CompareConfig, plan, finished: dict[str, Path]) -> dict:
-    """comparison.json: where every finished measurement lies, how long the trainings took, what is missing."""
+def write_index(folder: Path, command: str, config: CompareConfig, plan, finished: dict[str, Path]) -> dict:
+    """comparison.json: what was run, where the finished measurements lie, how long trainings took, what is missing."""
     from comparison.report import INDEX
     from comparison.run import spent_seconds
     from utils.atomic_file import replace_text
 
     trained = [name for name in finished if plan.jobs[name].stage != "evaluate"]
     index = {
+        "command": command,
         "config": config_to_dict(config),
         "measurements": [
             {"seed": m.seed, "label_share": m.label_share, "folder": str(finished[m.job])}

@@ -61,7 +61,8 @@ def report_content(index: dict, repetitions: list[Repetition]) -> dict:
         k: v for k, v in index["config"].items() if k not in ("out", "cache", "data", "jobs", "threads", "device")
     }
     trainings = [{"name": job["name"], "minutes": round(job["seconds"] / 60, 1)} for job in index["trainings"]]
-    content = summarise(repetitions) | {"comparison": config, "trainings": trainings}
+    content = summarise(repetitions) | {"command": index.get("command", "python compare.py")}
+    content |= {"comparison": config, "trainings": trainings}
     return plain(content | {"missing": index["missing"]})
 
 
@@ -78,7 +79,7 @@ def write_report(content: dict, markdown_file: Path, json_file: Path) -> str:
 
 def report_markdown(content: dict) -> str:
     """The whole page."""
-    parts = [f"# {content['dataset']}, x{content['scale']}", heading(content), provenance(content)]
+    parts = [f"# {content['dataset']}, x{content['scale']}", *about(content), heading(content), provenance(content)]
     claims = check_claims(content["rows"])
     parts += with_title("## Claims", markdown(claim_table(claims), left=4) if claims else None)
     for family in FAMILIES:
@@ -94,6 +95,11 @@ def report_markdown(content: dict) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def about(content: dict) -> list[str]:
+    """What the comparison's YAML says of itself."""
+    return [content["comparison"]["about"]] if content["comparison"].get("about") else []
+
+
 def provenance(content: dict) -> str:
     """How to read the figures, and what made them."""
     seeds = f"Seed{'s' * (len(content['seeds']) > 1)} {', '.join(map(str, content['seeds']))}"
@@ -103,7 +109,8 @@ def provenance(content: dict) -> str:
     torch = (content.get("versions") or {}).get("torch")
     return (
         f"{seeds}: mean ± standard deviation (n - 1), a number alone is of one seed or of no spread. Times are "
-        f"of the first seed, all rows interleaved in one run. PyTorch {torch}, {str(content['date'])[:10]}{code}."
+        f"of the first seed, all rows interleaved in one run. PyTorch {torch}, {str(content['date'])[:10]}{code}; "
+        f"`{content['command']}`."
     )
 
 

@@ -41,6 +41,7 @@ class CompareConfig:
     """The whole comparison: trains what is missing, measures every row for every seed and label share, reports.
 
     Args:
+        about: data, sizes and training in words, printed above the tables.
         out: folder of the report and of comparison.json, which says where everything lies.
         cache: folder of trainings and measurements, named by their content; several comparisons may share it.
         stage1: YAML of stage 1, the base of the detectors.
@@ -71,6 +72,7 @@ class CompareConfig:
             all rows of a family must share cannot be set for one row.
     """
 
+    about: str = ""
     out: str = "runs/compare"
     cache: str = "runs/compare_cache"
     stage1: str = "configs/stage1_yolo_pretrain.yaml"

@@ -52,7 +52,8 @@ def finished(tmp_path: Path) -> Path:
     detections = {"images": [{"id": 0, "file_name": str(tmp_path / "image.png"), "height": 120, "width": 160}]}
     detections |= {"categories": [{"id": 1, "name": "dark"}], "annotations": [box | {"id": 1}], "detections": rows}
     (first / "detections.json").write_text(json.dumps(detections))
-    index = {"config": config_to_dict(CompareConfig(out=str(tmp_path), data="/some/place/data.yaml"))}
+    config = CompareConfig(about="Drawn squares.", out=str(tmp_path), data="/some/place/data.yaml")
+    index = {"command": "python compare.py --config my.yaml", "config": config_to_dict(config)}
     index |= {"measurements": measurements, "missing": ["retrained/sr_fast-labels1-seed1"]}
     index["trainings"] = [{"name": "stage1-labels1-seed0", "seconds": 90.0}]
     (tmp_path / "comparison.json").write_text(json.dumps(index))
@@ -90,8 +91,10 @@ def test_json_has_a_figure_for_every_quantity(finished: Path):
 def test_tables(finished: Path):
     text, content, _ = report_of(finished)
     assert text.startswith(
-        "# drawn, x4\n\ndrawn, split val: 4 images, x4, LR = HR shrunk; a processor, fp32, 1 threads"
+        "# drawn, x4\n\nDrawn squares.\n\ndrawn, split val: 4 images, x4, LR = HR shrunk; a processor, fp32, 1 threads"
     )
+    assert "`python compare.py --config my.yaml`." in text
+    assert "| retrained/" in section(text, "Claims")
     frozen = section(text, "Frozen detector")
     lines = [line.split("|")[1].strip() for line in frozen.splitlines() if line.startswith("|")]
     assert lines[:7] == ["row", "-" * len(lines[1]), *STATIC] and "conditional_budget_0.25" in lines
