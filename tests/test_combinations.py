@@ -58,6 +58,11 @@ def changed(config: Stage3Config, options: dict) -> Stage3Config:
         ({"data.lr": "native", "losses.hr_share": 0.5}, r"losses\.hr_share needs HR images"),
         ({"masker.budget_dropout": [0.5]}, r"masker\.budget_dropout is \[0\.5\]; give \[lowest, highest\]"),
         ({"masker.budget_dropout": [0.5, 0.1]}, "lowest, highest"),
+        (
+            FROZEN | {"losses.det": 0.0, "losses.rec": 1.0},
+            r"losses\.objects with losses\.det 0 takes its",
+        ),
+        (ONLY | {"start": "warm.pth"}, "sr bicubic has none: set start to null"),
         ({"losses.sparsity": "latency"}, r"needs losses\.latency_ms and losses\.profile"),
     ],
 )
@@ -74,6 +79,8 @@ def test_refused(config, options, message):
         ONLY | {"losses.det": 0.0, "losses.distill_outputs": 1.0},
         FROZEN | {"losses.det": 0.0, "losses.distill": 1.0},
         FROZEN | {"losses.det": 0.0, "losses.rec": 1.0, "sr": "sr_quality"},
+        FROZEN | {"losses.det": 0.0, "losses.rec": 1.0, "losses.objects": 0.0},
+        {"start": "warm.pth"},
         {"losses.det": 0.0, "losses.distill": 1.0},
         {"data.label_share": 0.1},
         {"data.label_share": 0.1, "data.unlabelled": True, "losses.distill": 1.0, "losses.hr_share": 0.25},

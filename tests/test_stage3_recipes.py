@@ -84,6 +84,37 @@ def test_frozen_detector_without_labels_learns_the_same_whatever_they_say(tmp_pa
     assert any(row.get("train/distill", 0) > 0 for row in rows(out))
 
 
+def test_labels_take_up_what_was_learned_without_them(tmp_path, data, teacher, capsys):
+    """Warm-up through the frozen detector, then jointly; the second run begins with the masker and SR of the first."""
+    options = ["--mode=frozen_detector", "--losses.det=0", "--losses.distill=1", f"--detector.weights={teacher}"]
+    assert stage3.main(arguments(data, tmp_path / "warm", *options)) == 0
+    warm = tmp_path / "warm" / stage3.OUTPUT
+    still = [
+        "--optim.lr=0",
+        "--optim.lr_low=0",
+        "--optim.lr_masker=0",
+        "--optim.weight_decay=0",
+        "--losses.sparsity=mean",
+    ]
+    begin = [f"--start={warm}", f"--detector.weights={teacher}", "--sr_fast.weights=nowhere.pth"]
+    for sr in ("conditional", "sr_quality"):
+        mode = ["--mode=detector_only"] if sr == "sr_quality" else []
+        assert stage3.main(arguments(data, tmp_path / sr, f"--sr={sr}", *mode, *begin, *still)) == 0
+    learned = load_system(warm).front
+    joint, single = (load_system(tmp_path / sr / stage3.OUTPUT).front for sr in ("conditional", "sr_quality"))
+    buffers = {name for name, _ in learned.named_buffers()}  # the masker's running statistics move on
+    for name, value in joint.state_dict().items():
+        assert name in buffers or torch.equal(value, learned.state_dict()[name]), name
+    assert all(torch.equal(v, learned.sr_quality.state_dict()[name]) for name, v in single.state_dict().items())
+    for wrong, message in {
+        "--masker.patch=16": r"masker\.patch and channels \(8, 16\), the configuration \(16, 16\)",
+        '--sr_quality.args={"n_blocks": 2, "n_feats": 4}': r"start: .*but sr_quality is edsr\(.*n_blocks=2",
+        f"--start={tmp_path / 'sr_quality' / stage3.OUTPUT}": "name a checkpoint of sr conditional",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            stage3.main(arguments(data, tmp_path / "refused", *begin, wrong))
+
+
 def test_images_without_labels_are_left_out(tmp_path, data, capsys):
     assert stage3.main(arguments(data, tmp_path / "run", "--data.label_share=0.25")) == 0
     assert "2 training images, 2 of them with labels" in capsys.readouterr().out
