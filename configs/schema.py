@@ -276,7 +276,8 @@ class LossConfig:
         distill: relative L1 between the detector's neck features and the teacher's on the HR image; needs no labels.
         distill_outputs: distance of the detector's class scores and boxes from the teacher's on the HR image; needs no
             labels.
-        teacher: stage-1 checkpoint of the teacher; null: the detector as it was when training began.
+        teacher: checkpoint of the teacher, of stage 1 or of a stage 3 with `sr: hr`; null: the detector as it was when
+            training began.
         hr_share: share of the optimiser steps in which the detector sees and learns from the HR images instead.
     """
 

@@ -203,12 +203,14 @@ def build_teacher(config: Stage3Config, detector: YoloDetector) -> YoloDetector:
         The teacher of `losses.teacher`; without one the detector itself where it stays as it is, else a copy.
 
     Raises:
-        CheckpointError: see `load_detector_checkpoint`.
-        ValueError: the teacher knows other classes.
+        CheckpointError: see `load_any_detector`.
+        ValueError: the teacher knows other classes, or other images than HR ones.
     """
     path = config.losses.teacher
     if path is not None:
-        teacher = load_detector_checkpoint(path)
+        teacher, system = load_any_detector(path)
+        if system is not None and not system.sees_hr:
+            raise ValueError(f"losses.teacher: {path} was trained on LR images; name a stage 1, or a stage 3 with sr hr")
         check_classes(path, teacher.names, detector.names)
     else:
         teacher = detector if detector.frozen else deepcopy(detector)
