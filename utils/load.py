@@ -210,7 +210,7 @@ def build_teacher(config: Stage3Config, detector: YoloDetector) -> YoloDetector:
     if path is not None:
         teacher, system = load_any_detector(path)
         if system is not None and not system.sees_hr:
-            raise ValueError(f"losses.teacher: {path} was trained on LR images; name a stage 1, or a stage 3 with sr hr")
+            raise ValueError(f"losses.teacher: {path} saw LR images; name a stage 1, or a stage 3 with sr hr")
         check_classes(path, teacher.names, detector.names)
     else:
         teacher = detector if detector.frozen else deepcopy(detector)
