@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from configs.schema import LossConfig, OptimConfig, Stage3Config
+from models import build_sr
 from models.detector_yolo import YoloDetector
 from models.distillation import Distillation
 from models.objectives import JointObjective, JointWeights, Progress
+from models.system import ConditionalSRDetector, HRImages
 from tests.models.test_system import NAMES, make_batch, make_system
 from utils.checkpoint import CheckpointError, save_network
 from utils.ema import ModelEMA
@@ -145,6 +148,20 @@ def test_named_teacher_is_a_stage1_checkpoint_for_the_same_classes(tmp_path):
     missing = replace(config, losses=LossConfig(distill=1.0, teacher=str(tmp_path / "none.pth")))
     with pytest.raises(CheckpointError, match=r"none\.pth: does not exist"):
         build_teacher(missing, system.detector)
+
+
+def test_a_stage_3_on_hr_images_can_teach_one_on_lr_images_cannot(tmp_path: Path):
+    detector = make_system().detector
+    for name, front in (("hr", HRImages()), ("lr", build_sr("espcn", 2))):
+        system = ConditionalSRDetector(front, detector)
+        spec = system.spec
+        save_network(tmp_path / f"{name}.pth", "system", spec["name"], spec["args"], system.state_dict(), {})
+    config = Stage3Config(losses=LossConfig(distill=1.0, teacher=str(tmp_path / "hr.pth")))
+    teacher = build_teacher(config, detector)
+    assert teacher.frozen and teacher is not detector
+    assert all(torch.equal(v, detector.state_dict()[name]) for name, v in teacher.state_dict().items())
+    with pytest.raises(ValueError, match="saw LR images; name a stage 1, or a stage 3 with sr hr"):
+        build_teacher(replace(config, losses=LossConfig(teacher=str(tmp_path / "lr.pth"))), detector)
 
 
 def test_another_architecture_teaches_by_its_outputs_only():
