@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from comparison.report import is_control, short
-from comparison.rows import REFERENCES
+from comparison.rows import REFERENCES, is_control, short
 
 Point = tuple[float, float]
 STYLE = {"svg.hashsalt": "comparison", "svg.fonttype": "none", "font.size": 9}  # the same text for the same figures
@@ -49,7 +48,8 @@ def draw_pareto(rows: list[dict], title: str) -> Figure | None:
         return None
     figure, axes = plot(title, "total ms per image (batch 1)", "mAP50-95")
     for number, (name, curve) in enumerate(curves_of(timed).items()):
-        curve.sort(key=lambda row: row["total_ms"]["mean"])
+        if len(curve) > 1:
+            curve.sort(key=lambda row: float(row["name"].rpartition("_")[2]))
         x, y = ([row[key]["mean"] for row in curve] for key in ("total_ms", "map50_95"))
         error = [row["map50_95"]["std"] or 0 for row in curve]
         shape = "o-" if len(curve) > 1 else "sD^v<>P*X"[number % 9]

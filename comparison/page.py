@@ -20,8 +20,8 @@ from comparison.failures import (
     shown_cases,
 )
 from comparison.figures import draw_pareto, draw_precision_recall, draw_sweep, svg
-from comparison.report import TITLES, is_control, report_markdown, short
-from comparison.rows import FAMILIES, REFERENCES, STOCK
+from comparison.report import TITLES, report_markdown
+from comparison.rows import FAMILIES, REFERENCES, STOCK, is_control, short
 from utils.atomic_file import replace_text
 
 STYLE = """body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 1em;color:#222}

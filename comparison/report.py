@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from comparison.aggregate import QUALITY, Figure, Repetition, read_repetition, share_name, summarise
 from comparison.claims import check_claims, claim_table
-from comparison.rows import CONTROLS, FAMILIES, REFERENCES, ROWS, chosen, spec_of
-from utils.atomic_file import replace_text
+from comparison.figures import draw_pareto
+from comparison.rows import CONTROLS, FAMILIES, REFERENCES, chosen, is_control, short, spec_of
+from utils.atomic_file import replace_file, replace_text
 from utils.report import HEADINGS, cell_text, heading, markdown, plain
 
 INDEX = "comparison.json"
 TITLES = {"frozen": "Frozen detector", "retrained": "Retrained detector"}
 MEANINGS = {
     "frozen": "A detector trained on HR images with all labels is deployed and stays as it is; only what stands in "
-    "front of it learns. Rows `_unlabelled` see no label at all: they match the detector's features on HR images.",
+    "front of it learns, to show the detector what it sees in HR images. Rows `_unlabelled` look at no label at all.",
     "retrained": "The detector may learn. Every row starts from the same detector and sees the same labelled images "
-    "for the same number of epochs, the HR row too. Rows `_distilled` also match its features on HR images.",
+    "for the same number of epochs, the HR row too. Rows `_distilled` also match what it saw in HR images; their "
+    "front ends come from a warm-up through the detector as it was, without labels.",
 }
 COLUMNS = (
     *("map50_95", "over_bicubic", "gap_recovered", *QUALITY[1:], "kept_share", "kept_inside", "kept_outside"),
@@ -67,8 +70,16 @@ def report_content(index: dict, repetitions: list[Repetition]) -> dict:
 
 
 def write_report(content: dict, markdown_file: Path, json_file: Path) -> str:
-    """Write both files; returns the Markdown text."""
-    text = report_markdown(content)
+    """Write both files, and beside them a picture of each family that was timed; returns the Markdown text."""
+    pictures = {}
+    for family in FAMILIES:
+        rows = [row for row in content["rows"] if row["family"] == family]
+        figure = draw_pareto(rows, f"{TITLES[family]}: mAP against time")
+        if figure is not None:
+            pictures[family] = f"{markdown_file.stem}_{family}.png"
+            save = partial(figure.savefig, format="png", dpi=110)
+            replace_file(markdown_file.with_name(pictures[family]), save)
+    text = report_markdown(content, pictures)
     replace_text(markdown_file, text)
     replace_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return text
@@ -77,15 +88,18 @@ def write_report(content: dict, markdown_file: Path, json_file: Path) -> str:
 # ------------------------------------------------------------------------------------------------------------ Markdown
 
 
-def report_markdown(content: dict) -> str:
-    """The whole page."""
+def report_markdown(content: dict, pictures: dict[str, str] | None = None) -> str:
+    """The whole page; `pictures` are files beside it by family."""
     parts = [f"# {content['dataset']}, x{content['scale']}", *about(content), heading(content), provenance(content)]
     claims = check_claims(content["rows"])
     parts += with_title("## Claims", markdown(claim_table(claims), left=4) if claims else None)
     for family in FAMILIES:
         rows = [row for row in content["rows"] if row["family"] == family]
         if rows:
-            parts += [f"## {TITLES[family]}", MEANINGS[family], gap_line(content, family), main_table(rows)]
+            parts += [f"## {TITLES[family]}", MEANINGS[family], gap_line(content, family)]
+            if family in (pictures or {}):
+                parts.append(f"![mAP against time]({pictures[family]})")
+            parts.append(main_table(rows))
             parts += with_title("### Which patches: masks of the same kept share, mAP50-95", control_table(rows))
             parts += with_title("### AP50-95 of every class", class_table(rows))
             parts += with_title("### Fewer labels, mAP50-95", sweep_table(content, family))
@@ -180,17 +194,6 @@ def training_table(trainings: list[dict]) -> str | None:
 
 def with_title(title: str, table: str | None) -> list[str]:
     return [title, table] if table else []
-
-
-def is_control(name: str) -> bool:
-    """Whether the row is one of the controls of a conditional system."""
-    row = spec_of(name)
-    policy = name.removeprefix(row.name).lstrip("_") if row in ROWS else ""
-    return policy.startswith(CONTROLS)
-
-
-def short(name: str) -> str:
-    return name.partition("/")[2]
 
 
 def figure_text(column: str, value: Figure | None) -> str:

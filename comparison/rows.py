@@ -106,3 +106,15 @@ def spec_of(name: str) -> RowSpec | None:
     `frozen/conditional_unlabelled`; None where there is none."""
     starts = [row for row in ROWS if name == row.name or name.startswith(f"{row.name}_")]
     return max(starts, key=lambda row: len(row.name), default=None)
+
+
+def is_control(name: str) -> bool:
+    """Whether the row is one of the controls of a conditional system."""
+    row = spec_of(name)
+    policy = name.removeprefix(row.name).lstrip("_") if row in ROWS else ""
+    return policy.startswith(CONTROLS)
+
+
+def short(name: str) -> str:
+    """The row's name without its family."""
+    return name.partition("/")[2]

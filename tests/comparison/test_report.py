@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from comparison.aggregate import REFERENCES, Repetition, aggregate, family_name
 from comparison.figures import curves_of, draw_pareto, draw_precision_recall, draw_sweep, pareto_front, svg
 from comparison.page import curve_rows, tables, write_page
-from comparison.report import figure_text, is_control, read_run, report_content, write_report
+from comparison.report import figure_text, read_run, report_content, write_report
+from comparison.rows import is_control
 from configs.compare_schema import CompareConfig
 from tests.comparison.synthetic import results_of
 from utils.config import config_to_dict
@@ -95,6 +96,9 @@ def test_tables(finished: Path):
     )
     assert "`python compare.py --config my.yaml`." in text
     assert "| retrained/" in section(text, "Claims")
+    for family in ("frozen", "retrained"):
+        assert f"![mAP against time](table_{family}.png)" in text
+        assert (finished / f"table_{family}.png").read_bytes().startswith(b"\x89PNG")
     frozen = section(text, "Frozen detector")
     lines = [line.split("|")[1].strip() for line in frozen.splitlines() if line.startswith("|")]
     assert lines[:7] == ["row", "-" * len(lines[1]), *STATIC] and "conditional_budget_0.25" in lines
