@@ -248,13 +248,13 @@ class Planner:
             row: of the catalogue, with a training.
             seed: repetition.
             share: of the training images with labels.
-            extra: further keys by dotted name, of a recipe study.
+            extra: further keys by dotted name, of a recipe study; `start: null` leaves the warm-up out.
             name: of the job, if not that of the row.
         """
         detector = self.deployed(seed) if row.family == "frozen" else self.detector(seed, share)
         keys = self.row_keys(row) | (label_keys(share, seed) if row.labels else {}) | (extra or {})
         keys |= self.run_keys(seed) | {"detector.weights": detector}
-        if row.warm and self.config.warm_up:
+        if row.warm and self.config.warm_up and "start" not in (extra or {}):
             keys["start"] = self.warm_up(seed, detector)
         labels = f"labels{share:g}-" if row.labels else ""
         return self.plan.add(Job(f"{name or row.name}-{labels}seed{seed}", "stage3", with_keys(self.stage3, keys)))

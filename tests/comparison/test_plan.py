@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comparison.fingerprint import content_of, data_hash, job_key
-from comparison.plan import Job, Plan, Trained, build_plan, check_jobs, fill, needed, with_keys
+from comparison.plan import Job, Plan, Planner, Trained, build_plan, check_jobs, fill, needed, with_keys
 from comparison.rows import REFERENCES, ROWS, chosen, spec_of
 from configs.compare_schema import CompareConfig
 from configs.evaluate_schema import SlicedConfig
@@ -128,6 +128,14 @@ def test_rows_with_hr_features_start_from_a_front_end_that_saw_no_labels(compari
     few = plan.jobs["retrained/conditional_distilled-labels0.2-seed1"].config["start"]
     assert few == Trained("warm_up-stage1-labels0.2-seed1")
     assert not any("start" in job.config for job in build_plan(replace(comparison, warm_up=False)).jobs.values())
+
+
+def test_a_study_can_leave_the_warm_up_out(comparison: CompareConfig):
+    planner = Planner(comparison)
+    row = next(row for row in ROWS if row.name == "retrained/conditional_distilled")
+    cold, warm = (planner.row(row, 0, 1.0, keys, name).job for keys, name in (({"start": None}, "cold"), ({}, "warm")))
+    assert planner.plan.jobs[cold].config["start"] is None
+    assert planner.plan.jobs[warm].config["start"] == Trained("frozen/conditional_unlabelled-seed0")
 
 
 def test_one_detector_for_all_seeds(comparison: CompareConfig):
