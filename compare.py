@@ -9,7 +9,7 @@ report.html into the folder `out`.
     python compare.py report --run runs/compare/hit_uav_x4 --out docs/results/hit_uav_x4
     python compare.py ablate --config configs/compare/ablations_joint.yaml
 
-write the report once more (OUT.md, OUT.json), and study variants of one row on the validation split.
+write the report once more (OUT.md, OUT.json, OUT_*.png), and study variants of one row on the validation split.
 """
 
 from __future__ import annotations

@@ -308,8 +308,8 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
         values = getattr(config, key)
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{key} is {values}; give at least one, each once")
-    if config.sweep_seeds is not None and not set(config.sweep_seeds) <= set(config.seeds):
-        raise ValueError(f"sweep_seeds is {config.sweep_seeds}; choose among seeds, {config.seeds}")
+    if config.sweep_seeds is not None and not (config.sweep_seeds and set(config.sweep_seeds) <= set(config.seeds)):
+        raise ValueError(f"sweep_seeds is {config.sweep_seeds}; choose among seeds, {config.seeds}, or null for all")
     if min(config.seeds) < 0:
         raise ValueError(f"seeds is {config.seeds}; seeds are 0 or larger")
     if min(config.label_shares) <= 0 or max(config.label_shares) > 1:

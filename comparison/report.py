@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +18,11 @@ INDEX = "comparison.json"
 TITLES = {"frozen": "Frozen detector", "retrained": "Retrained detector"}
 MEANINGS = {
     "frozen": "A detector trained on HR images with all labels is deployed and stays as it is; only what stands in "
-    "front of it learns, to show the detector what it sees in HR images. Rows `_unlabelled` look at no label at all.",
+    "front of it learns, to show the detector what it sees in HR images. Rows `_unlabelled` look at no label; those of "
+    "the deployed detector are behind it all the same, and settings were chosen on labelled validation images.",
     "retrained": "The detector may learn. Every row starts from the same detector and sees the same labelled images "
     "for the same number of epochs, the HR row too. Rows `_distilled` also match what it saw in HR images; their "
-    "front ends come from a warm-up through the detector as it was, without labels.",
+    "front ends come from a warm-up through the detector as it was, without labels, on all training images.",
 }
 COLUMNS = (
     *("map50_95", "over_bicubic", "gap_recovered", *QUALITY[1:], "kept_share", "kept_inside", "kept_outside"),
@@ -66,6 +68,7 @@ def report_content(index: dict, repetitions: list[Repetition]) -> dict:
     trainings = [{"name": job["name"], "minutes": round(job["seconds"] / 60, 1)} for job in index["trainings"]]
     content = summarise(repetitions) | {"command": index.get("command", "python compare.py")}
     content |= {"comparison": config, "trainings": trainings}
+    content["claims"] = [asdict(claim) for claim in check_claims(content["rows"])]
     return plain(content | {"missing": index["missing"]})
 
 

@@ -325,7 +325,8 @@ class Stage3Config:
         sr_fast: light network, with the weights of stage 2.
         sr_quality: strong network, with the weights of stage 2.
         start: stage-3 checkpoint whose masker and SR networks are the start instead (a warm-up without labels, see
-            configs/stage3_warm_up.yaml); the detector is that of `detector.weights` all the same.
+            configs/stage3_warm_up.yaml); the detector is that of `detector.weights` all the same, and masker.bias does
+            not apply.
         detector: detector, with the weights of stage 1.
         optim: optimiser.
         losses: weights of the loss terms.

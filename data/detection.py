@@ -116,7 +116,7 @@ class DetectionBatch:
             if pixels is None or pixels.dtype != torch.uint8:
                 return pixels if pixels is None else pixels.to(device)
             pixels = pixels.to(device, non_blocking=True).float().div_(255)
-            return pixels.contiguous(memory_format=torch.channels_last)  # convolutions in 16 bit are faster so
+            return pixels.contiguous(memory_format=torch.channels_last)  # convolutions are faster so
 
         moved = {name: getattr(self, name).to(device) for name in ("boxes", "classes", "image_index")}
         return dataclasses.replace(self, lr=image(self.lr), hr=image(self.hr), **moved)

@@ -88,8 +88,8 @@ class JointObjective(nn.Module):
 
     Labels are looked at only where w_det > 0. L_det is a mean over the labelled images of a batch, weighted so that
     each of them counts the same whatever batch it is in. L_objects takes the boxes of labelled images, and what the
-    teacher finds in the HR image of the others. In a step that shows the detector HR images, L is what the detector
-    alone has of it.
+    teacher finds in the HR image of the others; without a teacher these take no part. In a step that shows the detector
+    HR images, L is what the detector alone has of it.
 
     Args:
         system: front end and detector.
@@ -163,7 +163,8 @@ class JointObjective(nn.Module):
             losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
             losses |= {"kept_share": output.mask.detach().mean(), "tau": kept.new_tensor(tau)}
             if w.objects > 0:
-                ranking = object_ranking(output.score, self.objects(batch, seen))
+                known = slice(None) if seen is not None or w.det == 0 else batch.labelled.to(output.score.device)
+                ranking = object_ranking(output.score[known], self.objects(batch, seen)[known])
                 total = total + w.objects * ranking
                 losses["objects"] = ranking.detach()
         else:

@@ -47,10 +47,12 @@ def smoothness(probability: torch.Tensor) -> torch.Tensor:
 
 
 def object_ranking(score: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
-    """Listwise cross-entropy between the masker's scores and where objects lie (ListNet, Cao et al. 2007).
+    """Listwise cross-entropy between the masker's scores and where objects lie, in the manner of ListNet (Cao et al.
+    2007) with the counts themselves as target.
 
-    - sum_i n_i log softmax(score)_i / sum_i n_i over all patches i of the batch. Least where score = log(n) + constant:
-    it orders patches by the objects that they hold and leaves the level, hence the kept share, to the sparsity loss.
+    - sum_i n_i log softmax(score)_i / sum_i n_i over all patches i of the batch. It orders patches by the objects that
+    they are expected to hold (score = log of that number + constant) and leaves the level, hence the kept share, to the
+    sparsity loss.
 
     Args:
         score: (B, 1, gh, gw), see ConditionalOutput.

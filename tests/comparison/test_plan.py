@@ -202,6 +202,7 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
         ({"label_shares": [0.0, 1.0]}, ValueError, "above 0 and at most at 1"),
         ({"jobs": 0}, ValueError, "jobs is 0"),
         ({"distill": 0.0, "distill_outputs": 0.0}, ValueError, "distill and distill_outputs are both 0"),
+        ({"sweep_seeds": []}, ValueError, r"sweep_seeds is \[\]"),
         ({"sweep_seeds": [7]}, ValueError, r"sweep_seeds is \[7\]; choose among seeds, \[0, 1\]"),
         ({"rows": ["hr"]}, ValueError, "no row 'hr'"),
         ({"sr_fast": "nowhere.safetensors"}, FileNotFoundError, "sr_fast: nowhere.safetensors does not exist"),

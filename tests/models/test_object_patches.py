@@ -91,6 +91,37 @@ def test_the_teacher_tells_where_labels_are_withheld(monkeypatch):
     assert label_free.objects(batch, objective.look(batch)).sum(dim=(1, 2, 3)).tolist() == [2, 2]
 
 
+def test_images_whose_objects_nobody_knows_take_no_part():
+    system, batch = make_system().train(), make_batch()
+    both = JointObjective(system, replace(RANKING, det=1e-9))(batch, PROGRESS)["objects"]
+    batch.labelled = torch.tensor([False, True])
+    batch.boxes, batch.classes, batch.image_index = batch.boxes[1:], batch.classes[1:], torch.ones(1).long()
+    objective = JointObjective(system, replace(RANKING, det=1e-9, rec=1.0))
+    losses = objective(batch, PROGRESS)
+    score, objects = objective.draw(batch, PROGRESS)[0].score, objective.objects(batch, None)
+    assert losses["objects"].item() == pytest.approx(object_ranking(score[1:], objects[1:]).item(), rel=1e-4)
+    assert losses["objects"] < both
+    batch.labelled, batch.boxes = torch.tensor([False, False]), batch.boxes[:0]
+    batch.classes, batch.image_index = batch.classes[:0], batch.image_index[:0]
+    assert objective(batch, PROGRESS)["objects"] == 0
+
+
+def test_the_teacher_counts_what_it_predicts_in_the_hr_image():
+    system, batch = make_system().train(), make_batch()
+    teacher = copy.deepcopy(system.detector)
+    teacher.freeze()
+    with torch.no_grad():  # sure of something everywhere
+        for branch in teacher.head.cv3:
+            branch[-1].bias.fill_(2.0)
+    objective = JointObjective(system, RANKING, distillation=Distillation(teacher, 1.0, 0.0))
+    counts = objective.objects(batch, objective.look(batch))
+    found = teacher.predict(batch.hr, conf=0.25)
+    assert sum(map(len, found)) > 0
+    masker, size = system.front.masker, batch.lr.shape[-2:]
+    expected = objects_per_patch(*detected_centres(found, (64, 64)), 2, size, masker.patch, masker.grid(*size))
+    assert torch.equal(counts, expected)
+
+
 def test_the_masker_learns_the_order_from_this_term_alone():
     torch.manual_seed(0)
     system, batch = make_system().train(), make_batch()
