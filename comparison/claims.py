@@ -26,7 +26,7 @@ class Claim:
         text: what is claimed.
         system: of which trained system.
         found: the figures that decide.
-        holds: None where the rows that it needs are not measured.
+        holds: None where the rows that it needs are not measured, or there is no gap to recover.
     """
 
     text: str
@@ -95,7 +95,8 @@ def recovers(table: dict[str, dict], system: str, limit: float) -> Claim:
     name = sparing(table, system)
     value = None if name is None else mean(table, name, "gap_recovered")
     if value is None:
-        return Claim(text, system, "-", None)
+        no_gap = name is not None and mean(table, name, "over_bicubic") is not None
+        return Claim(text, system, "HR images are no better than bicubic ones" if no_gap else "-", None)
     return Claim(text, system, f"{value:.0%} ({name.partition('/')[2]})", value >= limit)
 
 
@@ -137,5 +138,5 @@ def best_at_equal_time(table: dict[str, dict], system: str) -> Claim:
 
 def claim_table(claims: list[Claim]) -> list[list[str]]:
     """Head and lines for a Markdown table."""
-    verdict = {True: "yes", False: "**no**", None: "not measured"}
+    verdict = {True: "yes", False: "**no**", None: "undecided"}
     return [["claim", "system", "found", "holds"], *([c.text, c.system, c.found, verdict[c.holds]] for c in claims)]

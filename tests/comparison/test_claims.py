@@ -60,6 +60,12 @@ def test_each_can_fail_alone(index: int, changes: dict):
     assert verdicts(retrained(**changes)) == expected
 
 
+def test_no_gap_is_not_the_same_as_no_measurement():
+    lead = {"over_bicubic": {"mean": 0.01, "std": None, "n": 1}}
+    claim = check_claims([row(f"{SYSTEM}_budget_0.25", 0.3) | lead])[2]
+    assert claim.holds is None and claim.found == "HR images are no better than bicubic ones"
+
+
 def test_no_rival_is_as_fast():
     slow = {name: row("", 0.4, 40) | {"name": name} for name in ("retrained/bicubic_distilled", "retrained/sliced")}
     claim = check_claims(retrained(**slow))[4]
@@ -76,7 +82,7 @@ def test_undecided_without_the_rows_that_they_need():
     assert verdicts(alone) == [None] * 5
     untimed = [r | {"total_ms": None, "sr_ms": None} for r in retrained()]
     assert verdicts(untimed) == [True, True, True, None, None]
-    assert claim_table(check_claims(alone))[1][-1] == "not measured"
+    assert claim_table(check_claims(alone))[1][-1] == "undecided"
     assert check_claims([row("retrained/bicubic", 0.3)]) == []
 
 
