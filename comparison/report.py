@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from comparison.aggregate import QUALITY, Figure, Repetition, read_repetition, share_name, summarise
-from comparison.claims import check_claims, claim_table
+from comparison.claims import Claim, check_claims, claim_table
 from comparison.figures import draw_pareto
 from comparison.rows import CONTROLS, FAMILIES, REFERENCES, chosen, is_control, short, spec_of
 from utils.atomic_file import replace_file, replace_text
@@ -94,7 +94,7 @@ def write_report(content: dict, markdown_file: Path, json_file: Path) -> str:
 def report_markdown(content: dict, pictures: dict[str, str] | None = None) -> str:
     """The whole page; `pictures` are files beside it by family."""
     parts = [f"# {content['dataset']}, x{content['scale']}", *about(content), heading(content), provenance(content)]
-    claims = check_claims(content["rows"])
+    claims = [Claim(**claim) for claim in content["claims"]]
     parts += with_title("## Claims", markdown(claim_table(claims), left=4) if claims else None)
     for family in FAMILIES:
         rows = [row for row in content["rows"] if row["family"] == family]

@@ -130,10 +130,10 @@ class JointObjective(nn.Module):
         return 0.5 + (self.weights.target - 0.5) * done
 
     def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
-        if is_hr_step(progress.step, self.weights.hr_share):
-            total, losses = self.detector_terms(batch.hr, batch, self.look(batch))
-            return {"total": total} | {f"hr_{name}": value for name, value in losses.items()}
         seen = self.look(batch)
+        if is_hr_step(progress.step, self.weights.hr_share):
+            total, losses = self.detector_terms(batch.hr, batch, seen)
+            return {"total": total} | {f"hr_{name}": value for name, value in losses.items()}
         sr, front_total, front_losses = self.front_terms(batch, progress, seen)
         total, losses = self.detector_terms(sr, batch, seen)
         return {"total": front_total + total} | front_losses | losses
