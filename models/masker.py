@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import nn
 
@@ -16,12 +17,21 @@ def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
     return -(-height // patch), -(-width // patch)
 
 
+@torch.fx.wrap  # one call in a traced masker, which then serves images of any size
 def pool_to_grid(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Average features (B, C, h, w) over the cells of a grid -> (B, C, gh, gw)."""
     height, width = x.shape[-2:]
     if height % grid[0] == 0 and width % grid[1] == 0:  # the adaptive one has no deterministic backward on CUDA
         return F.avg_pool2d(x, (height // grid[0], width // grid[1]))
     return F.adaptive_avg_pool2d(x, grid)
+
+
+@torch.fx.wrap
+def pad_to_patches(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Repeat the last row and column of images (B, C, h, w) up to height and width; nothing is copied where none is
+    missing."""
+    below, right = height - x.shape[-2], width - x.shape[-1]
+    return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
 
 
 class Masker(nn.Module):
@@ -87,7 +97,7 @@ class Masker(nn.Module):
         height, width = lr.shape[-2:]
         rows, columns = self.grid(height, width)
         x = (lr - 0.5) / 0.25  # about zero mean and unit variance, as the initialisation assumes
-        x = F.pad(x, (0, columns * self.patch - width, 0, rows * self.patch - height), mode="replicate")
+        x = pad_to_patches(x, rows * self.patch, columns * self.patch)
         x = self.features(x)  # (B, 2C, gh * patch / 4, gw * patch / 4)
         x = self.norm(self.context(pool_to_grid(x, (rows, columns))))  # (B, 2C, gh, gw)
         drop, keep = self.logits(x).split(1, dim=1)  # (B, 1, gh, gw) each

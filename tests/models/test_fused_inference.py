@@ -9,6 +9,7 @@ from torch import nn
 from models import build_sr
 from models.detector_yolo import YoloDetector
 from models.fused_inference import FusedConv, FusionError, fuse, fuse_conv_blocks
+from models.masker import Masker
 
 NETWORKS = {
     "espcn": {},
@@ -51,6 +52,62 @@ def test_bf16_is_close_to_the_network(name):
     expected, got = network(lr), fuse(network, torch.bfloat16)(lr.bfloat16())
     assert got.dtype == torch.bfloat16
     assert (got.float() - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tail", ["single", "staged"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_pixels_are_shuffled_as_wholes(tail, scale):
+    network = random_network("edsr", scale, tail=tail)
+    fused, lr = fuse(network, torch.float32), torch.rand(2, 3, 9, 14)
+    assert not any(isinstance(module, nn.PixelShuffle) for module in fused.modules())
+    sr = fused(lr)
+    assert sr.is_contiguous(memory_format=torch.channels_last)  # as the detector wants it
+    torch.testing.assert_close(sr, network(lr), rtol=1e-4, atol=1e-5)
+
+
+class NormFirst(nn.Module):
+    """BatchNorm before a convolution, as at the end of the masker."""
+
+    def __init__(self, affine, bias, kernel):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, affine=affine)
+        self.conv = nn.Conv2d(3, 5, kernel, padding=kernel // 2, bias=bias)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+        if affine:
+            nn.init.normal_(self.norm.weight)
+            nn.init.normal_(self.norm.bias)
+
+    def forward(self, x):
+        return self.conv(self.norm(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_batchnorm_goes_into_a_pointwise_convolution_after_it(affine, bias, kernel):
+    torch.manual_seed(0)
+    network = NormFirst(affine, bias, kernel).eval()
+    fused, x = fuse(network, torch.float32), torch.rand(2, 3, 6, 7)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in fused.modules()) == (kernel > 1)
+    assert (fused(x) - network(x)).abs().max() <= 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("patch", [4, 7, 8, 16])
+def test_the_masker_is_fused_for_images_of_any_size(patch):
+    torch.manual_seed(0)
+    masker = Masker(patch).eval()
+    masker.norm.running_mean.normal_()
+    masker.norm.running_var.uniform_(0.5, 2)
+    nn.init.normal_(masker.logits.weight)
+    fused = fuse(masker, torch.float32)
+    assert not any(isinstance(module, nn.BatchNorm2d | nn.Conv2d) for module in fused.modules())
+    for shape in ((1, 3, 64, 80), (2, 3, 61, 33), (1, 3, 1, 5), (3, 3, 16, 16)):
+        lr = torch.rand(shape)
+        torch.testing.assert_close(fused(lr), masker(lr), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
