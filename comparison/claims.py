@@ -35,8 +35,13 @@ class Claim:
     holds: bool | None
 
 
-def check_claims(rows: list[dict]) -> list[Claim]:
-    """All claims for the conditional systems of a table, see `aggregate`; means over the seeds decide."""
+def check_claims(rows: list[dict], sweep: dict[str, list[dict]] | None = None) -> list[Claim]:
+    """All claims for the conditional systems of a table, see `aggregate`; means over the seeds decide.
+
+    Args:
+        rows: of the largest label share.
+        sweep: rows of the smaller ones by share, see `summarise`.
+    """
     table = {row["name"]: row for row in rows}
     systems = list(dict.fromkeys(name.rpartition("_budget_")[0] for name in table if "_budget_" in name))
     claims = []
@@ -47,6 +52,7 @@ def check_claims(rows: list[dict]) -> list[Claim]:
         if system.startswith("retrained/"):
             claims += [recovers(table, system, RETRAINED_GAP), equals_quality_everywhere(table, system)]
             claims.append(best_at_equal_time(table, system))
+            claims += [recovers_more_with_fewer_labels(table, sweep, system)] if sweep else []
     return claims
 
 
@@ -98,6 +104,24 @@ def recovers(table: dict[str, dict], system: str, limit: float) -> Claim:
         no_gap = name is not None and mean(table, name, "over_bicubic") is not None
         return Claim(text, system, "HR images are no better than bicubic ones" if no_gap else "-", None)
     return Claim(text, system, f"{value:.0%} ({name.partition('/')[2]})", value >= limit)
+
+
+def recovers_more_with_fewer_labels(table: dict[str, dict], sweep: dict[str, list[dict]], system: str) -> Claim:
+    text = f"at a kept share up to {FEW:g} it recovers more of the gap the fewer labels there are"
+    name = sparing(table, system)
+    if name is None:
+        return Claim(text, system, "-", None)
+    values = [mean(table, name, "gap_recovered")]
+    shown = [percent(values[0])]
+    for share in sorted(sweep, key=float, reverse=True):
+        values.append(mean({row["name"]: row for row in sweep[share]}, name, "gap_recovered"))
+        shown.append(f"with {float(share):.0%} of the labels {percent(values[-1])}")
+    rises = None if None in values else all(more < fewer for more, fewer in pairwise(values))
+    return Claim(text, system, ", ".join(shown), rises)
+
+
+def percent(value: float | None) -> str:
+    return "no gap" if value is None else f"{value:.0%}"
 
 
 def equals_quality_everywhere(table: dict[str, dict], system: str) -> Claim:

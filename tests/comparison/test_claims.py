@@ -60,6 +60,24 @@ def test_each_can_fail_alone(index: int, changes: dict):
     assert verdicts(retrained(**changes)) == expected
 
 
+@pytest.mark.parametrize(
+    ("recovered", "holds", "found"),
+    [
+        ((0.6, 0.7), True, "50%, with 20% of the labels 60%, with 5% of the labels 70%"),
+        ((0.6, 0.55), False, "50%, with 20% of the labels 60%, with 5% of the labels 55%"),
+        ((0.4, 0.7), False, "50%, with 20% of the labels 40%, with 5% of the labels 70%"),
+        ((0.6, None), None, "50%, with 20% of the labels 60%, with 5% of the labels no gap"),
+    ],
+)
+def test_fewer_labels(recovered: tuple, holds: bool | None, found: str):
+    name = f"{SYSTEM}_budget_0.25"
+    sweep = {share: [row(name, 0.3, recovered=value)] for share, value in zip(("0.2", "0.05"), recovered)}
+    claim = check_claims(retrained(), dict(reversed(sweep.items())))[-1]
+    assert (claim.holds, claim.found) == (holds, found)
+    alone = check_claims([row(f"{SYSTEM}_budget_0.5", 0.3)], sweep)[-1]
+    assert (alone.holds, alone.found) == (None, "-")
+
+
 def test_no_gap_is_not_the_same_as_no_measurement():
     lead = {"over_bicubic": {"mean": 0.01, "std": None, "n": 1}}
     claim = check_claims([row(f"{SYSTEM}_budget_0.25", 0.3) | lead])[2]
