@@ -32,6 +32,7 @@ FIXED = (
     ),
 )
 SHARED = ("data.", "augment.", "detector.", "optim.epochs", "optim.batch")
+FRONT_END = ("masker.patch", "masker.channels", "sr_fast.", "sr_quality.")  # what a warm-up hands on must fit
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,9 @@ def read_base(path: str, stage: str) -> dict[str, Any]:
     return load_yaml(path) or {}
 
 
-def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
-    """Raises ValueError for a group that does not exist and for keys that would make the comparison unfair."""
+def check_overrides(overrides: Overrides, rows: list[RowSpec], warm_up: bool) -> None:
+    """Raises ValueError for a group that does not exist, for keys that would make the comparison unfair, and for those
+    that would leave a row with another front end than the warm-up that it starts from."""
     groups = ("stage1", "stage3", *FAMILIES)
     trained = [row.name for row in rows if row.trained]
     for group, keys in overrides.items():
@@ -160,6 +162,11 @@ def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
                 raise ValueError(f"overrides.{group}: {key} is set by the comparison itself; remove it")
             if group in FAMILIES and key.startswith("data."):
                 raise ValueError(f"overrides.{group}: both families share {key}; set it for stage3 instead")
+            if warm_up and group not in ("stage1", "stage3") and key.startswith(FRONT_END):
+                raise ValueError(
+                    f"overrides.{group}: front ends start from a warm-up, which needs the same {key}; set it for "
+                    "stage3, or warm_up: false"
+                )
             if group not in groups and key.startswith(SHARED):
                 family = group.partition("/")[0]
                 raise ValueError(
@@ -323,4 +330,4 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
     for key in ("sr_fast", "sr_quality"):
         if not Path(getattr(config, key)).is_file():
             raise FileNotFoundError(f"{key}: {getattr(config, key)} does not exist; stage2_pretrain_sr.py writes such")
-    check_overrides(config.overrides, rows)
+    check_overrides(config.overrides, rows, config.warm_up)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from comparison.fingerprint import content_of, data_hash, job_key
 from comparison.plan import Job, Plan, Planner, Trained, build_plan, check_jobs, fill, needed, with_keys
-from comparison.rows import REFERENCES, ROWS, chosen, spec_of
+from comparison.rows import FAMILIES, REFERENCES, ROWS, chosen, spec_of
 from configs.compare_schema import CompareConfig
 from configs.evaluate_schema import SlicedConfig
 from tests.drawn import draw_detection_set
@@ -196,6 +196,12 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
         ),
         ({"sliced": SlicedConfig(weights="a.pth")}, ValueError, "sliced.weights is set by the comparison itself"),
         ({"overrides": {"frozen": {"data.imgsz": 32}}}, ValueError, "both families share data.imgsz"),
+        (
+            {"overrides": {"retrained": {"masker.patch": 8}}},
+            ValueError,
+            "needs the same masker.patch; set it for stage3",
+        ),
+        ({"overrides": {"frozen/conditional": {"sr_fast.args": None}}}, ValueError, "needs the same sr_fast.args"),
         ({"seeds": []}, ValueError, "seeds is"),
         ({"seeds": [1, 1]}, ValueError, "each once"),
         ({"seeds": [-1]}, ValueError, "0 or larger"),
@@ -212,6 +218,12 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
 def test_bad_input_is_refused(comparison: CompareConfig, changes: dict, error: type, words: str):
     with pytest.raises(error, match=words):
         build_plan(replace(comparison, **changes))
+
+
+def test_without_a_warm_up_front_ends_may_differ(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, warm_up=False, overrides={"retrained": {"masker.patch": 8}}))
+    patches = {family: stage3_jobs(plan, family)[0].config.get("masker", {}).get("patch") for family in FAMILIES}
+    assert patches["retrained"] == 8 != patches["frozen"]
 
 
 def test_a_misspelt_override_is_named_with_its_job(comparison: CompareConfig):
