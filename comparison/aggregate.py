@@ -14,6 +14,7 @@ from comparison.rows import FAMILIES, REFERENCES, ROWS, STOCK, spec_of
 QUALITY = ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")
 COSTS = ("sr_gmacs", "total_gmacs", "params", "sr_ms", "total_ms", "total_ms_p95", "peak_mem_mb")
 FIGURES = (*QUALITY, "gap_recovered", "over_bicubic", "kept_share", "kept_inside", "kept_outside", *COSTS, "psnr")
+LEAST_GAP = 0.005  # mAP50-95 between HR and bicubic images below which a share of it says nothing
 Rows = dict[str, dict]  # rows of one seed and label share by name
 Figure = dict[str, float | int | None]
 
@@ -97,9 +98,10 @@ def over_bicubic(rows: Rows, name: str) -> float | None:
 
 def gap_recovered(rows: Rows, name: str) -> float | None:
     """(row - bicubic) / (HR - bicubic) in mAP50-95 within the row's family; in the retrained family every term is of a
-    retrained detector. None where the HR row is not better than the bicubic one: there is no gap to recover."""
+    retrained detector. None where the HR row is not better than the bicubic one by LEAST_GAP: there is no gap to
+    recover."""
     whole, part = gap(rows, name.partition("/")[0]), over_bicubic(rows, name)
-    return part / whole if whole is not None and whole > 0 and part is not None else None
+    return part / whole if whole is not None and whole >= LEAST_GAP and part is not None else None
 
 
 def aggregate(repetitions: Sequence[Repetition], label_share: float) -> list[dict]:

@@ -102,7 +102,7 @@ def recovers(table: dict[str, dict], system: str, limit: float) -> Claim:
     value = None if name is None else mean(table, name, "gap_recovered")
     if value is None:
         no_gap = name is not None and mean(table, name, "over_bicubic") is not None
-        return Claim(text, system, "HR images are no better than bicubic ones" if no_gap else "-", None)
+        return Claim(text, system, "HR images are hardly better than bicubic ones" if no_gap else "-", None)
     return Claim(text, system, f"{value:.0%} ({name.partition('/')[2]})", value >= limit)
 
 

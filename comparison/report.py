@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from comparison.aggregate import QUALITY, Figure, Repetition, read_repetition, share_name, summarise
+from comparison.aggregate import LEAST_GAP, QUALITY, Figure, Repetition, read_repetition, share_name, summarise
 from comparison.claims import Claim, check_claims, claim_table
 from comparison.figures import draw_pareto
 from comparison.rows import CONTROLS, FAMILIES, REFERENCES, chosen, is_control, short, spec_of
@@ -139,8 +139,8 @@ def gap_line(content: dict, family: str) -> str:
     if found is None:
         return f"Gap: unknown, the rows {high} and {low} are not both measured."
     text = f"Gap in mAP50-95 between {high} and {low}: {figure_text('map50_95', found)}."
-    if found["mean"] <= 0:
-        text += " HR images are no better here, so there is nothing to recover."
+    if found["mean"] < LEAST_GAP:
+        text += f" Less than {LEAST_GAP} is no gap: there is nothing to recover."
     return f"{text} Gap recovered = (row - {low}) / ({high} - {low}) of each seed, over the seeds that have a gap."
 
 

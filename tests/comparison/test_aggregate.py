@@ -73,9 +73,14 @@ def test_gap_is_recovered_within_the_family():
     assert gap_recovered(rows, "retrained/hr") == 1 and gap_recovered(rows, "frozen/bicubic") == 0
 
 
-def test_no_gap_no_share_of_it():
-    rows = rows_with(frozen__hr=0.3, frozen__bicubic=0.3, frozen__conditional=0.4)
-    assert gap_recovered(rows, "frozen/conditional") is None
+@pytest.mark.parametrize(("high", "found"), [(0.29, None), (0.3, None), (0.304, None), (0.306, 100 / 6)])
+def test_no_gap_no_share_of_it(high: float, found: float | None):
+    rows = rows_with(frozen__hr=high, frozen__bicubic=0.3, frozen__conditional=0.4)
+    assert gap_recovered(rows, "frozen/conditional") == (found and pytest.approx(found))
+
+
+def test_no_share_without_both_references():
+    rows = rows_with(frozen__hr=0.5, frozen__bicubic=0.3, frozen__conditional=0.4)
     del rows["frozen/hr"]
     assert gap_recovered(rows, "frozen/conditional") is None
 
