@@ -12,7 +12,7 @@ from typing import Any
 from comparison.rows import FAMILIES, HR, ROWS, WARM_UP, RowSpec, chosen
 from configs.compare_schema import CompareConfig, Overrides
 from configs.evaluate_schema import EvaluateConfig
-from configs.schema import Stage1Config, Stage3Config
+from configs.schema import OptimConfig, Stage1Config, Stage3Config
 from utils.config import ConfigError, config_to_dict, load_config
 from utils.yaml_strict import dump_yaml, load_yaml
 
@@ -215,7 +215,8 @@ class Planner:
         return {"data.yaml": self.config.data} if self.config.data else {}
 
     def detector(self, seed: int, share: float) -> Trained:
-        """Stage 1 with this share of the labels."""
+        """Stage 1 that a share of the labels goes with."""
+        share = 1.0 if self.config.stage1_labels == "all" else share
         seed = self.config.seeds[0] if self.config.shared_detector and share == 1 else seed
         keys = self.data_keys() | self.config.overrides.get("stage1", {}) | label_keys(share, seed)
         tree = with_keys(self.stage1, keys | self.run_keys(seed))
@@ -246,6 +247,14 @@ class Planner:
         keys |= {"sr_fast.weights": config.sr_fast, "sr_quality.weights": config.sr_quality} | row.stage3
         return keys | ({} if row.distilled else NO_DISTILLATION)
 
+    def few_labels(self, row: RowSpec, share: float, seed: int) -> dict[str, Any]:
+        """Which labels a row sees, and for how many epochs if they are few."""
+        times = min(max(self.config.label_shares) / share, self.config.sweep_epochs)
+        if times <= 1:
+            return label_keys(share, seed)
+        epochs = with_keys(self.stage3, self.row_keys(row)).get("optim", {}).get("epochs", OptimConfig().epochs)
+        return label_keys(share, seed) | {"optim.epochs": round(times * epochs)}
+
     def row(
         self, row: RowSpec, seed: int, share: float, extra: dict[str, Any] | None = None, name: str = ""
     ) -> Trained:
@@ -259,7 +268,7 @@ class Planner:
             name: of the job, if not that of the row.
         """
         detector = self.deployed(seed) if row.family == "frozen" else self.detector(seed, share)
-        keys = self.row_keys(row) | (label_keys(share, seed) if row.labels else {}) | (extra or {})
+        keys = self.row_keys(row) | (self.few_labels(row, share, seed) if row.labels else {}) | (extra or {})
         keys |= self.run_keys(seed) | {"detector.weights": detector}
         if row.warm and self.config.warm_up and "start" not in (extra or {}):
             keys["start"] = self.warm_up(seed, detector)
@@ -321,6 +330,8 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
         raise ValueError(f"seeds is {config.seeds}; seeds are 0 or larger")
     if min(config.label_shares) <= 0 or max(config.label_shares) > 1:
         raise ValueError(f"label_shares is {config.label_shares}; each lies above 0 and at most at 1")
+    if config.sweep_epochs < 1:
+        raise ValueError(f"sweep_epochs is {config.sweep_epochs}; smaller label shares get at least as many epochs")
     if config.jobs < 1:
         raise ValueError(f"jobs is {config.jobs}; at least one training has to run at a time")
     if config.distill + config.distill_outputs <= 0:

@@ -63,6 +63,10 @@ class CompareConfig:
             frozen/conditional_unlabelled, learned through their own detector.
         shared_detector: the detector that all labels have trained is that of the first seed for all seeds; the
             spread is then that of stage 3.
+        stage1_labels: what the detectors that the retrained family starts from have seen at smaller label shares: their
+            share of the labels, or all of them (a detector is at hand, labels are few where it shall work).
+        sweep_epochs: smaller label shares get more epochs in stage 3, as many as make up for the missing images, but at
+            most so many times as many.
         jobs: trainings at a time; timed measurements always run alone.
         threads: CPU threads of each, 0 keeps PyTorch's own choice.
         device: auto picks CUDA when there is one.
@@ -91,6 +95,8 @@ class CompareConfig:
     distill_outputs: float = 0.5
     warm_up: bool = True
     shared_detector: bool = False
+    stage1_labels: Literal["share", "all"] = "share"
+    sweep_epochs: float = 1.0
     jobs: int = 1
     threads: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -16,11 +16,12 @@ from comparison.plan import Job, Plan, Planner, Trained, build_plan, check_jobs,
 from comparison.rows import FAMILIES, REFERENCES, ROWS, chosen, spec_of
 from configs.compare_schema import CompareConfig
 from configs.evaluate_schema import SlicedConfig
+from configs.schema import OptimConfig, Stage3Config
 from tests.drawn import draw_detection_set
 from utils.config import ConfigError, config_to_dict, load_config
 
 
-def stage3_jobs(plan: Plan, family: str) -> list[Job]:
+def stage3_jobs(plan: Plan, family: str | tuple[str, ...]) -> list[Job]:
     return [job for job in plan.jobs.values() if job.stage == "stage3" and job.name.startswith(family)]
 
 
@@ -145,6 +146,28 @@ def test_one_detector_for_all_seeds(comparison: CompareConfig):
     assert [(m.seed, m.label_share) for m in plan.measurements] == [(0, 1.0), (1, 1.0), (1, 0.2)]
 
 
+def test_few_labels_for_a_detector_that_has_seen_all(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, stage1_labels="all"))
+    few = plan.jobs["retrained/conditional_distilled-labels0.2-seed1"].config
+    assert few["detector"]["weights"] == Trained("stage1-labels1-seed1")
+    assert few["start"] == Trained("frozen/conditional_unlabelled-seed1")
+    assert few["data"]["label_share"] == 0.2
+    assert not any(name.startswith("stage1-labels0.2") for name in plan.jobs)
+
+
+@pytest.mark.parametrize(("sweep_epochs", "epochs"), [(1, {10}), (3, {30}), (5, {50}), (9, {50})])
+def test_few_labels_are_seen_more_often(comparison: CompareConfig, sweep_epochs: float, epochs: set):
+    changes = {"epochs": None, "unlabelled_epochs": None, "sweep_epochs": sweep_epochs}
+    plan = build_plan(replace(comparison, **changes, overrides={"stage3": {"optim.epochs": 10}}))
+    found = {True: set(), False: set()}
+    for job in stage3_jobs(plan, FAMILIES):  # not the warm-ups, which look at no labels
+        found["labels0.2" in job.name].add(job.config["optim"]["epochs"])
+    assert found == {True: epochs, False: {10}}
+    default = build_plan(replace(comparison, **changes, overrides={}))
+    few = default.jobs["retrained/hr-labels0.2-seed0"].config.get("optim", {}).get("epochs", OptimConfig().epochs)
+    assert few == min(5, sweep_epochs) * load_config(Stage3Config, comparison.stage3).optim.epochs
+
+
 def test_only_the_first_seed_with_most_labels_is_timed_and_runs_alone(comparison: CompareConfig):
     plan = build_plan(replace(comparison, label_shares=[0.2, 1.0]))
     timed = [name for name, job in plan.jobs.items() if job.alone]
@@ -207,6 +230,7 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
         ({"seeds": [-1]}, ValueError, "0 or larger"),
         ({"label_shares": [0.0, 1.0]}, ValueError, "above 0 and at most at 1"),
         ({"jobs": 0}, ValueError, "jobs is 0"),
+        ({"sweep_epochs": 0.5}, ValueError, "sweep_epochs is 0.5"),
         ({"distill": 0.0, "distill_outputs": 0.0}, ValueError, "distill and distill_outputs are both 0"),
         ({"sweep_seeds": []}, ValueError, r"sweep_seeds is \[\]"),
         ({"sweep_seeds": [7]}, ValueError, r"sweep_seeds is \[7\]; choose among seeds, \[0, 1\]"),
