@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comparison.rows import FAMILIES, HR, ROWS, WARM_UP, RowSpec, chosen
+from comparison.rows import FAMILIES, HR, ROWS, RowSpec, chosen, short
 from configs.compare_schema import CompareConfig, Overrides
 from configs.evaluate_schema import EvaluateConfig
 from configs.schema import OptimConfig, Stage1Config, Stage3Config
@@ -226,14 +226,6 @@ class Planner:
         """The detector of the frozen family, trained with all labels."""
         return self.detector(seed, 1.0)
 
-    def warm_up(self, seed: int, detector: Trained) -> Trained:
-        """A front end trained through this detector without labels."""
-        row = next(row for row in ROWS if row.name == WARM_UP)
-        known = detector == self.deployed(seed)
-        keys = self.row_keys(row) | self.run_keys(seed) | {"detector.weights": detector}
-        name = f"{WARM_UP}-seed{seed}" if known else f"warm_up-{detector.job}"
-        return self.plan.add(Job(name, "stage3", with_keys(self.stage3, keys)))
-
     def row_keys(self, row: RowSpec) -> dict[str, Any]:
         """Keys in which the training of a row differs from the base YAML, whatever the seed and the labels."""
         config, overrides = self.config, self.config.overrides
@@ -268,12 +260,23 @@ class Planner:
             name: of the job, if not that of the row.
         """
         detector = self.deployed(seed) if row.family == "frozen" else self.detector(seed, share)
-        keys = self.row_keys(row) | (self.few_labels(row, share, seed) if row.labels else {}) | (extra or {})
-        keys |= self.run_keys(seed) | {"detector.weights": detector}
-        if row.warm and self.config.warm_up and "start" not in (extra or {}):
-            keys["start"] = self.warm_up(seed, detector)
         labels = f"labels{share:g}-" if row.labels else ""
-        return self.plan.add(Job(f"{name or row.name}-{labels}seed{seed}", "stage3", with_keys(self.stage3, keys)))
+        keys = (self.few_labels(row, share, seed) if row.labels else {}) | (extra or {})
+        return self.training(row, seed, detector, f"{name or row.name}-{labels}seed{seed}", keys)
+
+    def training(self, row: RowSpec, seed: int, detector: Trained, name: str, extra: dict[str, Any]) -> Trained:
+        """Stage 3 of a row through this detector, and the warm-ups of its front end before it."""
+        keys = self.row_keys(row) | extra | self.run_keys(seed) | {"detector.weights": detector}
+        for key, other in row.warm.items() if self.config.warm_up and "start" not in extra else ():
+            keys[key] = self.warm_up(other, seed, detector)
+        return self.plan.add(Job(name, "stage3", with_keys(self.stage3, keys)))
+
+    def warm_up(self, name: str, seed: int, detector: Trained) -> Trained:
+        """The front end of this row without labels, trained through this detector."""
+        row = next(row for row in ROWS if row.name == name)
+        known = detector == self.deployed(seed)  # then it is the row itself
+        job = f"{name}-seed{seed}" if known else f"warm_up-{short(name)}-{detector.job}"
+        return self.training(row, seed, detector, job, {})
 
     def measurement(self, seed: int, share: float) -> None:
         """One evaluation of all rows of a seed; rows without labels are measured with the largest share only."""

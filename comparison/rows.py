@@ -14,6 +14,11 @@ LABEL_FREE = {"losses.det": 0.0}
 NOTHING_TO_COMPARE = {"losses.rec": 0.0}  # the detector's images are not of the HR images' size, or are the HR images
 HR, BICUBIC = "hr", "bicubic"
 CONTROLS = ("random", "edge", "oracle")
+WARM_UP = {  # the row that warms up a front end, without labels
+    "sr_fast": "frozen/sr_fast_tuned_unlabelled",
+    "sr_quality": "frozen/sr_quality_tuned_unlabelled",
+    "conditional": "frozen/conditional_unlabelled",
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class RowSpec:
             images; sliced: sliced inference with the detector of another row.
         stage3: keys in which its training differs from the base YAML, by dotted name.
         distilled: matches the features and outputs of the detector on HR images.
-        warm: starts from the front end that WARM_UP has learned without labels, through the same detector.
+        warm: keys of its training that take the checkpoint of a row without labels, trained through the same detector:
+            its front end has been warmed up.
         labels: its training looks at labels.
         of: the row whose checkpoint `sliced` takes.
     """
@@ -36,7 +42,7 @@ class RowSpec:
     stage3: dict[str, Any] = field(default_factory=dict)
     distilled: bool = False
     labels: bool = True
-    warm: bool = False
+    warm: dict[str, str] = field(default_factory=dict)
     of: str | None = None
 
     @property
@@ -51,14 +57,19 @@ class RowSpec:
 def front_end(name: str, sr: str) -> list[RowSpec]:
     """A front end trained through the frozen detector, with labels and without; always with HR features to match."""
     keys = {"mode": "frozen_detector", "sr": sr}
-    unlabelled = RowSpec(f"frozen/{name}_unlabelled", stage3=keys | LABEL_FREE, distilled=True, labels=False)
-    return [RowSpec(f"frozen/{name}", stage3=keys, distilled=True, warm=True), unlabelled]
+    unlabelled = f"frozen/{name}_unlabelled"
+    # A mask leaves SR_Quality a part of the patches to learn from; before, it has learned from all of them.
+    before = {"sr_quality.weights": WARM_UP["sr_quality"]} if sr == "conditional" else {}
+    return [
+        RowSpec(f"frozen/{name}", stage3=keys, distilled=True, warm={"start": unlabelled}),
+        RowSpec(unlabelled, stage3=keys | LABEL_FREE, distilled=True, labels=False, warm=before),
+    ]
 
 
 def retrained(name: str, **keys: Any) -> list[RowSpec]:
     """A detector retrained on what a front end makes, with and without what HR images alone can tell: matching its own
     features on them, and a front end that was warmed up on them."""
-    warm = keys["sr"] != BICUBIC
+    warm = {"start": WARM_UP[keys["sr"]]} if keys["sr"] in WARM_UP else {}
     plain = RowSpec(f"retrained/{name}", stage3=keys)
     return [plain, RowSpec(f"retrained/{name}_distilled", stage3=keys, distilled=True, warm=warm)]
 
@@ -80,7 +91,6 @@ ROWS = (
     RowSpec("retrained/bicubic_2x", stage3={"mode": "detector_only", "sr": BICUBIC, "upscale": 2} | NOTHING_TO_COMPARE),
     RowSpec("retrained/sliced", "sliced", of="retrained/bicubic"),
 )
-WARM_UP = "frozen/conditional_unlabelled"
 STOCK = ("hr", "lr", "bicubic", "sr_fast", "sr_quality")  # rows that evaluate.py makes of a stage-1 detector
 REFERENCES = {family: (f"{family}/{HR}", f"{family}/{BICUBIC}") for family in FAMILIES}
 

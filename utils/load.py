@@ -17,7 +17,7 @@ from models.conditional_sr import ConditionalSR
 from models.detector_weights import load_detector
 from models.detector_yolo import YoloDetector
 from models.masker import Masker
-from models.system import ConditionalSRDetector, HRImages
+from models.system import ConditionalSRDetector, HRImages, front_spec
 from models.tile_plan import choose_halo, choose_patch
 from utils.checkpoint import CheckpointError, load_network
 from utils.community_weights import check_finite, check_scale, describe, load_community_sr
@@ -60,7 +60,7 @@ def load_sr(path: str | Path, scale: float | None = None) -> nn.Module:
     """SR network of stage 2 or of a published weight file (says what it holds), on the CPU, in evaluation mode.
 
     Args:
-        path: .pth of stage 2, or weights published by others (.pth, .pt, .ckpt, .safetensors), see
+        path: .pth of stage 2, or of a stage 3 with a single SR network in front of the detector, or weights published by others (.pth, .pt, .ckpt, .safetensors), see
             utils/community_weights.py.
         scale: the one that is wanted; published files of several scales need it.
 
@@ -71,6 +71,15 @@ def load_sr(path: str | Path, scale: float | None = None) -> nn.Module:
     if is_community_file(path):
         network, found = load_community_sr(path, scale)
         print(f"{path}: {found}")
+        return network
+    payload = load_network(path)
+    if payload["kind"] == "system":
+        network = load_system(path).front
+        if front_spec(network)["name"] not in SR_NETWORKS:
+            raise CheckpointError(
+                f"{path}: its front end is no single SR network; for a whole front end there is `start`"
+            )
+        check_scale(path, network.scale, network.scale if scale is None else scale)
         return network
     payload = load_network(path, kind="sr")
     args = dict(payload["args"])
