@@ -106,8 +106,9 @@ class NetworkConfig:
     Args:
         name: bicubic, espcn, fsrcnn, edsr, srresnet, carn, carn_m, imdn, rfdn, span, rcan, rdn, swinir_light or swinir.
         args: keyword arguments of the network, besides scale.
-        weights: checkpoint of stage 2 (name and args must agree), published weights (they say what they are), or
-            `shipped`: those of the project for this network and scale (folder weights/).
+        weights: checkpoint of stage 2, or of a stage 3 with this network alone (name and args must agree), published
+            weights (they say what they are), or `shipped`: those of the project for this network and scale (folder
+            weights/).
         init: without `weights`: checkpoint of this network for another scale. What agrees in name and shape is the
             start, as EDSR's authors train x3 and x4 from x2; the rest starts fresh.
     """

@@ -60,8 +60,8 @@ def load_sr(path: str | Path, scale: float | None = None) -> nn.Module:
     """SR network of stage 2 or of a published weight file (says what it holds), on the CPU, in evaluation mode.
 
     Args:
-        path: .pth of stage 2, or of a stage 3 with a single SR network in front of the detector, or weights published by others (.pth, .pt, .ckpt, .safetensors), see
-            utils/community_weights.py.
+        path: .pth of stage 2, or of a stage 3 with a single SR network in front of the detector, or weights published
+            by others (.pth, .pt, .ckpt, .safetensors), see utils/community_weights.py.
         scale: the one that is wanted; published files of several scales need it.
 
     Raises:

@@ -12,7 +12,7 @@ from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.masker import Masker
-from models.system import ConditionalSRDetector
+from models.system import ConditionalSRDetector, HRImages
 from utils.checkpoint import CheckpointError, save_network
 from utils.load import (
     build_or_load_detector,
@@ -130,6 +130,26 @@ def test_checkpoint_that_contradicts_itself_is_named(tmp_path: Path, changes: di
     path = save(tmp_path / "sr.pth", "sr", build_sr("edsr", 2, SMALL), **changes)
     with pytest.raises(CheckpointError, match=r"sr.pth: cannot be rebuilt from what it says of itself"):
         load_sr(path)
+
+
+def test_sr_network_of_a_stage_3(tmp_path: Path):
+    network, detector = build_sr("edsr", 2, SMALL), YoloDetector(TINY, ("a", "b"))
+    path = save(tmp_path / "system.pth", "system", ConditionalSRDetector(network, detector))
+    assert_same(network, load_sr(path, 2))
+    assert_same(network, build_or_load_sr(NetworkConfig("edsr", SMALL, weights=str(path)), 2))
+    with pytest.raises(ValueError, match=r"system.pth: wrong scale"):
+        load_sr(path, 4)
+    with pytest.raises(ValueError, match=r"system.pth: holds edsr.*but the configuration asks for espcn"):
+        build_or_load_sr(NetworkConfig("espcn", {}, weights=str(path)), 2)
+
+
+@pytest.mark.parametrize("kind", ["conditional", "hr"])
+def test_a_front_end_that_is_no_sr_network_is_refused(tmp_path: Path, kind: str):
+    conditional = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("edsr", 2, SMALL), halo=None)
+    front = conditional if kind == "conditional" else HRImages()
+    path = save(tmp_path / "system.pth", "system", ConditionalSRDetector(front, YoloDetector(TINY, ("a", "b"))))
+    with pytest.raises(CheckpointError, match=r"system.pth: its front end is no single SR network.*`start`"):
+        load_sr(path, 2)
 
 
 def test_wrong_kind_is_named(tmp_path: Path):
