@@ -281,7 +281,9 @@ class Planner:
     def measurement(self, seed: int, share: float) -> None:
         """One evaluation of all rows of a seed; rows without labels are measured with the largest share only."""
         config, measure, main = self.config, self.config.measure, share == max(self.config.label_shares)
-        shown = [row for row in self.rows if main or row.labels]
+        repeated = seed == config.seeds[0] or not config.repeat_rows
+        wanted = self.rows if repeated else [row for row in chosen(config.repeat_rows) if row in self.rows]
+        shown = [row for row in wanted if main or row.labels]
         trained = {row.name: self.row(row, seed, share) for row in shown if row.trained}
         timed = main and seed == config.seeds[0]
         tree = {"data": self.evaluation_data(), "split": measure.split, "budgets": measure.budgets}
@@ -329,6 +331,9 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
             raise ValueError(f"{key} is {values}; give at least one, each once")
     if config.sweep_seeds is not None and not (config.sweep_seeds and set(config.sweep_seeds) <= set(config.seeds)):
         raise ValueError(f"sweep_seeds is {config.sweep_seeds}; choose among seeds, {config.seeds}, or null for all")
+    others = sorted(set(config.repeat_rows) - {row.name for row in rows})
+    if others:
+        raise ValueError(f"repeat_rows: {others[0]} is not among the rows; add it there, or leave it out here")
     if min(config.seeds) < 0:
         raise ValueError(f"seeds is {config.seeds}; seeds are 0 or larger")
     if min(config.label_shares) <= 0 or max(config.label_shares) > 1:

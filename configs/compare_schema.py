@@ -53,6 +53,8 @@ class CompareConfig:
         seeds: one repetition of everything for each; a seed also draws which images keep their labels.
         label_shares: shares of the training images that have labels; the largest one makes the main tables.
         rows: rows to train and measure, with their family (frozen/conditional); empty takes all.
+        repeat_rows: rows that the seeds after the first repeat, with those that they are compared with; empty repeats
+            all. Other rows then have figures of one seed.
         sweep_seeds: seeds of the smaller label shares; null takes all `seeds`.
         epochs: of stage 3, for every row that learns from labels; null keeps those of `stage3`.
         unlabelled_epochs: of the rows *_unlabelled, which learn from HR images alone; null takes `epochs`.
@@ -88,6 +90,7 @@ class CompareConfig:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     label_shares: list[float] = field(default_factory=lambda: [1.0, 0.2, 0.05])
     rows: list[str] = field(default_factory=list)
+    repeat_rows: list[str] = field(default_factory=list)
     sweep_seeds: list[int] | None = None
     epochs: int | None = None
     unlabelled_epochs: int | None = None

@@ -174,6 +174,14 @@ def test_few_labels_are_seen_more_often(comparison: CompareConfig, sweep_epochs:
     assert few == min(5, sweep_epochs) * load_config(Stage3Config, comparison.stage3).optim.epochs
 
 
+def test_some_rows_alone_are_repeated(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, repeat_rows=["retrained/conditional"]))
+    first, second = (plan.jobs[f"measure-labels1-seed{seed}"].config for seed in (0, 1))
+    assert set(second["systems"]) == {"retrained/conditional", "retrained/bicubic"} < set(first["systems"])
+    assert set(second["detectors"]) == {"retrained/hr"} and "detector" not in second
+    assert len(stage3_jobs(plan, FAMILIES)) < len(stage3_jobs(build_plan(comparison), FAMILIES))
+
+
 def test_only_the_first_seed_with_most_labels_is_timed_and_runs_alone(comparison: CompareConfig):
     plan = build_plan(replace(comparison, label_shares=[0.2, 1.0]))
     timed = [name for name, job in plan.jobs.items() if job.alone]
@@ -240,6 +248,7 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
         ({"distill": 0.0, "distill_outputs": 0.0}, ValueError, "distill and distill_outputs are both 0"),
         ({"sweep_seeds": []}, ValueError, r"sweep_seeds is \[\]"),
         ({"sweep_seeds": [7]}, ValueError, r"sweep_seeds is \[7\]; choose among seeds, \[0, 1\]"),
+        ({"repeat_rows": ["nothing"]}, ValueError, "repeat_rows: nothing is not among the rows"),
         ({"rows": ["hr"]}, ValueError, "no row 'hr'"),
         ({"sr_fast": "nowhere.safetensors"}, FileNotFoundError, "sr_fast: nowhere.safetensors does not exist"),
         ({"stage3": "nowhere.yaml"}, ConfigError, "nowhere.yaml: does not exist"),
