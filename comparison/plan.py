@@ -265,10 +265,10 @@ class Planner:
         return self.training(row, seed, detector, f"{name or row.name}-{labels}seed{seed}", keys)
 
     def training(self, row: RowSpec, seed: int, detector: Trained, name: str, extra: dict[str, Any]) -> Trained:
-        """Stage 3 of a row through this detector, and the warm-ups of its front end before it."""
+        """Stage 3 of a row through this detector, and the warm-up of its front end before it."""
         keys = self.row_keys(row) | extra | self.run_keys(seed) | {"detector.weights": detector}
-        for key, other in row.warm.items() if self.config.warm_up and "start" not in extra else ():
-            keys[key] = self.warm_up(other, seed, detector)
+        if row.warm and self.config.warm_up and "start" not in extra:
+            keys["start"] = self.warm_up(row.warm, seed, detector)
         return self.plan.add(Job(name, "stage3", with_keys(self.stage3, keys)))
 
     def warm_up(self, name: str, seed: int, detector: Trained) -> Trained:

@@ -22,8 +22,8 @@ MEANINGS = {
     "the deployed detector are behind it all the same, and settings were chosen on labelled validation images.",
     "retrained": "The detector may learn. Every row starts from the same detector and sees the same labelled images "
     "for the same number of epochs, the HR row too. Rows `_distilled` also match what it saw in HR images; their "
-    "front ends come from a warm-up through the detector as it was, without labels, on all training images: all from "
-    "that of the conditional system, whose SR_Quality saw about half of the patches.",
+    "front ends come from a warm-up through the detector as it was, without labels, on all training images; each kind "
+    "of front end has its own.",
 }
 COLUMNS = (
     *("map50_95", "over_bicubic", "gap_recovered", *QUALITY[1:], "kept_share", "kept_inside", "kept_outside"),

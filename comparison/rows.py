@@ -31,8 +31,7 @@ class RowSpec:
             images; sliced: sliced inference with the detector of another row.
         stage3: keys in which its training differs from the base YAML, by dotted name.
         distilled: matches the features and outputs of the detector on HR images.
-        warm: keys of its training that take the checkpoint of a row without labels, trained through the same detector:
-            its front end has been warmed up.
+        warm: row without labels whose front end, trained through the same detector, it starts from.
         labels: its training looks at labels.
         of: the row whose checkpoint `sliced` takes.
     """
@@ -42,7 +41,7 @@ class RowSpec:
     stage3: dict[str, Any] = field(default_factory=dict)
     distilled: bool = False
     labels: bool = True
-    warm: dict[str, str] = field(default_factory=dict)
+    warm: str | None = None
     of: str | None = None
 
     @property
@@ -58,18 +57,16 @@ def front_end(name: str, sr: str) -> list[RowSpec]:
     """A front end trained through the frozen detector, with labels and without; always with HR features to match."""
     keys = {"mode": "frozen_detector", "sr": sr}
     unlabelled = f"frozen/{name}_unlabelled"
-    # A mask leaves SR_Quality a part of the patches to learn from; before, it has learned from all of them.
-    before = {"sr_quality.weights": WARM_UP["sr_quality"]} if sr == "conditional" else {}
     return [
-        RowSpec(f"frozen/{name}", stage3=keys, distilled=True, warm={"start": unlabelled}),
-        RowSpec(unlabelled, stage3=keys | LABEL_FREE, distilled=True, labels=False, warm=before),
+        RowSpec(f"frozen/{name}", stage3=keys, distilled=True, warm=unlabelled),
+        RowSpec(unlabelled, stage3=keys | LABEL_FREE, distilled=True, labels=False),
     ]
 
 
 def retrained(name: str, **keys: Any) -> list[RowSpec]:
     """A detector retrained on what a front end makes, with and without what HR images alone can tell: matching its own
     features on them, and a front end that was warmed up on them."""
-    warm = {"start": WARM_UP[keys["sr"]]} if keys["sr"] in WARM_UP else {}
+    warm = WARM_UP.get(keys["sr"])
     plain = RowSpec(f"retrained/{name}", stage3=keys)
     return [plain, RowSpec(f"retrained/{name}_distilled", stage3=keys, distilled=True, warm=warm)]
 
