@@ -173,6 +173,23 @@ def summarise(repetitions: Sequence[Repetition]) -> dict:
     return summary
 
 
+def basis_of_claims(repetitions: Sequence[Repetition]) -> tuple[list[int], list[dict], dict[str, list[dict]]]:
+    """What rows may be held against each other by: a mean over more seeds than a rival's would decide by the seed.
+
+    Returns:
+        The seeds that have the most rows; the rows of the largest label share over these seeds; and, for each label
+        share, the rows over those of these seeds that have them all.
+    """
+    filled = with_constant_rows(repetitions)
+    shares = sorted({r.label_share for r in filled}, reverse=True)
+    counts = {r.seed: len(r.rows) for r in filled if r.label_share == shares[0]}
+    seeds = sorted(seed for seed, count in counts.items() if count == max(counts.values()))
+    basis = [r for r in filled if r.seed in seeds]
+    swept = [seed for seed in seeds if {r.label_share for r in basis if r.seed == seed} == set(shares)]
+    by_share = {share_name(s): aggregate([r for r in basis if r.seed in swept], s) for s in shares}
+    return seeds, aggregate(basis, shares[0]), by_share
+
+
 def gaps(repetitions: Sequence[Repetition], label_share: float) -> dict[str, Figure | None]:
     """HR row minus bicubic row in mAP50-95, by family."""
     chosen = [r.rows for r in repetitions if r.label_share == label_share]

@@ -32,7 +32,18 @@ FIXED = (
     ),
 )
 SHARED = ("data.", "augment.", "detector.", "optim.epochs", "optim.batch")
-FRONT_END = ("masker.patch", "masker.channels", "sr_fast.", "sr_quality.")  # what a warm-up hands on must fit
+FRONT_END = {  # what a front end has to agree in with the warm-up that it starts from
+    "conditional": (
+        "masker.patch",
+        "masker.channels",
+        "sr_fast.name",
+        "sr_fast.args",
+        "sr_quality.name",
+        "sr_quality.args",
+    ),
+    "sr_fast": ("sr_fast.name", "sr_fast.args"),
+    "sr_quality": ("sr_quality.name", "sr_quality.args"),
+}
 
 
 @dataclass(frozen=True)
@@ -147,9 +158,8 @@ def read_base(path: str, stage: str) -> dict[str, Any]:
     return load_yaml(path) or {}
 
 
-def check_overrides(overrides: Overrides, rows: list[RowSpec], warm_up: bool) -> None:
-    """Raises ValueError for a group that does not exist, for keys that would make the comparison unfair, and for those
-    that would leave a row with another front end than the warm-up that it starts from."""
+def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
+    """Raises ValueError for a group that does not exist and for keys that would make the comparison unfair."""
     groups = ("stage1", "stage3", *FAMILIES)
     trained = [row.name for row in rows if row.trained]
     for group, keys in overrides.items():
@@ -162,11 +172,6 @@ def check_overrides(overrides: Overrides, rows: list[RowSpec], warm_up: bool) ->
                 raise ValueError(f"overrides.{group}: {key} is set by the comparison itself; remove it")
             if group in FAMILIES and key.startswith("data."):
                 raise ValueError(f"overrides.{group}: both families share {key}; set it for stage3 instead")
-            if warm_up and group not in ("stage1", "stage3") and key.startswith(FRONT_END):
-                raise ValueError(
-                    f"overrides.{group}: front ends start from a warm-up, which needs the same {key}; set it for "
-                    "stage3, or warm_up: false"
-                )
             if group not in groups and key.startswith(SHARED):
                 family = group.partition("/")[0]
                 raise ValueError(
@@ -267,9 +272,11 @@ class Planner:
     def training(self, row: RowSpec, seed: int, detector: Trained, name: str, extra: dict[str, Any]) -> Trained:
         """Stage 3 of a row through this detector, and the warm-up of its front end before it."""
         keys = self.row_keys(row) | extra | self.run_keys(seed) | {"detector.weights": detector}
+        tree = with_keys(self.stage3, keys)
         if row.warm and self.config.warm_up and "start" not in extra:
-            keys["start"] = self.warm_up(row.warm, seed, detector)
-        return self.plan.add(Job(name, "stage3", with_keys(self.stage3, keys)))
+            tree["start"] = self.warm_up(row.warm, seed, detector)
+            check_start(name, tree, self.plan.jobs[tree["start"].job])
+        return self.plan.add(Job(name, "stage3", tree))
 
     def warm_up(self, name: str, seed: int, detector: Trained) -> Trained:
         """The front end of this row without labels, trained through this detector."""
@@ -308,6 +315,18 @@ class Planner:
         return with_keys(self.stage3, keys).get("data", {})
 
 
+def check_start(name: str, tree: dict[str, Any], start: Job) -> None:
+    """Raises ValueError where a front end cannot take over that of its warm-up."""
+    for key in FRONT_END[tree["sr"]]:
+        section, _, last = key.partition(".")
+        own, theirs = ((config.get(section) or {}).get(last) for config in (tree, start.config))
+        if own != theirs:
+            raise ValueError(
+                f"{name}: {key} is {own}, but {theirs} in {start.name}, from which it starts; set it in the overrides "
+                "of stage3 for all, or warm_up: false (in a recipe study: start: null)"
+            )
+
+
 def label_keys(share: float, seed: int) -> dict[str, Any]:
     return {} if share == 1 else {"data.label_share": share, "data.label_seed": seed}
 
@@ -331,9 +350,9 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
             raise ValueError(f"{key} is {values}; give at least one, each once")
     if config.sweep_seeds is not None and not (config.sweep_seeds and set(config.sweep_seeds) <= set(config.seeds)):
         raise ValueError(f"sweep_seeds is {config.sweep_seeds}; choose among seeds, {config.seeds}, or null for all")
-    others = sorted(set(config.repeat_rows) - {row.name for row in rows})
-    if others:
-        raise ValueError(f"repeat_rows: {others[0]} is not among the rows; add it there, or leave it out here")
+    unknown = sorted(set(config.repeat_rows) - {row.name for row in ROWS})
+    if unknown:
+        raise ValueError(f"repeat_rows: there is no row {unknown[0]!r}; choose among {', '.join(r.name for r in ROWS)}")
     if min(config.seeds) < 0:
         raise ValueError(f"seeds is {config.seeds}; seeds are 0 or larger")
     if min(config.label_shares) <= 0 or max(config.label_shares) > 1:
@@ -349,4 +368,4 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
     for key in ("sr_fast", "sr_quality"):
         if not Path(getattr(config, key)).is_file():
             raise FileNotFoundError(f"{key}: {getattr(config, key)} does not exist; stage2_pretrain_sr.py writes such")
-    check_overrides(config.overrides, rows, config.warm_up)
+    check_overrides(config.overrides, rows)

@@ -61,8 +61,9 @@ class CompareConfig:
         distill: weight losses.distill of the rows that match what the detector sees in HR images: *_distilled, and all
             trained ones of the frozen family.
         distill_outputs: weight losses.distill_outputs of the same rows.
-        warm_up: those of them that have SR networks and labels start from the front end of
-            frozen/conditional_unlabelled, learned through their own detector.
+        warm_up: those of them that have SR networks and labels start from a front end of their kind that was trained
+            without labels (frozen/conditional_unlabelled, frozen/sr_quality_tuned_unlabelled, ...), through their own
+            detector.
         shared_detector: the detector that all labels have trained is that of the first seed for all seeds; the
             spread is then that of stage 3.
         stage1_labels: what the detectors that the retrained family starts from have seen at smaller label shares: their

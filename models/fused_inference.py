@@ -200,16 +200,16 @@ def _fold_batchnorm(traced: torch.fx.GraphModule) -> None:
     """conv - BatchNorm and BatchNorm - 1x1 conv become one convolution."""
     for node in list(traced.graph.nodes):
         norm = _module(traced, node, nn.BatchNorm2d)
-        conv = _module(traced, node.args[0], nn.Conv2d) if norm is not None else None
-        if conv is None or _single_user(node.args[0]) is not node:
+        conv = _module(traced, node.args[0], nn.Conv2d) if norm is not None and node.args else None
+        if conv is None or norm.running_var is None or not _paired(traced, node.args[0], node):
             continue
         traced.add_submodule(node.args[0].target, fuse_conv_bn_eval(conv, norm))
         node.replace_all_uses_with(node.args[0])
         traced.graph.erase_node(node)
     for node in list(traced.graph.nodes):
         conv = _module(traced, node, nn.Conv2d)
-        norm = _module(traced, node.args[0], nn.BatchNorm2d) if conv is not None else None
-        if norm is None or not _pointwise(conv) or _single_user(node.args[0]) is not node:
+        norm = _module(traced, node.args[0], nn.BatchNorm2d) if conv is not None and node.args else None
+        if norm is None or norm.running_var is None or not _pointwise(conv) or not _paired(traced, node.args[0], node):
             continue
         before = node.args[0]
         traced.add_submodule(node.target, _after_norm(norm, conv))
@@ -217,12 +217,18 @@ def _fold_batchnorm(traced: torch.fx.GraphModule) -> None:
         traced.graph.erase_node(before)
 
 
+def _paired(traced: torch.fx.GraphModule, first: torch.fx.Node, second: torch.fx.Node) -> bool:
+    """Whether two modules are called once each, the second on the first's output, which nothing else reads."""
+    calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    return _single_user(first) is second and calls.count(first.target) == calls.count(second.target) == 1
+
+
 def _sort_by_pixel(traced: torch.fx.GraphModule) -> None:
     """conv - PixelShuffle: the convolution's outputs are sorted as PixelMajorShuffle takes them."""
     for node in list(traced.graph.nodes):
         shuffle = _module(traced, node, nn.PixelShuffle)
-        conv = _module(traced, node.args[0], nn.Conv2d) if shuffle is not None else None
-        if conv is None or conv.groups > 1 or _single_user(node.args[0]) is not node:
+        conv = _module(traced, node.args[0], nn.Conv2d) if shuffle is not None and node.args else None
+        if conv is None or conv.groups > 1 or not _paired(traced, node.args[0], node):
             continue
         sorted_conv = deepcopy(conv)
         cell = shuffle.upscale_factor**2
@@ -244,7 +250,7 @@ def _after_norm(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
     """The 1x1 convolution that gives conv(norm(x))."""
     factor = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
     shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * factor
-    folded = nn.Conv2d(conv.in_channels, conv.out_channels, 1)
+    folded = nn.utils.skip_init(nn.Conv2d, conv.in_channels, conv.out_channels, 1, device=conv.weight.device)
     folded.weight.copy_(conv.weight * factor[:, None, None])
     folded.bias.copy_(conv.weight[:, :, 0, 0] @ shift + (0 if conv.bias is None else conv.bias))
     return folded

@@ -27,11 +27,13 @@ def pool_to_grid(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 
 @torch.fx.wrap
-def pad_to_patches(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def repeat_border(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Repeat the last row and column of images (B, C, h, w) up to height and width; nothing is copied where none is
     missing."""
     below, right = height - x.shape[-2], width - x.shape[-1]
-    return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
+    if not torch.compiler.is_compiling() and below == right == 0:  # an exported graph may not depend on the size
+        return x
+    return F.pad(x, (0, right, 0, below), mode="replicate")
 
 
 class Masker(nn.Module):
@@ -97,7 +99,7 @@ class Masker(nn.Module):
         height, width = lr.shape[-2:]
         rows, columns = self.grid(height, width)
         x = (lr - 0.5) / 0.25  # about zero mean and unit variance, as the initialisation assumes
-        x = pad_to_patches(x, rows * self.patch, columns * self.patch)
+        x = repeat_border(x, rows * self.patch, columns * self.patch)
         x = self.features(x)  # (B, 2C, gh * patch / 4, gw * patch / 4)
         x = self.norm(self.context(pool_to_grid(x, (rows, columns))))  # (B, 2C, gh, gw)
         drop, keep = self.logits(x).split(1, dim=1)  # (B, 1, gh, gw) each

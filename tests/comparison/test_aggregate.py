@@ -15,6 +15,7 @@ from comparison.aggregate import (
     FIGURES,
     Repetition,
     aggregate,
+    basis_of_claims,
     family_name,
     figure,
     gap_recovered,
@@ -83,6 +84,20 @@ def test_no_share_without_both_references():
     rows = rows_with(frozen__hr=0.5, frozen__bicubic=0.3, frozen__conditional=0.4)
     del rows["frozen/hr"]
     assert gap_recovered(rows, "frozen/conditional") is None
+
+
+def test_claims_are_decided_by_the_seeds_that_have_all_rows():
+    many = rows_with(retrained__hr=0.5, retrained__bicubic=0.3, retrained__sliced=0.3)
+    few = rows_with(retrained__hr=0.7, retrained__bicubic=0.6)
+    all_seeds = [Repetition(seed, 1.0, many if seed < 2 else few, {}, Path()) for seed in range(3)]
+    swept = [Repetition(seed, 0.2, rows_with(retrained__hr=0.1), {}, Path()) for seed in (1, 2)]
+    seeds, rows, shares = basis_of_claims(all_seeds + swept)
+    figures = {row["name"]: row["map50_95"] for row in rows}
+    assert seeds == [0, 1] and figures["retrained/hr"] == {"mean": 0.5, "std": 0.0, "n": 2}
+    assert {share: {row["name"]: row["map50_95"]["n"] for row in rows} for share, rows in shares.items()} == {
+        "1": dict.fromkeys(("retrained/hr", "retrained/bicubic", "retrained/sliced"), 1),  # seed 1 has both shares
+        "0.2": {"retrained/hr": 1},
+    }
 
 
 def test_ratios_are_taken_within_a_seed():

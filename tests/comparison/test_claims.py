@@ -63,19 +63,24 @@ def test_each_can_fail_alone(index: int, changes: dict):
 @pytest.mark.parametrize(
     ("recovered", "holds", "found"),
     [
-        ((0.6, 0.7), True, "50%, with 20% of the labels 60%, with 5% of the labels 70%"),
-        ((0.6, 0.55), False, "50%, with 20% of the labels 60%, with 5% of the labels 55%"),
-        ((0.4, 0.7), False, "50%, with 20% of the labels 40%, with 5% of the labels 70%"),
-        ((0.6, None), None, "50%, with 20% of the labels 60%, with 5% of the labels no gap"),
+        ((0.6, 0.7), True, "100% of the labels: 50% of 0.100, 20% of the labels: 60% of 0.100, 5% of the labels: 70%"),
+        ((0.6, 0.55), False, "5% of the labels: 55%"),
+        ((0.4, 0.7), False, "20% of the labels: 40%"),
+        ((0.6, 0.61), False, "5% of the labels: 61%"),
+        ((0.6, None), None, "5% of the labels: - of 0.100"),
     ],
 )
 def test_fewer_labels(recovered: tuple, holds: bool | None, found: str):
-    name = f"{SYSTEM}_budget_0.25"
-    sweep = {share: [row(name, 0.3, recovered=value)] for share, value in zip(("0.2", "0.05"), recovered)}
-    claim = check_claims(retrained(), dict(reversed(sweep.items())))[-1]
-    assert (claim.holds, claim.found) == (holds, found)
-    alone = check_claims([row(f"{SYSTEM}_budget_0.5", 0.3)], sweep)[-1]
-    assert (alone.holds, alone.found) == (None, "-")
+    ends = [row("retrained/hr", 0.4), row("retrained/bicubic", 0.3)]
+    shares = {
+        share: [row(f"{SYSTEM}_budget_0.25", 0.3, recovered=value), *ends]
+        for share, value in zip(("0.05", "0.2", "1"), (*reversed(recovered), 0.5))
+    }
+    claim = check_claims(retrained(), shares)[-1]
+    assert claim.holds is holds and found in claim.found
+    missing = check_claims(retrained(), shares | {"0.05": ends})[-1]
+    assert missing.holds is None and missing.found.endswith("5% of the labels: - -")
+    assert len(check_claims(retrained(), {"1": shares["1"]})) == len(check_claims(retrained()))
 
 
 def test_no_gap_is_not_the_same_as_no_measurement():

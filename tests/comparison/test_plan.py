@@ -232,9 +232,14 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
         (
             {"overrides": {"retrained": {"masker.patch": 8}}},
             ValueError,
-            "needs the same masker.patch; set it for stage3",
+            "conditional_distilled-labels1-seed0: masker.patch is 8, but .* in frozen/conditional_unlabelled-seed0",
         ),
-        ({"overrides": {"frozen/conditional": {"sr_fast.args": None}}}, ValueError, "needs the same sr_fast.args"),
+        ({"overrides": {"frozen/conditional": {"masker.channels": 8}}}, ValueError, "masker.channels is 8"),
+        (
+            {"overrides": {"frozen": {"sr_quality.args.n_blocks": 3}, "retrained": {"sr_quality.args.n_blocks": 2}}},
+            ValueError,
+            "sr_quality.args is .*'n_blocks': 2",
+        ),
         ({"seeds": []}, ValueError, "seeds is"),
         ({"seeds": [1, 1]}, ValueError, "each once"),
         ({"seeds": [-1]}, ValueError, "0 or larger"),
@@ -244,7 +249,7 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
         ({"distill": 0.0, "distill_outputs": 0.0}, ValueError, "distill and distill_outputs are both 0"),
         ({"sweep_seeds": []}, ValueError, r"sweep_seeds is \[\]"),
         ({"sweep_seeds": [7]}, ValueError, r"sweep_seeds is \[7\]; choose among seeds, \[0, 1\]"),
-        ({"repeat_rows": ["nothing"]}, ValueError, "repeat_rows: nothing is not among the rows"),
+        ({"repeat_rows": ["nothing"]}, ValueError, "repeat_rows: there is no row 'nothing'; choose among frozen/hr"),
         ({"rows": ["hr"]}, ValueError, "no row 'hr'"),
         ({"sr_fast": "nowhere.safetensors"}, FileNotFoundError, "sr_fast: nowhere.safetensors does not exist"),
         ({"stage3": "nowhere.yaml"}, ConfigError, "nowhere.yaml: does not exist"),
@@ -259,6 +264,19 @@ def test_without_a_warm_up_front_ends_may_differ(comparison: CompareConfig):
     plan = build_plan(replace(comparison, warm_up=False, overrides={"retrained": {"masker.patch": 8}}))
     patches = {family: stage3_jobs(plan, family)[0].config.get("masker", {}).get("patch") for family in FAMILIES}
     assert patches["retrained"] == 8 != patches["frozen"]
+
+
+def test_a_row_that_starts_from_nothing_may_have_any_front_end(comparison: CompareConfig):
+    overrides = {"retrained/conditional": {"masker.patch": 8, "sr_quality.args.n_blocks": 3}}
+    plan = build_plan(replace(comparison, overrides=overrides))
+    assert plan.jobs["retrained/conditional-labels1-seed0"].config["masker"]["patch"] == 8
+
+
+def test_a_study_refuses_what_does_not_fit_the_warm_up(comparison: CompareConfig):
+    row = next(row for row in ROWS if row.name == "retrained/conditional_distilled")
+    with pytest.raises(ValueError, match=r"other-labels1-seed0: masker.patch is 4, but"):
+        Planner(comparison).row(row, 0, 1.0, {"masker.patch": 4}, "other")
+    Planner(comparison).row(row, 0, 1.0, {"masker.patch": 4, "start": None}, "other")
 
 
 def test_a_misspelt_override_is_named_with_its_job(comparison: CompareConfig):

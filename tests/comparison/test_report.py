@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from comparison.aggregate import REFERENCES, Repetition, aggregate, family_name
 from comparison.figures import curves_of, draw_pareto, draw_precision_recall, draw_sweep, pareto_front, svg
 from comparison.page import curve_rows, tables, write_page
-from comparison.report import figure_text, read_run, report_content, write_report
+from comparison.report import figure_text, read_run, report_content, report_markdown, write_report
 from comparison.rows import is_control
 from configs.compare_schema import CompareConfig
 from tests.comparison.synthetic import results_of
@@ -110,9 +110,46 @@ def test_tables(finished: Path):
     assert re.search(r"\| conditional \| 0.25 \| +0.43", masks) and "oracle" in masks
     labels = section(text, "Fewer labels, mAP50-95 (gap recovered)")
     assert "100% of the labels" in labels and "20% of the labels" in labels
+    by_name = {row["name"]: row for row in content["rows"]}
+    recovered = by_name["frozen/conditional_budget_0.25"]["gap_recovered"]["mean"]
+    line = next(line for line in labels.splitlines() if "conditional_budget_0.25" in line)
+    assert f"({recovered:.0%})" in line and "(" not in next(
+        x for x in labels.splitlines() if x.startswith("| bicubic ")
+    )
+    assert "it recovers more of the gap the fewer labels there are" in section(text, "Claims")
     assert "stage1-labels1-seed0" in text and "1.5" in section(text, "Trainings")
     assert "retrained/sr_fast-labels1-seed1" in section(text, "Missing")
     assert len(content["rows"]) > 20
+
+
+def test_claims_say_which_seeds_decide(finished: Path):
+    text, content, _ = report_of(finished)
+    assert content["claim_seeds"] == [0, 1] and "Decided by" not in text
+    second = finished / "cache" / "measure-1-1.0" / "run" / "results.json"
+    results = json.loads(second.read_text())
+    results["rows"] = [row for row in results["rows"] if row["name"] != "retrained/sliced"]
+    second.write_text(json.dumps(results))
+    text, content, _ = report_of(finished)
+    assert content["claim_seeds"] == [0] and "Decided by seed 0 alone, which has all rows" in section(text, "Claims")
+    rows = {row["name"]: row for row in content["rows"]}
+    assert rows["retrained/sliced"]["map50_95"]["n"] == 1 and rows["retrained/hr"]["map50_95"]["n"] == 2
+
+
+def test_the_page_states_the_claims_of_the_json(finished: Path):
+    _, content, _ = report_of(finished)
+    content["claims"][0]["found"] = "as the JSON says"
+    assert "as the JSON says" in report_markdown(content)
+
+
+def test_a_small_gap_is_not_divided_by(finished: Path):
+    for file in finished.rglob("cache/*/run/results.json"):
+        content = json.loads(file.read_text())
+        for row in content["rows"]:
+            row["map50_95"] = 0.304 if row["name"].endswith("hr") else 0.3
+        file.write_text(json.dumps(content))
+    text, content, _ = report_of(finished)
+    assert text.count("0.004. Less than 0.005 is no gap: there is nothing to recover.") == 2
+    assert "Gap recovered =" not in text and "gap recovered" not in section(text, "Retrained detector")
 
 
 class Checker(HTMLParser):

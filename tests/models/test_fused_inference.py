@@ -95,6 +95,68 @@ def test_batchnorm_goes_into_a_pointwise_convolution_after_it(affine, bias, kern
     assert (fused(x) - network(x)).abs().max() <= 1e-5
 
 
+BATCH = ("statistics of the batch", "norm of a convolution")
+
+
+class Branched(nn.Module):
+    """A convolution, norm and PixelShuffle in the relations in which they must not be taken for a pair."""
+
+    def __init__(self, kind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind = kind
+        self.conv = nn.Conv2d(12, 12, 1, groups=2 if kind == "groups" else 1, bias=kind != "groups")
+        self.other = nn.Conv2d(3, 12, 3, padding=1, stride=1)
+        self.norm = nn.BatchNorm2d(12, track_running_stats=kind not in BATCH)
+        self.padded = nn.Conv2d(12, 12, 1, padding=1)
+        self.shuffle = nn.PixelShuffle(2)
+        if self.norm.running_mean is not None:
+            self.norm.running_mean.normal_()
+            self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        x = self.other(x)
+        if self.kind not in ("shuffle called twice", "norm of a convolution"):
+            x = x.clamp(-1, 1)  # else the norm would go into the convolution before it
+        if self.kind == "shuffle called twice":
+            return self.shuffle(self.conv(self.shuffle(x).repeat(1, 4, 1, 1)))
+        if self.kind == "convolution called twice":
+            return self.conv(self.norm(x)) + self.conv(x)
+        if self.kind == "norm read twice":
+            y = self.norm(x)
+            return self.conv(y) + y
+        if self.kind == "output read twice":
+            y = self.conv(x)
+            return self.shuffle(y).repeat(1, 4, 1, 1) + y.repeat(1, 1, 2, 2)
+        if self.kind == "groups":
+            return self.shuffle(self.conv(x))
+        if self.kind == "padding":
+            return self.padded(self.norm(x))
+        return self.conv(self.norm(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("shuffle called twice", "convolution called twice", "norm read twice", "output read twice", "groups"),
+        *("padding", "statistics of the batch", "norm of a convolution"),
+    ],
+)
+def test_what_is_no_pair_is_not_folded(kind):
+    network = Branched(kind).eval()
+    fused, x = fuse(network, torch.float32), torch.rand(2, 3, 6, 7)
+    torch.testing.assert_close(fused(x), network(x), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_fusing_draws_no_random_numbers():
+    masker = Masker(8).eval()
+    before = torch.get_rng_state()
+    fuse(masker, torch.float32)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("patch", [4, 7, 8, 16])
 def test_the_masker_is_fused_for_images_of_any_size(patch):
