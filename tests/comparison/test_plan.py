@@ -170,6 +170,18 @@ def test_few_labels_are_seen_more_often(comparison: CompareConfig, sweep_epochs:
     assert few == min(5, sweep_epochs) * load_config(Stage3Config, comparison.stage3).optim.epochs
 
 
+@pytest.mark.parametrize(("shares", "few", "expected"), [([1.0, 0.4], "0.4", 8), ([0.5, 0.1], "0.1", 15)])
+def test_epochs_make_up_for_the_missing_images(comparison: CompareConfig, shares: list, few: str, expected: int):
+    """2.5 times 3 epochs are rounded; the largest share is what others are held against."""
+    plan = build_plan(replace(comparison, label_shares=shares, sweep_epochs=9, epochs=3))
+    assert plan.jobs[f"retrained/bicubic-labels{few}-seed0"].config["optim"]["epochs"] == expected
+
+
+def test_one_detector_for_all_seeds_and_shares(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, shared_detector=True, stage1_labels="all"))
+    assert {name for name in plan.jobs if name.startswith("stage1")} == {"stage1-labels1-seed0"}
+
+
 def test_some_rows_alone_are_repeated(comparison: CompareConfig):
     plan = build_plan(replace(comparison, repeat_rows=["retrained/conditional"]))
     first, second = (plan.jobs[f"measure-labels1-seed{seed}"].config for seed in (0, 1))
