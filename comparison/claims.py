@@ -39,14 +39,19 @@ class Claim:
     holds: bool | None
 
 
-def check_claims(rows: list[dict], shares: dict[str, list[dict]] | None = None) -> list[Claim]:
-    """All claims for the conditional systems of a table; means over the seeds decide, see `basis_of_claims`.
+def check_claims(
+    rows: list[dict], even: list[dict] | None = None, shares: dict[str, list[dict]] | None = None
+) -> list[Claim]:
+    """All claims for the conditional systems of a table; means over the seeds decide.
 
     Args:
-        rows: of the largest label share, all over the same seeds.
+        rows: of the largest label share, each over all its seeds; they decide what concerns one system and the
+            references, which are always measured with it.
+        even: the same over the seeds that have all rows, see `basis_of_claims`; they decide against rivals. None: rows.
         shares: rows of every label share, all over the same seeds.
     """
     table = {row["name"]: row for row in rows}
+    rivals = table if even is None else {row["name"]: row for row in even}
     systems = list(dict.fromkeys(name.rpartition("_budget_")[0] for name in table if "_budget_" in name))
     claims = []
     for system in systems:
@@ -54,8 +59,8 @@ def check_claims(rows: list[dict], shares: dict[str, list[dict]] | None = None) 
         if system in FROZEN_GAP:
             claims.append(recovers(table, system, FROZEN_GAP[system]))
         if system.startswith("retrained/"):
-            claims += [recovers(table, system, RETRAINED_GAP), equals_quality_everywhere(table, system)]
-            claims.append(best_at_equal_time(table, system))
+            claims += [recovers(table, system, RETRAINED_GAP), equals_quality_everywhere(rivals, system)]
+            claims.append(best_at_equal_time(rivals, system))
             claims += [recovers_more_with_fewer_labels(shares, system)] if len(shares or {}) > 1 else []
     return claims
 

@@ -77,8 +77,8 @@ def report_content(index: dict, repetitions: list[Repetition]) -> dict:
     trainings = [{"name": job["name"], "minutes": round(job["seconds"] / 60, 1)} for job in index["trainings"]]
     content = summarise(repetitions) | {"command": index.get("command", "python compare.py")}
     content |= {"comparison": config, "trainings": trainings}
-    content["claim_seeds"], rows, shares = basis_of_claims(repetitions)
-    content["claims"] = [asdict(claim) for claim in check_claims(rows, shares)]
+    content["claim_seeds"], even, shares = basis_of_claims(repetitions)
+    content["claims"] = [asdict(claim) for claim in check_claims(content["rows"], even, shares)]
     return plain(content | {"missing": index["missing"]})
 
 
@@ -108,7 +108,10 @@ def report_markdown(content: dict, pictures: dict[str, str] | None = None) -> st
     parts += with_title("## Claims", markdown(claim_table(claims), left=4) if claims else None)
     if claims and content["claim_seeds"] != content["seeds"]:
         numbers = ", ".join(map(str, content["claim_seeds"]))
-        parts.append(f"Decided by seed {numbers} alone, which has all rows; the tables below are of all seeds.")
+        parts.append(
+            f"What sets a system against other rows is decided by seed {numbers}, which has all rows; what concerns "
+            "one system and the references by all its seeds."
+        )
     for family in FAMILIES:
         rows = [row for row in content["rows"] if row["family"] == family]
         if rows:

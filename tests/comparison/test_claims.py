@@ -76,11 +76,20 @@ def test_fewer_labels(recovered: tuple, holds: bool | None, found: str):
         share: [row(f"{SYSTEM}_budget_0.25", 0.3, recovered=value), *ends]
         for share, value in zip(("0.05", "0.2", "1"), (*reversed(recovered), 0.5))
     }
-    claim = check_claims(retrained(), shares)[-1]
+    claim = check_claims(retrained(), shares=shares)[-1]
     assert claim.holds is holds and found in claim.found
-    missing = check_claims(retrained(), shares | {"0.05": ends})[-1]
+    missing = check_claims(retrained(), shares=shares | {"0.05": ends})[-1]
     assert missing.holds is None and missing.found.endswith("5% of the labels: - -")
-    assert len(check_claims(retrained(), {"1": shares["1"]})) == len(check_claims(retrained()))
+    assert len(check_claims(retrained(), shares={"1": shares["1"]})) == len(check_claims(retrained()))
+
+
+def test_rivals_are_met_over_equal_seeds():
+    """With more seeds the system is better by chance; its rivals have only the first."""
+    lucky = {f"{SYSTEM}_budget_0.25": row(f"{SYSTEM}_budget_0.25", 0.36, 12, 7, 0.9)}
+    first = {f"{SYSTEM}_budget_0.25": row(f"{SYSTEM}_budget_0.25", 0.31, 12, 7, 0.1)}
+    claims = check_claims(retrained(**lucky), retrained(**first))
+    assert [claim.holds for claim in claims[2:]] == [True, False, False]
+    assert claims[2].found.startswith("90%") and claims[4].found.startswith("-0.010")
 
 
 def test_no_gap_is_not_the_same_as_no_measurement():

@@ -124,13 +124,13 @@ def test_tables(finished: Path):
 
 def test_claims_say_which_seeds_decide(finished: Path):
     text, content, _ = report_of(finished)
-    assert content["claim_seeds"] == [0, 1] and "Decided by" not in text
+    assert content["claim_seeds"] == [0, 1] and "is decided by seed" not in text
     second = finished / "cache" / "measure-1-1.0" / "run" / "results.json"
     results = json.loads(second.read_text())
     results["rows"] = [row for row in results["rows"] if row["name"] != "retrained/sliced"]
     second.write_text(json.dumps(results))
     text, content, _ = report_of(finished)
-    assert content["claim_seeds"] == [0] and "Decided by seed 0 alone, which has all rows" in section(text, "Claims")
+    assert content["claim_seeds"] == [0] and "is decided by seed 0, which has all rows" in section(text, "Claims")
     rows = {row["name"]: row for row in content["rows"]}
     assert rows["retrained/sliced"]["map50_95"]["n"] == 1 and rows["retrained/hr"]["map50_95"]["n"] == 2
 
