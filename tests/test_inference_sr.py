@@ -12,7 +12,9 @@ from PIL import Image
 
 from inference import main
 from models import build_sr
+from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
+from models.masker import Masker
 from models.system import ConditionalSRDetector
 from tests.drawn import draw_photographs
 from utils.checkpoint import save_network
@@ -103,12 +105,27 @@ def test_cmsr_tables(tmp_path: Path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_refusals(tmp_path: Path, network: torch.nn.Module, capsys):
-    draw_photographs(tmp_path / "images", images=1)
+def save_system(path: Path, front: torch.nn.Module) -> None:
     detector = YoloDetector({"nc": 1, "backbone": [[-1, 1, "Conv", [8, 3, 2]] for _ in range(5)],
                              "head": [[[2, 3, 4], 1, "Detect", ["nc"]]], "yaml_file": "tiny.yaml"}, ("a",))  # fmt: skip
-    system = ConditionalSRDetector(build_sr("bicubic", 2), detector)
-    save_network(tmp_path / "system.pth", "system", "x", system.spec["args"], system.state_dict(), {})
+    system = ConditionalSRDetector(front, detector)
+    save_network(path, "system", "x", system.spec["args"], system.state_dict(), {})
+
+
+def test_the_sr_network_of_a_stage_3(tmp_path: Path, network: torch.nn.Module):
+    draw_photographs(tmp_path / "images", images=1)
+    save_system(tmp_path / "system.pth", network)
+    assert (
+        upscale(tmp_path) == upscale(tmp_path, f"--weights={tmp_path / 'system.pth'}", f"--out={tmp_path / 'b'}") == 0
+    )
+    one, other = (cv2.imread(str(next((tmp_path / folder).rglob("*.png")))) for folder in ("out", "b"))
+    assert np.array_equal(one, other)
+
+
+def test_refusals(tmp_path: Path, network: torch.nn.Module, capsys):
+    draw_photographs(tmp_path / "images", images=1)
+    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("espcn", 2), halo=None)
+    save_system(tmp_path / "system.pth", front)
     for options, message in (
         (["--scale=3"], "sr.pth: espcn(scale=2, n_feats=8): it is for x2, not x3; name its own scale"),
         ([f"--weights={tmp_path / 'system.pth'}"], "a whole stage-3 system; leave out --sr-only and add --save-sr"),
