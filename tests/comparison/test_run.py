@@ -148,7 +148,7 @@ def compare_in_a_process(config: CompareConfig, tmp_path: Path, **environment: s
     return subprocess.Popen([sys.executable, str(script)], cwd=ROOT, env={**os.environ, **environment})
 
 
-def wait_for(condition, seconds: float = 30) -> None:
+def wait_for(condition, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"
@@ -175,7 +175,7 @@ def test_interrupted_it_takes_its_scripts_along_and_goes_on_later(comparison, tm
     pid = int(next(started.glob("stage1*/run/runs.txt")).read_text())
     assert alive(pid)
     process.send_signal(request_)
-    assert process.wait(30) != 0
+    assert process.wait(90) != 0
     wait_for(lambda: not alive(pid))
     _, outcome = run(config)
     assert len(outcome.finished) == 5 and times_run(config)["stage1-labels1-seed0"] == 2
