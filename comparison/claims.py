@@ -1,7 +1,7 @@
 """What the project claims, held against the measured table: one verdict a claim, also where it does not hold.
 
-The limits were set before the test split of any comparison was measured, but for two that came later and can only make
-a verdict more modest: LEAST_GAP of comparison/aggregate.py and FEWER. Nothing in a report is worded by hand.
+The limits were set before the test split of any comparison was measured. Set later: LEAST_GAP of
+comparison/aggregate.py, FEWER, and which seeds decide. Nothing in a report is worded by hand.
 """
 
 from __future__ import annotations
@@ -40,18 +40,19 @@ class Claim:
 
 
 def check_claims(
-    rows: list[dict], even: list[dict] | None = None, shares: dict[str, list[dict]] | None = None
+    rows: list[dict], complete: list[dict] | None = None, shares: dict[str, list[dict]] | None = None
 ) -> list[Claim]:
     """All claims for the conditional systems of a table; means over the seeds decide.
 
     Args:
         rows: of the largest label share, each over all its seeds; they decide what concerns one system and the
             references, which are always measured with it.
-        even: the same over the seeds that have all rows, see `basis_of_claims`; they decide against rivals. None: rows.
+        complete: the same over the seeds that have all rows, see `basis_of_claims`; they decide against rivals. None:
+            rows.
         shares: rows of every label share, all over the same seeds.
     """
     table = {row["name"]: row for row in rows}
-    rivals = table if even is None else {row["name"]: row for row in even}
+    rivals = table if complete is None else {row["name"]: row for row in complete}
     systems = list(dict.fromkeys(name.rpartition("_budget_")[0] for name in table if "_budget_" in name))
     claims = []
     for system in systems:

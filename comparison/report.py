@@ -77,8 +77,8 @@ def report_content(index: dict, repetitions: list[Repetition]) -> dict:
     trainings = [{"name": job["name"], "minutes": round(job["seconds"] / 60, 1)} for job in index["trainings"]]
     content = summarise(repetitions) | {"command": index.get("command", "python compare.py")}
     content |= {"comparison": config, "trainings": trainings}
-    content["claim_seeds"], even, shares = basis_of_claims(repetitions)
-    content["claims"] = [asdict(claim) for claim in check_claims(content["rows"], even, shares)]
+    content["claim_seeds"], complete, shares = basis_of_claims(repetitions)
+    content["claims"] = [asdict(claim) for claim in check_claims(content["rows"], complete, shares)]
     return plain(content | {"missing": index["missing"]})
 
 

@@ -72,20 +72,19 @@ def load_sr(path: str | Path, scale: float | None = None) -> nn.Module:
         network, found = load_community_sr(path, scale)
         print(f"{path}: {found}")
         return network
-    payload = load_network(path)
-    if payload["kind"] == "system":
-        network = load_system(path).front
-        if front_spec(network)["name"] not in SR_NETWORKS:
-            raise CheckpointError(
-                f"{path}: its front end is no single SR network; for a whole front end there is `start`"
-            )
-        check_scale(path, network.scale, network.scale if scale is None else scale)
-        return network
-    payload = load_network(path, kind="sr")
-    args = dict(payload["args"])
-    network = _filled(path, lambda: build_sr(payload["name"], args.pop("scale"), args), payload["weights"])
+    stage3 = load_network(path)["kind"] == "system"
+    network = load_system(path).front if stage3 else _load_stage2(path)
+    if stage3 and front_spec(network)["name"] not in SR_NETWORKS:
+        raise CheckpointError(f"{path}: its front end is no single SR network; for a whole front end there is `start`")
     check_scale(path, network.scale, network.scale if scale is None or takes_size(network) else scale)
     return network
+
+
+def _load_stage2(path: str | Path) -> nn.Module:
+    """SR network of stage 2. Raises CheckpointError."""
+    payload = load_network(path, kind="sr")
+    args = dict(payload["args"])
+    return _filled(path, lambda: build_sr(payload["name"], args.pop("scale"), args), payload["weights"])
 
 
 def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
