@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     shared |= {"seed": config.run.seed, "max_pixels": data.max_pixels}
     train = DetectionDataset(records["train"], spec.names, augment=config.augment, epochs=config.optim.epochs, **shared)
     val = DetectionDataset(records["val"], spec.names, augment=None, epochs=0, **shared)
-    groups = stage3_groups(system, config.mode, config.optim)
+    groups = stage3_groups(system, config.mode, config.optim, config.freeze)
     detector.set_epochs(config.optim.epochs)
     if config.freeze_bn:
         detector.freeze_batchnorm()
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     # 3. Training
     losses = config.losses
     target, fixed_share = cost_target(config, system, train.lr_canvas)
-    terms = ("det", "sparse", "sparsity", "ramp", "smooth", "objects", "rec", "hr_share")
+    terms = ("det", "sparse", "sparsity", "ramp", "smooth", "objects", "rec", "hr_share", "alternate")
     weights = JointWeights(target=target, **{name: getattr(losses, name) for name in terms})
     distillation = None
     if distills(config):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comparison.rows import FAMILIES, HR, ROWS, RowSpec, chosen, short
+from comparison.rows import FAMILIES, HR, ROWS, WARM_UP, RowSpec, chosen, short
 from configs.compare_schema import CompareConfig, Overrides
 from configs.evaluate_schema import EvaluateConfig
 from configs.schema import OptimConfig, Stage1Config, Stage3Config
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NO_DISTILLATION = {"losses.distill": 0.0, "losses.distill_outputs": 0.0}
 # Set by the plan itself; then what makes a family fair, which only the family as a whole may change.
 FIXED = (
-    *("run.out", "run.seed", "run.resume", "mode", "sr", "upscale", "start", "detector.weights"),
+    *("run.out", "run.seed", "run.resume", "mode", "sr", "upscale", "start", "freeze", "detector.weights"),
     *(
         "sr_fast.weights",
         "sr_quality.weights",
@@ -36,6 +36,7 @@ FRONT_END = {  # what a front end has to agree in with the warm-up that it start
     "conditional": (
         "masker.patch",
         "masker.channels",
+        "masker.shared_stem",
         "sr_fast.name",
         "sr_fast.args",
         "sr_quality.name",
@@ -271,12 +272,20 @@ class Planner:
 
     def training(self, row: RowSpec, seed: int, detector: Trained, name: str, extra: dict[str, Any]) -> Trained:
         """Stage 3 of a row through this detector, and the warm-up of its front end before it."""
-        keys = self.row_keys(row) | extra | self.run_keys(seed) | {"detector.weights": detector}
+        keys = self.row_keys(row) | self.masker_alone(row, seed, detector) | extra
+        keys |= self.run_keys(seed) | {"detector.weights": detector}
         tree = with_keys(self.stage3, keys)
         if row.warm and self.config.warm_up and "start" not in extra:
             tree["start"] = self.warm_up(row.warm, seed, detector)
             check_start(name, tree, self.plan.jobs[tree["start"].job])
         return self.plan.add(Job(name, "stage3", tree))
+
+    def masker_alone(self, row: RowSpec, seed: int, detector: Trained) -> dict[str, Any]:
+        """Keys with which masker and SR_Fast learn beside a finished SR_Quality, see `masker_epochs`."""
+        if self.config.masker_epochs is None or row.name != WARM_UP["conditional"]:
+            return {}
+        quality = self.warm_up(WARM_UP["sr_quality"], seed, detector)
+        return {"sr_quality.weights": quality, "freeze": ["sr_quality"], "optim.epochs": self.config.masker_epochs}
 
     def warm_up(self, name: str, seed: int, detector: Trained) -> Trained:
         """The front end of this row without labels, trained through this detector."""

@@ -19,6 +19,7 @@ def check_stage3(config: Stage3Config) -> None:
         raise ValueError(f"start names trained SR networks, but sr {config.sr} has none: set start to null")
     if config.mode == "frozen_detector" and config.sr == "bicubic":
         raise ValueError("mode frozen_detector with sr bicubic leaves nothing to train: choose another sr or mode")
+    _check_freeze(config)
     _check_terms(config)
     _check_hr_images(config)
     if config.losses.sparsity == "latency" and None in (config.losses.latency_ms, config.losses.profile):
@@ -33,6 +34,18 @@ def check_stage3(config: Stage3Config) -> None:
         raise FileNotFoundError(f"data.yaml: {config.data.yaml!r} does not exist; give the data set's YAML file")
 
 
+def _check_freeze(config: Stage3Config) -> None:
+    if config.freeze and config.sr != "conditional":
+        raise ValueError(f"freeze names parts of a conditional front end, but sr is {config.sr}: leave it empty")
+    if config.mode == "frozen_detector" and {"masker", "sr_fast", "sr_quality"} <= set(config.freeze):
+        raise ValueError("mode frozen_detector with all parts in freeze leaves nothing to train: take one out")
+    if config.losses.alternate and config.mode != "joint":
+        raise ValueError(
+            f"losses.alternate lets front end and detector learn in turns, but mode {config.mode} trains one of them "
+            "alone: set it to false"
+        )
+
+
 def distills(config: Stage3Config) -> bool:
     """Whether a teacher is needed."""
     return config.losses.distill > 0 or config.losses.distill_outputs > 0
@@ -41,7 +54,7 @@ def distills(config: Stage3Config) -> bool:
 def some_parts_rest(config: Stage3Config) -> bool:
     """Whether there are steps in which some of the trained weights get no gradient."""
     losses = config.losses
-    return losses.hr_share > 0 or losses.det == 0 or config.data.unlabelled
+    return losses.hr_share > 0 or losses.alternate or losses.det == 0 or config.data.unlabelled
 
 
 def _check_terms(config: Stage3Config) -> None:
@@ -72,6 +85,11 @@ def _check_terms(config: Stage3Config) -> None:
         )
     if losses.hr_share > 0 and config.mode == "frozen_detector":
         raise ValueError("losses.hr_share trains the detector on HR images, which mode frozen_detector forbids: set 0")
+    if losses.alternate and losses.hr_share > 0.5:
+        raise ValueError(
+            f"losses.hr_share is {losses.hr_share:g}, but with losses.alternate the detector learns in half of the "
+            "steps: set at most 0.5"
+        )
     if losses.hr_share > 0 and data.unlabelled and not distills(config):
         raise ValueError(
             "losses.hr_share with data.unlabelled: HR images without labels teach the detector nothing unless "

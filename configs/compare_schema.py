@@ -58,6 +58,8 @@ class CompareConfig:
         sweep_seeds: seeds of the smaller label shares; null takes all `seeds`.
         epochs: of stage 3, for every row that learns from labels; null keeps those of `stage3`.
         unlabelled_epochs: of the rows *_unlabelled, which learn from HR images alone; null takes `epochs`.
+        masker_epochs: the rows conditional_unlabelled take SR_Quality from sr_quality_tuned_unlabelled and leave it as
+            it is, so that only masker and SR_Fast learn, for so many epochs; null: all three learn together.
         distill: weight losses.distill of the rows that match what the detector sees in HR images: *_distilled, and all
             trained ones of the frozen family.
         distill_outputs: weight losses.distill_outputs of the same rows.
@@ -95,6 +97,7 @@ class CompareConfig:
     sweep_seeds: list[int] | None = None
     epochs: int | None = None
     unlabelled_epochs: int | None = None
+    masker_epochs: int | None = None
     distill: float = 1.0
     distill_outputs: float = 0.5
     warm_up: bool = True

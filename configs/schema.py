@@ -243,6 +243,8 @@ class MaskerConfig:
         bias: initial logit in favour of SR_Quality.
         halo: LR pixels of real neighbours that SR_Quality sees around a patch; auto: the least that costs at most about
             0.02 dB; null: full receptive field (exact).
+        shared_stem: the masker sees the features that SR_Fast makes of the image, instead of the image; the layers that
+            make them then learn from both. For espcn and fsrcnn.
         train: dense (SR_Quality sees whole images) or tiles (it is trained as it is executed, with this halo).
         budget_dropout: [lowest, highest] kept share: every training image gets one drawn from between, and keeps its
             best patches up to it, so that one model serves every budget (the sparsity loss still sets the share of the
@@ -253,6 +255,7 @@ class MaskerConfig:
     channels: int = 16
     bias: float = 1.0
     halo: int | Literal["auto"] | None = "auto"
+    shared_stem: bool = False
     train: Literal["dense", "tiles"] = "dense"
     budget_dropout: list[float] | None = None
 
@@ -280,6 +283,8 @@ class LossConfig:
         teacher: checkpoint of the teacher, of stage 1 or of a stage 3 with `sr: hr`; null: the detector as it was when
             training began.
         hr_share: share of the optimiser steps in which the detector sees and learns from the HR images instead.
+        alternate: masker and SR networks learn in every second step, the detector in the others, as in SR4IR; false:
+            all learn in every step.
     """
 
     det: float = 1.0
@@ -296,6 +301,7 @@ class LossConfig:
     distill_outputs: float = 0.0
     teacher: str | None = None
     hr_share: float = 0.0
+    alternate: bool = False
 
 
 @dataclass(frozen=True)
@@ -328,6 +334,7 @@ class Stage3Config:
         start: stage-3 checkpoint whose masker and SR networks are the start instead (a warm-up without labels, see
             configs/stage3_warm_up.yaml); the detector is that of `detector.weights` all the same, and masker.bias does
             not apply.
+        freeze: parts of a conditional front end that stay as they are.
         detector: detector, with the weights of stage 1.
         optim: optimiser.
         losses: weights of the loss terms.
@@ -349,6 +356,7 @@ class Stage3Config:
         default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"})
     )
     start: str | None = None
+    freeze: list[Literal["masker", "sr_fast", "sr_quality"]] = field(default_factory=list)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(epochs=30, lr_masker=1e-3, weight_decay=5e-4, ema=0.999)

@@ -36,6 +36,11 @@ def repeat_border(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return F.pad(x, (0, right, 0, below), mode="replicate")
 
 
+def feature_maps(stem: nn.Module) -> int:
+    """Channels of what a stem makes: those of its last convolution."""
+    return [layer.out_channels for layer in stem.modules() if isinstance(layer, nn.Conv2d)][-1]
+
+
 class Masker(nn.Module):
     """Strided convolutions to a quarter of LR resolution, pooling to the patch grid, one look at the neighbours.
 
@@ -47,20 +52,23 @@ class Masker(nn.Module):
         patch: side of a patch in LR pixels, 4 ... 64.
         channels: maps of the first convolution, later ones have twice as many.
         bias: initial logit in favour of SR_Quality.
+        stem: layers (B, 3, h, w) -> (B, C, h, w) whose features the masker sees instead of the image; they belong to
+            another network, which learns them too.
 
     Raises:
         ValueError: patch outside 4 ... 64.
     """
 
-    def __init__(self, patch: int, channels: int = 16, bias: float = 1.0):
+    def __init__(self, patch: int, channels: int = 16, bias: float = 1.0, stem: nn.Module | None = None):
         super().__init__()
         if not 4 <= patch <= 64:
             raise ValueError(f"masker: patch is {patch}; use 4 to 64 LR pixels")
         self.patch = patch
         self.channels = channels
         self.bias = bias
+        self.stem = stem
         self.features = nn.Sequential(
-            nn.Conv2d(3, channels, 3, stride=2, padding=1),
+            nn.Conv2d(3 if stem is None else feature_maps(stem), channels, 3, stride=2, padding=1),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
             nn.ReLU(inplace=True),
@@ -80,6 +88,11 @@ class Masker(nn.Module):
                 nn.init.zeros_(layer.bias)
         nn.init.normal_(self.logits.weight, std=0.01)  # so that the offset decides at the start
 
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Its parameters without those of the stem."""
+        shared = set() if self.stem is None else {id(p) for p in self.stem.parameters()}
+        return [p for p in self.parameters() if id(p) not in shared]
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the mask of an LR image of height x width pixels."""
         return patch_grid(height, width, self.patch)
@@ -98,7 +111,8 @@ class Masker(nn.Module):
         """LR images (B, 3, h, w) in [0, 1] -> logits (B, 2, ceil(h / patch), ceil(w / patch)), channel 1 = quality."""
         height, width = lr.shape[-2:]
         rows, columns = self.grid(height, width)
-        x = (lr - 0.5) / 0.25  # about zero mean and unit variance, as the initialisation assumes
+        # About zero mean and unit variance, as the initialisation assumes.
+        x = (lr - 0.5) / 0.25 if self.stem is None else self.stem(lr)
         x = repeat_border(x, rows * self.patch, columns * self.patch)
         x = self.features(x)  # (B, 2C, gh * patch / 4, gw * patch / 4)
         x = self.norm(self.context(pool_to_grid(x, (rows, columns))))  # (B, 2C, gh, gw)

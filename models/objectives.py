@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -81,6 +83,7 @@ class JointWeights:
     objects: float = 0.0
     rec: float = 0.0
     hr_share: float = 0.0
+    alternate: bool = False
 
 
 class JointObjective(nn.Module):
@@ -89,7 +92,8 @@ class JointObjective(nn.Module):
     Labels are looked at only where w_det > 0. L_det is a mean over the labelled images of a batch, weighted so that
     each of them counts the same whatever batch it is in. L_objects takes the boxes of labelled images, and what the
     teacher finds in the HR image of the others; without a teacher these take no part. In a step that shows the detector
-    HR images, L is what the detector alone has of it.
+    HR images, L is what the detector alone has of it. With `alternate` front end and detector learn in turns, each from
+    the terms that reach it, as in SR4IR (Kim et al. 2024, arXiv:2404.01692); HR images then come in the detector's.
 
     Args:
         system: front end and detector.
@@ -130,12 +134,15 @@ class JointObjective(nn.Module):
         return 0.5 + (self.weights.target - 0.5) * done
 
     def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
-        seen = self.look(batch)
-        if is_hr_step(progress.step, self.weights.hr_share):
+        seen, system = self.look(batch), self.system
+        turn, hr_step = turn_of(progress.step, self.weights.hr_share, self.weights.alternate)
+        if hr_step:
             total, losses = self.detector_terms(batch.hr, batch, seen)
             return {"total": total} | {f"hr_{name}": value for name, value in losses.items()}
-        sr, front_total, front_losses = self.front_terms(batch, progress, seen)
-        total, losses = self.detector_terms(sr, batch, seen)
+        with resting(system.front) if turn == "detector" else nullcontext():
+            sr, front_total, front_losses = self.front_terms(batch, progress, seen)
+        with resting(system.detector) if turn == "front" else nullcontext():
+            total, losses = self.detector_terms(sr, batch, seen)
         return {"total": front_total + total} | front_losses | losses
 
     def look(self, batch) -> dict | None:
@@ -229,6 +236,29 @@ class JointObjective(nn.Module):
         # Else an image would weigh the more, the fewer labelled ones its batch has.
         weight = labelled.float().mean().item() / self.label_share
         return {name: weight * value for name, value in losses.items()}
+
+
+def turn_of(step: int, hr_share: float, alternate: bool) -> tuple[str, bool]:
+    """Who learns in this step, "both", "front" or "detector", and whether the detector sees HR images in it."""
+    if not alternate:
+        hr_step = is_hr_step(step, hr_share)
+        return "detector" if hr_step else "both", hr_step
+    if step % 2 == 0:
+        return "front", False
+    return "detector", is_hr_step(step // 2, 2 * hr_share)
+
+
+@contextmanager
+def resting(part: nn.Module) -> Iterator[None]:
+    """What is computed within gives this part's parameters no gradient."""
+    learning = [parameter for parameter in part.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def is_hr_step(step: int, share: float) -> bool:

@@ -14,6 +14,7 @@ from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
+from models.sr_fast import ESPCN, FSRCNN
 from models.tile_execution import DEFAULT, run_whole
 
 
@@ -39,20 +40,35 @@ def build_front(spec: dict) -> nn.Module:
         args = dict(spec["args"])
         return build_sr(spec["name"], args.pop("scale"), args)
     args = spec["args"]
-    front = ConditionalSR(
-        Masker(**args["masker"]), build_front(args["sr_fast"]), build_front(args["sr_quality"]), halo=args["halo"]
-    )
+    sr_fast = build_front(args["sr_fast"])
+    stem = shared_stem(sr_fast) if args.get("shared_stem", False) else None
+    masker = Masker(**args["masker"], stem=stem)
+    front = ConditionalSR(masker, sr_fast, build_front(args["sr_quality"]), halo=args["halo"])
     front.train_tiles = args.get("train_tiles", False)
     return front
+
+
+def shared_stem(sr_fast: nn.Module) -> nn.Module:
+    """The layers of SR_Fast that a masker may share: all before the last, at LR resolution.
+
+    Raises:
+        ValueError: the network has no such layers.
+    """
+    if not isinstance(sr_fast, (ESPCN, FSRCNN)):
+        name = sr_fast.spec["name"]
+        raise ValueError(f"masker.shared_stem: {name} has no layers to share; take espcn or fsrcnn, or set it to false")
+    return sr_fast.features
 
 
 def front_spec(front: nn.Module) -> dict:
     """Inverse of `build_front`: plain types only."""
     if not isinstance(front, ConditionalSR):
         return front.spec
+    shared = {"shared_stem": True} if front.masker.stem is not None else {}
     return {
         "name": "conditional",
-        "args": {
+        "args": shared
+        | {
             "masker": {"patch": front.masker.patch, "channels": front.masker.channels, "bias": front.masker.bias},
             "sr_fast": front.sr_fast.spec,
             "sr_quality": front.sr_quality.spec,
@@ -98,8 +114,10 @@ class ConditionalSRDetector(nn.Module):
 
     def train(self, mode: bool = True) -> ConditionalSRDetector:
         super().train(mode)
-        if not any(p.requires_grad for p in self.front.parameters()):
-            self.front.eval()  # a fixed front end keeps its BatchNorm statistics too
+        for part in (self.front, *self.front.children()):
+            own = part.own_parameters() if isinstance(part, Masker) else part.parameters()
+            if not any(p.requires_grad for p in own):
+                part.eval()  # what is fixed keeps its BatchNorm statistics too
         return self
 
     @property

@@ -17,7 +17,7 @@ from models.conditional_sr import ConditionalSR
 from models.detector_weights import load_detector
 from models.detector_yolo import YoloDetector
 from models.masker import Masker
-from models.system import ConditionalSRDetector, HRImages, front_spec
+from models.system import ConditionalSRDetector, HRImages, front_spec, shared_stem
 from models.tile_plan import choose_halo, choose_patch
 from utils.checkpoint import CheckpointError, load_network
 from utils.community_weights import check_finite, check_scale, describe, load_community_sr
@@ -147,9 +147,10 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
     if config.sr == "conditional":
         sides = config.data.imgsz if isinstance(config.data.imgsz, list) else [config.data.imgsz] * 2
         patch = choose_patch(*(side // scale for side in sides)) if masker.patch == "auto" else masker.patch
+        sr_fast = build_or_load_sr(config.sr_fast, scale)
         front = ConditionalSR(
-            Masker(patch, masker.channels, masker.bias),
-            build_or_load_sr(config.sr_fast, scale),
+            Masker(patch, masker.channels, masker.bias, shared_stem(sr_fast) if masker.shared_stem else None),
+            sr_fast,
             build_or_load_sr(config.sr_quality, scale),
             halo=choose_halo(patch) if masker.halo == "auto" else masker.halo,
         )
@@ -187,6 +188,8 @@ def take_front(path: str | Path, front: nn.Module, sr: str) -> None:
         masks = [(network.masker.patch, network.masker.channels) for network in (front, stored)]
         if masks[0] != masks[1]:
             raise ValueError(f"start: {path} has masker.patch and channels {masks[1]}, the configuration {masks[0]}")
+        if (front.masker.stem is None) != (stored.masker.stem is None):
+            raise ValueError(f"start: masker.shared_stem of {path} is another than that of the configuration")
     pairs = {"": (front, stored)}
     if both:
         pairs = {name: (getattr(front, name), getattr(stored, name)) for name in ("sr_fast", "sr_quality")}

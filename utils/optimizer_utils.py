@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -44,7 +44,7 @@ def stepped_factor(step: int, steps_per_epoch: int, warmup: int, milestones: lis
     return gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
 
 
-def stage3_groups(system: nn.Module, mode: str, optim) -> list[Group]:
+def stage3_groups(system: nn.Module, mode: str, optim, freeze: Sequence[str] = ()) -> list[Group]:
     """Optimiser groups of stage 3; parameters that the mode keeps fixed lose `requires_grad`.
 
     High rate (optim.lr): masker, detector head, last layers of both SR networks. Low rate (optim.lr_low): detector
@@ -55,13 +55,20 @@ def stage3_groups(system: nn.Module, mode: str, optim) -> list[Group]:
         system: ConditionalSRDetector.
         mode: joint, frozen_detector or detector_only.
         optim: OptimConfig.
+        freeze: parts of a conditional front end that stay as they are: masker, sr_fast, sr_quality.
     """
     front, detector = system.front, system.detector
     named: list[tuple[str, Iterable[nn.Parameter], float]] = []
     if mode == "detector_only":
         front.requires_grad_(False)
     elif hasattr(front, "masker"):
-        named.append(("masker", front.masker.parameters(), optim.lr if optim.lr_masker is None else optim.lr_masker))
+        for name in freeze:
+            part = getattr(front, name)
+            for parameter in part.own_parameters() if name == "masker" else part.parameters():
+                parameter.requires_grad_(False)
+        named.append(
+            ("masker", front.masker.own_parameters(), optim.lr if optim.lr_masker is None else optim.lr_masker)
+        )
         networks = {"sr_fast": front.sr_fast, "sr_quality": front.sr_quality}
     else:
         networks = {"sr": front}
