@@ -63,6 +63,11 @@ def changed(config: Stage3Config, options: dict) -> Stage3Config:
             r"losses\.objects with losses\.det 0 takes its",
         ),
         (ONLY | {"start": "warm.pth"}, "sr bicubic has none: set start to null"),
+        ({"sr": "sr_quality", "freeze": ["sr_quality"]}, "freeze names parts of a conditional front end, but sr is"),
+        (FROZEN | {"freeze": ["masker", "sr_quality", "sr_fast"]}, "leaves nothing to train: take one out"),
+        (FROZEN | {"losses.alternate": True}, r"losses\.alternate .* mode frozen_detector trains one of them"),
+        (ONLY | {"losses.alternate": True}, r"losses\.alternate .* mode detector_only trains one of them"),
+        ({"losses.alternate": True, "losses.hr_share": 0.6}, r"losses\.hr_share is 0\.6, .* at most 0\.5"),
         ({"losses.sparsity": "latency"}, r"needs losses\.latency_ms and losses\.profile"),
     ],
 )
@@ -88,6 +93,9 @@ def test_refused(config, options, message):
         {"data.unlabelled": True},
         {"data.lr": "native"},
         {"masker.budget_dropout": [0.1, 0.1]},
+        {"freeze": ["masker", "sr_quality", "sr_fast"]},
+        FROZEN | {"freeze": ["sr_quality"]},
+        {"losses.alternate": True, "losses.hr_share": 0.5},
     ],
 )
 def test_accepted(config, options):

@@ -115,6 +115,30 @@ def test_labels_take_up_what_was_learned_without_them(tmp_path, data, teacher, c
             stage3.main(arguments(data, tmp_path / "refused", *begin, wrong))
 
 
+def test_masker_alone_then_in_turns(tmp_path, data, teacher):
+    """SR_Quality through the frozen detector, a masker that shares SR_Fast's layers beside it, then all in turns."""
+    frozen = ["--mode=frozen_detector", "--losses.det=0", "--losses.distill=1", f"--detector.weights={teacher}"]
+    assert stage3.main(arguments(data, tmp_path / "sr", "--sr=sr_quality", *frozen)) == 0
+    quality = tmp_path / "sr" / stage3.OUTPUT
+    alone = [f"--sr_quality.weights={quality}", "--freeze=[sr_quality]", "--masker.shared_stem=true"]
+    assert stage3.main(arguments(data, tmp_path / "masker", *frozen, *alone)) == 0
+    warm = load_system(tmp_path / "masker" / stage3.OUTPUT).front
+    tuned = load_system(quality).front.state_dict()
+    assert all(torch.equal(value, tuned[name]) for name, value in warm.sr_quality.state_dict().items())
+    begin = [f"--start={tmp_path / 'masker' / stage3.OUTPUT}", f"--detector.weights={teacher}"]
+    with pytest.raises(ValueError, match=r"start: masker\.shared_stem of .* another than that of the configuration"):
+        stage3.main(arguments(data, tmp_path / "refused", *begin))
+    turns = ["--masker.shared_stem=true", "--losses.alternate=true", "--losses.hr_share=0.25"]
+    assert stage3.main(arguments(data, tmp_path / "turns", *begin, *turns)) == 0
+    steps = [row for row in rows(tmp_path / "turns") if "train/total" in row]
+    assert ["train/hr_det" in row for row in steps] == [False, False, False, True]
+    assert all("train/det" in row for row in steps[:3])
+    detector = load_detector_checkpoint(teacher).state_dict()
+    learned = load_system(tmp_path / "turns" / stage3.OUTPUT)
+    assert not all(torch.equal(value, detector[name]) for name, value in learned.detector.state_dict().items())
+    assert not torch.equal(learned.front.masker.logits.weight, warm.masker.logits.weight)
+
+
 def test_images_without_labels_are_left_out(tmp_path, data, capsys):
     assert stage3.main(arguments(data, tmp_path / "run", "--data.label_share=0.25")) == 0
     assert "2 training images, 2 of them with labels" in capsys.readouterr().out

@@ -130,6 +130,21 @@ def test_rows_with_hr_features_start_from_a_front_end_that_saw_no_labels(compari
     assert not any("start" in job.config for job in cold)
 
 
+def test_the_masker_can_learn_beside_a_finished_sr_quality(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, unlabelled_epochs=7, masker_epochs=2))
+    names = {"frozen/conditional_unlabelled-seed1": "frozen/sr_quality_tuned_unlabelled-seed1"}
+    few = "stage1-labels0.2-seed1"
+    names[f"warm_up-conditional_unlabelled-{few}"] = f"warm_up-sr_quality_tuned_unlabelled-{few}"
+    for name, quality in names.items():
+        config = plan.jobs[name].config
+        assert config["sr_quality"]["weights"] == Trained(quality) and config["freeze"] == ["sr_quality"]
+        assert config["optim"]["epochs"] == 2 and plan.jobs[quality].config["optim"]["epochs"] == 7
+        assert plan.jobs[quality].config["detector"] == config["detector"]
+    others = [job for job in stage3_jobs(plan, "") if job.name not in names and "conditional_unl" not in job.name]
+    assert others and not any("freeze" in job.config for job in others)
+    check_jobs(plan)
+
+
 def test_a_study_can_leave_the_warm_up_out(comparison: CompareConfig):
     planner = Planner(comparison)
     row = next(row for row in ROWS if row.name == "retrained/conditional_distilled")

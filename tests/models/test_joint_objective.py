@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from configs.schema import OptimConfig
 from models.distillation import Distillation
-from models.objectives import JointObjective, JointWeights, Progress, is_hr_step
+from models.objectives import JointObjective, JointWeights, Progress, is_hr_step, turn_of
 from tests.models.test_system import make_batch, make_system
 from utils.gumbel import random_shares
 from utils.optimizer_utils import stage3_groups
@@ -139,6 +139,41 @@ def test_hr_step_trains_the_detector_alone_on_hr_images(distilled):
     assert losses["hr_det"].item() == pytest.approx(expected["det"].item(), rel=1e-5)
     assert all(name == "total" or name.startswith("hr_") for name in losses)
     assert not distilled or losses["hr_distill"] == 0, "teacher and detector are still the same"
+
+
+# ---------------------------------------------------------------------- in turns
+
+
+@given(share=st.floats(0, 0.5), total=st.integers(2, 400))
+def test_turns_alternate_and_hr_steps_are_the_detectors(share, total):
+    turns = [turn_of(step, share, True) for step in range(total)]
+    assert [who for who, _ in turns] == (["front", "detector"] * total)[:total]
+    assert not any(hr for who, hr in turns if who == "front")
+    assert abs(sum(hr for _, hr in turns) - total * share) < 1.5
+    assert {turn_of(step, 0.0, False) for step in range(total)} == {("both", False)}
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_front_end_and_detector_learn_in_turns_from_the_same_terms(distilled):
+    def after(step: int, alternate: bool):
+        system = make_system().train()
+        system.detector.freeze_batchnorm()
+        distillation = make_distillation(system) if distilled else None
+        weights = JointWeights(rec=1.0, alternate=alternate)
+        losses = JointObjective(system, weights, distillation=distillation)(make_batch(), Progress(step, 10))
+        losses["total"].backward()
+        assert all(p.requires_grad for p in system.front.parameters()), "what rested learns again"
+        return losses, gradients(system.front), gradients(system.detector)
+
+    for step in (0, 1):
+        together, front, detector = after(step, False)
+        losses, *own = after(step, True)
+        expected = [front, {}] if step == 0 else [{}, detector]
+        for found, wanted in zip(own, expected, strict=True):
+            assert found.keys() == wanted.keys()
+            for name, value in found.items():
+                torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-6)
+        assert losses["total"].item() == pytest.approx(together["total"].item(), rel=1e-5)
 
 
 # ---------------------------------------------------------------------- budgets

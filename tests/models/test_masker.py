@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.masker import Masker
+from models import build_sr
+from models.masker import Masker, feature_maps
 from models.sr_quality import EDSR
+from models.system import shared_stem
 from utils.flops_counter import count_macs_at
 
 PATCHES = (4, 5, 7, 8, 12, 16, 31, 32, 64)
@@ -35,6 +37,30 @@ def test_gradient_reaches_every_parameter(patch):
     masker(lr)[:, 1].square().sum().backward()
     assert lr.grad.abs().sum() > 0
     assert all(parameter.grad.abs().sum() > 0 for parameter in masker.parameters())
+
+
+@pytest.mark.parametrize("name", ["espcn", "fsrcnn"])
+def test_a_shared_stem_is_seen_instead_of_the_image_and_belongs_to_its_network(name):
+    network = build_sr(name, 2)
+    stem = shared_stem(network)
+    masker = Masker(8, stem=stem)
+    maps = stem(torch.zeros(1, 3, 8, 8)).shape[1]
+    assert masker.features[0].in_channels == feature_maps(stem) == maps
+    lr = torch.rand(2, 3, 29, 41)
+    logits = masker(lr)
+    assert logits.shape == (2, 2, 4, 6)
+    logits[:, 1].square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in stem.parameters())
+    own = {id(parameter) for parameter in masker.own_parameters()}
+    assert own == {id(p) for p in masker.parameters()} - {id(p) for p in network.parameters()} and own
+    with torch.no_grad():
+        stem[0].weight.zero_() if name == "espcn" else stem[0][0].weight.zero_()
+    assert not torch.allclose(masker(lr), logits)
+
+
+def test_a_network_without_layers_to_share_is_named():
+    with pytest.raises(ValueError, match=r"masker\.shared_stem: bicubic has no layers to share; take espcn or fsrcnn"):
+        shared_stem(build_sr("bicubic", 2))
 
 
 @pytest.mark.parametrize("bias", [0.0, 2.0, 5.0])

@@ -15,8 +15,10 @@ from models.mask_policy import parse_policy
 from models.masker import Masker
 from models.objectives import JointObjective, JointWeights, PixelObjective, Progress
 from models.prepared import prepare_system
-from models.system import ConditionalSRDetector, HRImages
+from models.system import ConditionalSRDetector, HRImages, shared_stem
+from utils.checkpoint import save_network
 from utils.gumbel import gumbel_noise
+from utils.load import load_system
 from utils.optimizer_utils import stage3_groups
 from utils.resize import resize
 
@@ -24,11 +26,13 @@ NAMES = ("dark", "bright")
 PROGRESS = Progress(step=0, total_steps=10)
 
 
-def make_system(halo: int | None = None, front: str = "conditional") -> ConditionalSRDetector:
+def make_system(halo: int | None = None, front: str = "conditional", share: bool = False) -> ConditionalSRDetector:
     torch.manual_seed(0)
     quality = build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 8})
     if front == "conditional":
-        front_end = ConditionalSR(Masker(8, channels=4, bias=0.0), build_sr("espcn", 2), quality, halo=halo)
+        fast = build_sr("espcn", 2)
+        masker = Masker(8, channels=4, bias=0.0, stem=shared_stem(fast) if share else None)
+        front_end = ConditionalSR(masker, fast, quality, halo=halo)
     else:
         front_end = build_sr(front, 2, {})
     # Fresh SR networks start as equal interpolators; the mask can only matter where they differ.
@@ -103,6 +107,46 @@ def test_frozen_detector_passes_gradient_and_keeps_every_number():
     assert all(torch.equal(value, before[name]) for name, value in system.detector.state_dict().items())
     changed = [name for name, value in system.front.state_dict().items() if not torch.equal(value, front_before[name])]
     assert {name.split(".")[0] for name in changed} == {"masker", "sr_fast", "sr_quality"}
+
+
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("freeze", [["masker"], ["sr_fast"], ["sr_quality"], ["masker", "sr_fast", "sr_quality"]])
+def test_frozen_parts_keep_every_number(freeze: list[str], share: bool):
+    system = make_system(share=share)
+    optimizer = torch.optim.AdamW(stage3_groups(system, "joint", OptimConfig(lr=1e-2, lr_low=1e-2), freeze))
+    before = {name: value.clone() for name, value in system.state_dict().items()}
+    system.train()
+    for _ in range(2):
+        JointObjective(system, JointWeights(objects=1.0))(make_batch(), PROGRESS)["total"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    changed = {name for name, value in system.state_dict().items() if not torch.equal(value, before[name])}
+    stem = {name for name in changed if name.startswith("front.masker.stem.")}
+    assert bool(stem) == (share and "sr_fast" not in freeze), "the stem learns with the network that it belongs to"
+    moved = {name.split(".")[1] for name in changed - stem if name.startswith("front.")}
+    assert moved == {"masker", "sr_fast", "sr_quality"} - set(freeze)
+    assert any(name.startswith("detector.") for name in changed)
+
+
+def test_a_shared_stem_learns_once_and_comes_back(tmp_path):
+    system = make_system(halo=1, share=True)
+    groups = stage3_groups(system, "joint", OptimConfig(lr=1e-2, lr_low=1e-2))
+    ours = [id(p) for group in groups for p in group["params"]]
+    assert len(ours) == len(set(ours))
+    optimizer = torch.optim.AdamW(groups)
+    JointObjective(system.train(), JointWeights())(make_batch(), PROGRESS)["total"].backward()
+    optimizer.step()
+    spec = system.spec
+    save_network(tmp_path / "system.pth", "system", spec["name"], spec["args"], system.state_dict(), {})
+    again = load_system(tmp_path / "system.pth")
+    assert again.front.masker.stem is again.front.sr_fast.features and again.spec == spec
+    lr = make_batch().lr
+    for policy in ("learned", "budget=0.25"):
+        expected = system.eval().upscale(lr, parse_policy(policy))
+        for other in (again, prepare_system(system, torch.device("cpu"), torch.float32)):
+            found = other.upscale(lr, parse_policy(policy))
+            assert torch.equal(found.mask, expected.mask)
+            torch.testing.assert_close(found.sr, expected.sr, atol=1e-4, rtol=0)
 
 
 def test_detector_only_leaves_the_front_end_alone():
