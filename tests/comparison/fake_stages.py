@@ -64,6 +64,7 @@ class FakeStage3Config:
     sr: str = "conditional"
     upscale: int = 1
     start: str | None = None
+    freeze: list[str] = field(default_factory=list)
     sr_fast: FakeNetwork = field(default_factory=FakeNetwork)
     sr_quality: FakeNetwork = field(default_factory=FakeNetwork)
     detector: FakeNetwork = field(default_factory=FakeNetwork)
