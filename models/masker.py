@@ -88,6 +88,11 @@ class Masker(nn.Module):
                 nn.init.zeros_(layer.bias)
         nn.init.normal_(self.logits.weight, std=0.01)  # so that the offset decides at the start
 
+    @property
+    def shares_stem(self) -> bool:
+        """Whether it sees features of another network instead of the image."""
+        return self.stem is not None
+
     def own_parameters(self) -> list[nn.Parameter]:
         """Its parameters without those of the stem."""
         shared = set() if self.stem is None else {id(p) for p in self.stem.parameters()}

@@ -53,6 +53,7 @@ class PreparedNetwork(nn.Module):
             "patch",
             "channels",
             "bias",
+            "shares_stem",
             "spec",
         ):
             if hasattr(like, name):

@@ -64,7 +64,7 @@ def front_spec(front: nn.Module) -> dict:
     """Inverse of `build_front`: plain types only."""
     if not isinstance(front, ConditionalSR):
         return front.spec
-    shared = {"shared_stem": True} if front.masker.stem is not None else {}
+    shared = {"shared_stem": True} if front.masker.shares_stem else {}
     return {
         "name": "conditional",
         "args": shared

@@ -188,7 +188,7 @@ def take_front(path: str | Path, front: nn.Module, sr: str) -> None:
         masks = [(network.masker.patch, network.masker.channels) for network in (front, stored)]
         if masks[0] != masks[1]:
             raise ValueError(f"start: {path} has masker.patch and channels {masks[1]}, the configuration {masks[0]}")
-        if (front.masker.stem is None) != (stored.masker.stem is None):
+        if front.masker.shares_stem != stored.masker.shares_stem:
             raise ValueError(f"start: masker.shared_stem of {path} is another than that of the configuration")
     pairs = {"": (front, stored)}
     if both:

@@ -144,6 +144,7 @@ def test_a_shared_stem_learns_once_and_comes_back(tmp_path):
     for policy in ("learned", "budget=0.25"):
         expected = system.eval().upscale(lr, parse_policy(policy))
         for other in (again, prepare_system(system, torch.device("cpu"), torch.float32)):
+            assert other.spec == spec
             found = other.upscale(lr, parse_policy(policy))
             assert torch.equal(found.mask, expected.mask)
             torch.testing.assert_close(found.sr, expected.sr, atol=1e-4, rtol=0)
