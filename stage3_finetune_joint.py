@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     # 4. Result
     if accelerator.is_main_process:
         trained = {}
-        if config.sr == "conditional" and losses.sparsity != "mean":
+        if config.sr == "conditional" and losses.sparsity != "mean" and "masker" not in config.freeze:
             trained = {"val/kept_share_before_calibration": validation.calibrate(target)}
         metrics = validation.measure() | trained
         meta = {"stage": 3, "mode": config.mode, "metrics": metrics, "seed": config.run.seed, "lr_protocol": data.lr}

@@ -12,7 +12,7 @@ from typing import Any
 from comparison.plan import STAGES, Job, resolved
 from data.data_spec import load_data_spec
 from data.labels import label_path
-from utils.config import FREE_ON_RESUME
+from utils.config import FREE_ON_RESUME, config_to_dict
 
 SPLITS = {"stage1": ("train", "val"), "stage3": ("train", "val")}
 TIMED = frozenset(["run.threads", "run.device"])  # change no figure but the milliseconds
@@ -28,7 +28,7 @@ def job_key(job: Job, checkpoints: dict[str, str]) -> str:
         job: with all jobs that it needs finished.
         checkpoints: path of the checkpoint of every job that it needs.
     """
-    tree = resolved(job, checkpoints)
+    tree = config_to_dict(resolved(job, checkpoints))
     section = tree["data"]
     splits = SPLITS.get(job.stage) or (tree["split"],)
     data = data_hash(section.pop("yaml"), splits, section.pop("lr_folder", None))

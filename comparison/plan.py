@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from comparison.rows import FAMILIES, HR, ROWS, WARM_UP, RowSpec, chosen, short
+from configs.combinations import check_stage3
 from configs.compare_schema import CompareConfig, Overrides
 from configs.evaluate_schema import EvaluateConfig
 from configs.schema import OptimConfig, Stage1Config, Stage3Config
@@ -56,17 +57,21 @@ class Stage:
         config: its configuration class.
         output: file in its run folder whose presence says that it is finished.
         version: raised by hand when the same configuration begins to mean something else; part of every hash.
+        check: refuses combinations of keys that make no sense together, as the script does when it starts.
     """
 
     script: Path
     config: type
     output: str
     version: int = 1
+    check: Callable[[Any], None] | None = None
 
 
 STAGES = {
     "stage1": Stage(ROOT / "stage1_pretrain_yolo.py", Stage1Config, "yolo_pretrained_hr.pth"),
-    "stage3": Stage(ROOT / "stage3_finetune_joint.py", Stage3Config, "conditional_sr_yolo_jointly_tuned.pth"),
+    "stage3": Stage(
+        ROOT / "stage3_finetune_joint.py", Stage3Config, "conditional_sr_yolo_jointly_tuned.pth", check=check_stage3
+    ),
     "evaluate": Stage(ROOT / "evaluate.py", EvaluateConfig, "results.json"),
 }
 
@@ -180,22 +185,33 @@ def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
                 )
 
 
-def resolved(job: Job, checkpoints: dict[str, str]) -> dict[str, Any]:
-    """Every key of a job with its value, as its script will read them. Raises ConfigError naming job and key."""
+def resolved(job: Job, checkpoints: dict[str, str]) -> Any:
+    """The configuration of a job, as its script will read it. Raises ConfigError naming job and key."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
         file.write_text(dump_yaml(fill(job.config, checkpoints)), encoding="utf-8")
         try:
-            return config_to_dict(load_config(STAGES[job.stage].config, file))
+            return load_config(STAGES[job.stage].config, file)
         except ConfigError as error:
             message = str(error).removeprefix(str(file)).partition(": ")[2]
             raise ConfigError(f"{job.name}: {message} (from the base YAML or `overrides`)") from None
 
 
 def check_jobs(plan: Plan) -> None:
-    """Every configuration is accepted by its script. Raises ConfigError, see `resolved`."""
+    """Every configuration is accepted by its script.
+
+    Raises:
+        ConfigError: see `resolved`.
+        ValueError: keys that make no sense together; names the job.
+        FileNotFoundError: there is no data-set YAML.
+    """
     for job in plan.jobs.values():
-        resolved(job, dict.fromkeys(plan.jobs, "checkpoint.pth"))
+        config, check = resolved(job, dict.fromkeys(plan.jobs, "checkpoint.pth")), STAGES[job.stage].check
+        try:
+            if check is not None:
+                check(config)
+        except ValueError as error:
+            raise ValueError(f"{job.name}: {error}") from None
 
 
 # ------------------------------------------------------------------------------------------------------------- planning
@@ -275,6 +291,8 @@ class Planner:
         keys = self.row_keys(row) | self.masker_alone(row, seed, detector) | extra
         keys |= self.run_keys(seed) | {"detector.weights": detector}
         tree = with_keys(self.stage3, keys)
+        if isinstance(tree.get("sr_quality", {}).get("weights"), Trained):
+            check_start(name, tree | {"sr": "sr_quality"}, self.plan.jobs[tree["sr_quality"]["weights"].job])
         if row.warm and self.config.warm_up and "start" not in extra:
             tree["start"] = self.warm_up(row.warm, seed, detector)
             check_start(name, tree, self.plan.jobs[tree["start"].job])
@@ -366,6 +384,8 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
         raise ValueError(f"seeds is {config.seeds}; seeds are 0 or larger")
     if min(config.label_shares) <= 0 or max(config.label_shares) > 1:
         raise ValueError(f"label_shares is {config.label_shares}; each lies above 0 and at most at 1")
+    if config.masker_epochs is not None and config.masker_epochs < 1:
+        raise ValueError(f"masker_epochs is {config.masker_epochs}; give at least 1, or null")
     if config.sweep_epochs < 1:
         raise ValueError(f"sweep_epochs is {config.sweep_epochs}; smaller label shares get at least as many epochs")
     if config.jobs < 1:

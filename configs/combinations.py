@@ -6,6 +6,8 @@ from pathlib import Path
 
 from configs.schema import Stage3Config
 
+FRONT_PARTS = ("masker", "sr_fast", "sr_quality")
+
 
 def check_stage3(config: Stage3Config) -> None:
     """Raises ValueError naming the keys and the remedy, FileNotFoundError for a missing data-set YAML."""
@@ -17,9 +19,13 @@ def check_stage3(config: Stage3Config) -> None:
         raise ValueError(f"upscale {config.upscale} is for sr bicubic; leave it at 1 for sr {config.sr}")
     if config.start is not None and config.sr in ("bicubic", "hr"):
         raise ValueError(f"start names trained SR networks, but sr {config.sr} has none: set start to null")
-    if config.mode == "frozen_detector" and config.sr == "bicubic":
-        raise ValueError("mode frozen_detector with sr bicubic leaves nothing to train: choose another sr or mode")
+    if config.mode == "frozen_detector" and not front_learns(config):
+        raise ValueError(
+            f"mode frozen_detector with sr {config.sr} and freeze {config.freeze} leaves nothing to train: choose "
+            "another sr or mode, or take a part out of freeze"
+        )
     _check_freeze(config)
+    _check_turns(config)
     _check_terms(config)
     _check_hr_images(config)
     if config.losses.sparsity == "latency" and None in (config.losses.latency_ms, config.losses.profile):
@@ -34,18 +40,6 @@ def check_stage3(config: Stage3Config) -> None:
         raise FileNotFoundError(f"data.yaml: {config.data.yaml!r} does not exist; give the data set's YAML file")
 
 
-def _check_freeze(config: Stage3Config) -> None:
-    if config.freeze and config.sr != "conditional":
-        raise ValueError(f"freeze names parts of a conditional front end, but sr is {config.sr}: leave it empty")
-    if config.mode == "frozen_detector" and {"masker", "sr_fast", "sr_quality"} <= set(config.freeze):
-        raise ValueError("mode frozen_detector with all parts in freeze leaves nothing to train: take one out")
-    if config.losses.alternate and config.mode != "joint":
-        raise ValueError(
-            f"losses.alternate lets front end and detector learn in turns, but mode {config.mode} trains one of them "
-            "alone: set it to false"
-        )
-
-
 def distills(config: Stage3Config) -> bool:
     """Whether a teacher is needed."""
     return config.losses.distill > 0 or config.losses.distill_outputs > 0
@@ -57,10 +51,51 @@ def some_parts_rest(config: Stage3Config) -> bool:
     return losses.hr_share > 0 or losses.alternate or losses.det == 0 or config.data.unlabelled
 
 
+def front_learns(config: Stage3Config) -> bool:
+    """Whether anything in front of the detector is trained."""
+    if config.mode == "detector_only" or config.sr in ("bicubic", "hr"):
+        return False
+    if config.sr != "conditional":
+        return getattr(config, config.sr).name != "bicubic"
+    return not set(FRONT_PARTS) <= set(config.freeze)
+
+
+def _check_freeze(config: Stage3Config) -> None:
+    freeze = config.freeze
+    if freeze and config.sr != "conditional":
+        raise ValueError(f"freeze names parts of a conditional front end, but sr is {config.sr}: leave it empty")
+    if "masker" in freeze and config.masker.shared_stem and "sr_fast" not in freeze:
+        raise ValueError(
+            "freeze holds masker, whose shared_stem would go on learning with sr_fast: freeze sr_fast too, or neither"
+        )
+    if config.start is None:
+        for name in freeze:
+            network = None if name == "masker" else getattr(config, name)
+            if network is None or (network.name != "bicubic" and network.weights is None and network.init is None):
+                where = "start" if network is None else f"start or {name}.weights"
+                raise ValueError(f"freeze: {name} would stay as it was drawn, untrained: name {where}, or let it learn")
+
+
+def _check_turns(config: Stage3Config) -> None:
+    losses = config.losses
+    if not losses.alternate:
+        return
+    if config.mode != "joint" or not front_learns(config):
+        raise ValueError(
+            "losses.alternate lets front end and detector learn in turns, but here only one of them learns (mode "
+            f"{config.mode}, sr {config.sr}, freeze {config.freeze}): set it to false"
+        )
+    if losses.hr_share >= 0.5:
+        raise ValueError(
+            f"losses.hr_share is {losses.hr_share:g}, but with losses.alternate the detector learns in half of the "
+            "steps, and in some of them from SR images: set less than 0.5"
+        )
+
+
 def _check_terms(config: Stage3Config) -> None:
     """Whatever is trained needs a loss term, with the labels that there are."""
     losses, data = config.losses, config.data
-    trains_front = config.mode != "detector_only" and config.sr != "bicubic"
+    trains_front = front_learns(config)
     without_labels = distills(config) or (losses.rec > 0 and trains_front)
     if config.mode != "frozen_detector" and losses.det == 0 and not distills(config):
         raise ValueError(
@@ -85,10 +120,10 @@ def _check_terms(config: Stage3Config) -> None:
         )
     if losses.hr_share > 0 and config.mode == "frozen_detector":
         raise ValueError("losses.hr_share trains the detector on HR images, which mode frozen_detector forbids: set 0")
-    if losses.alternate and losses.hr_share > 0.5:
+    if losses.alternate and data.unlabelled and not distills(config):
         raise ValueError(
-            f"losses.hr_share is {losses.hr_share:g}, but with losses.alternate the detector learns in half of the "
-            "steps: set at most 0.5"
+            "losses.alternate with data.unlabelled: images without labels teach the detector nothing in its turns "
+            "unless losses.distill or losses.distill_outputs is above 0; set one of them, or losses.alternate to false"
         )
     if losses.hr_share > 0 and data.unlabelled and not distills(config):
         raise ValueError(

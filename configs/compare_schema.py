@@ -59,7 +59,8 @@ class CompareConfig:
         epochs: of stage 3, for every row that learns from labels; null keeps those of `stage3`.
         unlabelled_epochs: of the rows *_unlabelled, which learn from HR images alone; null takes `epochs`.
         masker_epochs: the rows conditional_unlabelled take SR_Quality from sr_quality_tuned_unlabelled and leave it as
-            it is, so that only masker and SR_Fast learn, for so many epochs; null: all three learn together.
+            it is, so that only masker and SR_Fast learn, for so many epochs whatever `overrides` say; null: all three
+            learn together.
         distill: weight losses.distill of the rows that match what the detector sees in HR images: *_distilled, and all
             trained ones of the frozen family.
         distill_outputs: weight losses.distill_outputs of the same rows.

@@ -244,7 +244,7 @@ class MaskerConfig:
         halo: LR pixels of real neighbours that SR_Quality sees around a patch; auto: the least that costs at most about
             0.02 dB; null: full receptive field (exact).
         shared_stem: the masker sees the features that SR_Fast makes of the image, instead of the image; the layers that
-            make them then learn from both. For espcn and fsrcnn.
+            make them then learn from both; when executed they are computed twice. For espcn and fsrcnn.
         train: dense (SR_Quality sees whole images) or tiles (it is trained as it is executed, with this halo).
         budget_dropout: [lowest, highest] kept share: every training image gets one drawn from between, and keeps its
             best patches up to it, so that one model serves every budget (the sparsity loss still sets the share of the
@@ -283,8 +283,8 @@ class LossConfig:
         teacher: checkpoint of the teacher, of stage 1 or of a stage 3 with `sr: hr`; null: the detector as it was when
             training began.
         hr_share: share of the optimiser steps in which the detector sees and learns from the HR images instead.
-        alternate: masker and SR networks learn in every second step, the detector in the others, as in SR4IR; false:
-            all learn in every step.
+        alternate: masker and SR networks learn in every second step, the detector in the others, in the manner of
+            SR4IR; each then makes half of the updates. false: all learn in every step.
     """
 
     det: float = 1.0

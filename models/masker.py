@@ -116,7 +116,7 @@ class Masker(nn.Module):
         """LR images (B, 3, h, w) in [0, 1] -> logits (B, 2, ceil(h / patch), ceil(w / patch)), channel 1 = quality."""
         height, width = lr.shape[-2:]
         rows, columns = self.grid(height, width)
-        # About zero mean and unit variance, as the initialisation assumes.
+        # An image has about zero mean and unit variance then, as the initialisation assumes.
         x = (lr - 0.5) / 0.25 if self.stem is None else self.stem(lr)
         x = repeat_border(x, rows * self.patch, columns * self.patch)
         x = self.features(x)  # (B, 2C, gh * patch / 4, gw * patch / 4)

@@ -93,7 +93,8 @@ class JointObjective(nn.Module):
     each of them counts the same whatever batch it is in. L_objects takes the boxes of labelled images, and what the
     teacher finds in the HR image of the others; without a teacher these take no part. In a step that shows the detector
     HR images, L is what the detector alone has of it. With `alternate` front end and detector learn in turns, each from
-    the terms that reach it, as in SR4IR (Kim et al. 2024, arXiv:2404.01692); HR images then come in the detector's.
+    the terms that reach it, in the manner of SR4IR (Kim et al. 2024, arXiv:2404.01692), which makes both steps on the
+    same batch, however; HR images then come in the detector's.
 
     Args:
         system: front end and detector.
@@ -250,7 +251,7 @@ def turn_of(step: int, hr_share: float, alternate: bool) -> tuple[str, bool]:
 
 @contextmanager
 def resting(part: nn.Module) -> Iterator[None]:
-    """What is computed within gives this part's parameters no gradient."""
+    """What is computed within gives this part's parameters no gradient; BatchNorm statistics still follow."""
     learning = [parameter for parameter in part.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

@@ -114,10 +114,11 @@ class ConditionalSRDetector(nn.Module):
 
     def train(self, mode: bool = True) -> ConditionalSRDetector:
         super().train(mode)
-        for part in (self.front, *self.front.children()):
+        # What is fixed keeps its BatchNorm statistics too; a conditional front end itself goes on drawing masks.
+        for part in self.front.children() if isinstance(self.front, ConditionalSR) else [self.front]:
             own = part.own_parameters() if isinstance(part, Masker) else part.parameters()
             if not any(p.requires_grad for p in own):
-                part.eval()  # what is fixed keeps its BatchNorm statistics too
+                part.eval()
         return self
 
     @property

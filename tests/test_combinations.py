@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.combinations import check_stage3, some_parts_rest
-from configs.schema import DetectionDataConfig, LossConfig, MaskerConfig, Stage3Config
+from configs.combinations import FRONT_PARTS, check_stage3, some_parts_rest
+from configs.schema import DetectionDataConfig, LossConfig, MaskerConfig, NetworkConfig, Stage3Config
 
 FROZEN = {"mode": "frozen_detector"}
 ONLY = {"mode": "detector_only", "sr": "bicubic"}
@@ -64,10 +64,27 @@ def changed(config: Stage3Config, options: dict) -> Stage3Config:
         ),
         (ONLY | {"start": "warm.pth"}, "sr bicubic has none: set start to null"),
         ({"sr": "sr_quality", "freeze": ["sr_quality"]}, "freeze names parts of a conditional front end, but sr is"),
-        (FROZEN | {"freeze": ["masker", "sr_quality", "sr_fast"]}, "leaves nothing to train: take one out"),
-        (FROZEN | {"losses.alternate": True}, r"losses\.alternate .* mode frozen_detector trains one of them"),
-        (ONLY | {"losses.alternate": True}, r"losses\.alternate .* mode detector_only trains one of them"),
-        ({"losses.alternate": True, "losses.hr_share": 0.6}, r"losses\.hr_share is 0\.6, .* at most 0\.5"),
+        (FROZEN | {"freeze": [*FRONT_PARTS], "start": "warm.pth"}, r"freeze \[.*\] leaves nothing to train"),
+        ({"freeze": ["masker"]}, "masker would stay as it was drawn, untrained: name start, or"),
+        ({"freeze": ["sr_quality"]}, r"sr_quality would stay as it was drawn.*name start or sr_quality\.weights"),
+        ({"freeze": ["masker"], "start": "warm.pth", "masker.shared_stem": True}, "freeze sr_fast too, or neither"),
+        (FROZEN | {"losses.alternate": True}, r"losses\.alternate .* only one of them learns \(mode frozen_detector"),
+        (ONLY | {"losses.alternate": True}, r"losses\.alternate .* only one of them learns"),
+        ({"sr": "bicubic", "losses.alternate": True}, r"losses\.alternate .* only one of them learns"),
+        (
+            {"freeze": [*FRONT_PARTS], "start": "warm.pth", "losses.alternate": True},
+            r"losses\.alternate .* only one of them learns",
+        ),
+        ({"losses.alternate": True, "losses.hr_share": 0.5}, r"losses\.hr_share is 0\.5, .* set less than 0\.5"),
+        (
+            {"losses.alternate": True, "data.unlabelled": True, "data.label_share": 0.1, "losses.rec": 1.0},
+            r"losses\.alternate with data\.unlabelled: images without labels teach the detector nothing",
+        ),
+        (
+            {"freeze": [*FRONT_PARTS], "start": "warm.pth", "data.unlabelled": True, "data.label_share": 0.1}
+            | {"losses.rec": 1.0},
+            "no loss term learns from them",
+        ),
         ({"losses.sparsity": "latency"}, r"needs losses\.latency_ms and losses\.profile"),
     ],
 )
@@ -93,9 +110,10 @@ def test_refused(config, options, message):
         {"data.unlabelled": True},
         {"data.lr": "native"},
         {"masker.budget_dropout": [0.1, 0.1]},
-        {"freeze": ["masker", "sr_quality", "sr_fast"]},
-        FROZEN | {"freeze": ["sr_quality"]},
-        {"losses.alternate": True, "losses.hr_share": 0.5},
+        {"freeze": [*FRONT_PARTS], "start": "warm.pth"},
+        FROZEN | {"freeze": ["sr_quality"], "sr_quality": NetworkConfig("edsr", weights="tuned.pth")},
+        {"freeze": ["sr_fast"], "sr_fast": NetworkConfig("bicubic")},
+        {"losses.alternate": True, "losses.hr_share": 0.25},
     ],
 )
 def test_accepted(config, options):

@@ -44,10 +44,14 @@ RECIPE = [
     "--masker.budget_dropout=[0.1, 0.8]",
 ]  # fmt: skip
 
+TURNS = ["--losses.alternate=true", "--losses.hr_share=0.34", "--masker.shared_stem=true"]
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "steps", "options"), [(2, 8, []), (3, 6, []), (3, 6, RECIPE)], ids=["2", "3", "3-recipe"]
+    ("stage", "steps", "options"),
+    [(2, 8, []), (3, 6, []), (3, 6, RECIPE), (3, 6, TURNS)],
+    ids=["2", "3", "3-recipe", "3-turns"],
 )
 def test_two_processes_follow_one(tmp_path: Path, stage: int, steps: int, options: list[str]):
     if stage == 2:

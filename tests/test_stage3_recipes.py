@@ -125,6 +125,14 @@ def test_masker_alone_then_in_turns(tmp_path, data, teacher):
     warm = load_system(tmp_path / "masker" / stage3.OUTPUT).front
     tuned = load_system(quality).front.state_dict()
     assert all(torch.equal(value, tuned[name]) for name, value in warm.sr_quality.state_dict().items())
+    fixed = ["--freeze=[masker,sr_fast]", "--masker.shared_stem=true", "--optim.ema=0.9"]
+    start = f"--start={tmp_path / 'masker' / stage3.OUTPUT}"
+    assert stage3.main(arguments(data, tmp_path / "fixed", *frozen, *fixed, start)) == 0
+    still = load_system(tmp_path / "fixed" / stage3.OUTPUT).front
+    for part in ("masker", "sr_fast"):  # the threshold too is not set anew
+        before = getattr(warm, part).state_dict()
+        assert all(torch.equal(value, before[name]) for name, value in getattr(still, part).state_dict().items())
+    assert not torch.equal(still.sr_quality.head[0].weight, warm.sr_quality.head[0].weight)
     begin = [f"--start={tmp_path / 'masker' / stage3.OUTPUT}", f"--detector.weights={teacher}"]
     with pytest.raises(ValueError, match=r"start: masker\.shared_stem of .* another than that of the configuration"):
         stage3.main(arguments(data, tmp_path / "refused", *begin))

@@ -114,7 +114,7 @@ class Row:
             parts += [front.sr_quality] if kept_share else []
         elif self.system is not None:
             parts += [self.system.front]
-        return sum(count_parameters(part) for part in parts)
+        return count_parameters(nn.ModuleList(parts))  # a stem that two networks share counts once
 
 
 class MacCounter:

@@ -45,7 +45,7 @@ def stepped_factor(step: int, steps_per_epoch: int, warmup: int, milestones: lis
 
 
 def stage3_groups(system: nn.Module, mode: str, optim, freeze: Sequence[str] = ()) -> list[Group]:
-    """Optimiser groups of stage 3; parameters that the mode keeps fixed lose `requires_grad`.
+    """Optimiser groups of stage 3; parameters that the mode or `freeze` keeps fixed lose `requires_grad`.
 
     High rate (optim.lr): masker, detector head, last layers of both SR networks. Low rate (optim.lr_low): detector
     backbone, all other SR layers (these at optim.lr_sr where it is given). `detector_only` fixes the front end,

@@ -109,15 +109,25 @@ def test_frozen_detector_passes_gradient_and_keeps_every_number():
     assert {name.split(".")[0] for name in changed} == {"masker", "sr_fast", "sr_quality"}
 
 
-@pytest.mark.parametrize("share", [False, True])
-@pytest.mark.parametrize("freeze", [["masker"], ["sr_fast"], ["sr_quality"], ["masker", "sr_fast", "sr_quality"]])
+@pytest.mark.parametrize(
+    ("freeze", "share"),
+    [
+        *([[part], False] for part in ("masker", "sr_fast", "sr_quality")),
+        *([["masker", "sr_fast", "sr_quality"], share] for share in (False, True)),
+        (["sr_fast"], True),
+        (["sr_quality"], True),
+    ],
+)
 def test_frozen_parts_keep_every_number(freeze: list[str], share: bool):
     system = make_system(share=share)
     optimizer = torch.optim.AdamW(stage3_groups(system, "joint", OptimConfig(lr=1e-2, lr_low=1e-2), freeze))
     before = {name: value.clone() for name, value in system.state_dict().items()}
     system.train()
+    objective = JointObjective(system, JointWeights(objects=1.0), budgets=(0.25, 0.25))
     for _ in range(2):
-        JointObjective(system, JointWeights(objects=1.0))(make_batch(), PROGRESS)["total"].backward()
+        losses = objective(make_batch(), PROGRESS)
+        assert losses["kept_share"] == 0.25, "budgets are drawn whatever rests"
+        losses["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
     changed = {name for name, value in system.state_dict().items() if not torch.equal(value, before[name])}
