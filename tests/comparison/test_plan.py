@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comparison.plan import Job, Plan, Planner, Trained, build_plan, check_jobs, fill, needed, with_keys
+from comparison.plan import STAGES, Job, Plan, Planner, Trained, build_plan, check_jobs, fill, needed, with_keys
 from comparison.rows import FAMILIES, REFERENCES, ROWS, chosen, spec_of
 from configs.compare_schema import CompareConfig
 from configs.evaluate_schema import SlicedConfig
@@ -343,3 +343,12 @@ def test_with_keys_sets_one_key_and_keeps_the_others(tree: dict, section: str, k
 
 
 # ---------------------------------------------------------------------- what a hash depends on
+
+
+def test_keys_that_contradict_each_other_are_named_before_anything_starts(comparison: CompareConfig, monkeypatch):
+    def refuse(config):
+        raise ValueError("these keys make no sense together")
+
+    monkeypatch.setitem(STAGES, "stage3", replace(STAGES["stage3"], check=refuse))
+    with pytest.raises(ValueError, match=r"^frozen/sr_fast_tuned_unlabelled-seed0: these keys make no sense"):
+        check_jobs(build_plan(comparison))
