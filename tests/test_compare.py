@@ -114,16 +114,18 @@ def test_help_names_every_row_of_keys(capsys):
 
 
 @pytest.fixture
-def in_checkout(monkeypatch) -> None:
-    """Shipped YAMLs name files relative to the project's folder."""
+def some_data(monkeypatch, tmp_path: Path) -> str:
+    """A data set's YAML; shipped YAMLs name other files relative to the project's folder."""
     monkeypatch.chdir(FOLDER.parents[1])
+    (tmp_path / "data.yaml").touch()
+    return str(tmp_path / "data.yaml")
 
 
 @pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: file.stem)
-def test_shipped_comparisons_plan_valid_trainings(file: Path, in_checkout):
+def test_shipped_comparisons_plan_valid_trainings(file: Path, some_data: str):
     config = load_config(CompareConfig, file)
     weights = {key: "weights/espcn_8_x4.safetensors" for key in ("sr_fast", "sr_quality")}
-    plan = build_plan(replace(config, seeds=[0], **weights))
+    plan = build_plan(replace(config, seeds=[0], data=some_data, **weights))
     check_jobs(plan)
     names = {re.sub(r"(-labels[0-9.]+)?-seed0$", "", name) for name in plan.jobs}
     assert {row.name for row in chosen(config.rows) if row.trained} <= names
@@ -139,8 +141,8 @@ def test_shipped_comparisons(file: Path):
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
-def test_shipped_studies(file: Path, in_checkout):
-    config = load_config(AblationConfig, file)
+def test_shipped_studies(file: Path, some_data: str):
+    config = replace(load_config(AblationConfig, file), data=some_data)
     plan, names = ablation.plan_ablations(config, ablation.load_comparison(config))
     check_jobs(plan)
     assert len(names) == 1 + len(config.variants) > 2
