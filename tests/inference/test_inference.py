@@ -1,8 +1,7 @@
-"""inference.py from the command line's side: what it writes, counts, skips and refuses."""
+"""inference.py from the command line's side: what it writes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -18,109 +17,15 @@ from PIL import Image
 import inference
 from data.sources import list_sources
 from models import build_sr
-from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.mask_policy import parse_policy
-from models.masker import Masker
-from models.system import ConditionalSRDetector, HRImages
-from utils.checkpoint import save_network
+from models.system import HRImages
+from tests.inference.running import NAMES, digests, draw_video, entries, infer, noise, save_plain
 from utils.load import load_system
 from utils.prediction_writer import label_lines, new_run_folder, output_names
-from utils.predictor import Predictor, is_out_of_memory, to_image_pixels
+from utils.predictor import Predictor, to_image_pixels
 
 CPU = torch.device("cpu")
-NAMES = ("cat", "dog")
-
-
-def liven_up(system: ConditionalSRDetector) -> None:
-    """Give random weights outputs worth looking at: some detections, and masks of both kinds."""
-    detector, images = system.detector, torch.rand(4, 3, 48, 48)
-    sr = system.eval().upscale(images, parse_policy("all_fast")).sr
-    norms = [m for m in detector.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # plain average, so that one batch sets the statistics
-    with torch.no_grad():
-        detector.train().raw(sr)
-        raw = detector.eval().raw(sr)
-        scores = raw.get("one2many", raw)["scores"]
-        for branch in detector.head.cv3:
-            branch[-1].weight.mul_(1.5 / scores.std())
-            branch[-1].bias.fill_(-2.0)
-        masker = system.front.masker
-        masker.logits.weight.normal_()
-        logits = masker.eval()(images)
-        masker.calibrate(logits[:, 1] - logits[:, 0], 0.5)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    quality = build_sr("edsr", 4, {"n_blocks": 1, "n_feats": 8})
-    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 4), quality, halo=1)
-    system = ConditionalSRDetector(front, YoloDetector("yolov8n.yaml", NAMES))
-    liven_up(system)
-    path = tmp_path_factory.mktemp("weights") / "system.pth"
-    save_network(path, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
-    return path
-
-
-@pytest.fixture(scope="module")
-def plain_weights(tmp_path_factory) -> Path:
-    """A system without a masker."""
-    return save_plain(tmp_path_factory.mktemp("plain") / "system.pth", build_sr("bicubic", 3))
-
-
-def save_plain(path: Path, front: torch.nn.Module) -> Path:
-    system = ConditionalSRDetector(front, YoloDetector("yolov8n.yaml", NAMES))
-    save_network(path, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
-    return path
-
-
-def noise(*shape: int, seed: int = 0, dtype=np.uint8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-
-
-def draw_video(path: Path, frames: int, height: int = 18, width: int = 22) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (width, height))
-    for index in range(frames):
-        writer.write(noise(height, width, 3, seed=index))
-    writer.release()
-
-
-@pytest.fixture
-def good(tmp_path) -> Path:
-    """Folder of readable files of many kinds."""
-    folder = tmp_path / "good"
-    (folder / "sub").mkdir(parents=True)
-    Image.fromarray(noise(17, 23, 3)).save(folder / "odd.png")
-    Image.fromarray(noise(17, 23, 3, seed=1)).save(folder / "sub" / "odd.png")
-    Image.fromarray(noise(16, 24)).save(folder / "grey.jpg")
-    Image.fromarray(noise(9, 8, dtype=np.uint16)).save(folder / "deep.tif")
-    Image.fromarray(noise(1, 1, 3)).save(folder / "dot.png")
-    return folder
-
-
-def spoil(folder: Path) -> None:
-    """Add three files that cannot be read."""
-    Image.fromarray(noise(40, 40, 3)).save(folder / "corrupt.jpg")
-    whole = (folder / "corrupt.jpg").read_bytes()
-    (folder / "corrupt.jpg").write_bytes(whole[: len(whole) // 2])
-    (folder / "text.png").write_text("this is a text")
-    (folder / "broken.mp4").write_bytes(b"no video")
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-def infer(weights: Path, source, out: Path, *options: str) -> int:
-    argv = ["--weights", str(weights), "--source", str(source), "--out", str(out), "--device", "cpu", *options]
-    return inference.main(argv)
-
-
-def entries(out: Path) -> dict[str, dict]:
-    return {entry["file"]: entry for entry in json.loads((out / "predictions.json").read_text())}
 
 
 # ---------------------------------------------------------------------------------------------------------- results
@@ -318,90 +223,6 @@ def test_names_stay_in_the_run_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "a")
     (name,) = output_names(list_sources("*/../../x.png")).values()
     assert name.as_posix() == "b/x"
-
-
-# -------------------------------------------------------------------------------------------------------- exit status
-
-
-def test_unreadable_files_are_named_counted_and_skipped(weights, good, tmp_path, capsys):
-    spoil(good)
-    before = digests(good)
-    assert infer(weights, good, tmp_path / "out", "--save-json", "--batch", "4") == 1
-    assert digests(good) == before and len(entries(tmp_path / "out")) == 5
-    captured = capsys.readouterr()
-    assert "8 files, 5 images" in captured.out and "3 files skipped" in captured.out
-    for name in ("corrupt.jpg", "text.png", "broken.mp4"):
-        assert f"{good / name}: skipped, " in captured.out and f"{good / name}: " in captured.err
-    assert f"{good / 'text.png'}: not an image" in captured.err
-
-
-def test_huge_images_are_skipped_before_decoding(weights, good, tmp_path, capsys):
-    assert infer(weights, good, tmp_path / "out", "--max-pixels", "300") == 1
-    assert "more than the limit of 300" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--weights", "nowhere.pth"), "nowhere.pth: does not exist"),
-        (("--weights", ""), "--weights"),
-        (("--source", "nowhere/*.png"), "no image or video found"),
-        (("--source", ""), "--source"),
-        (("--policy", "budget=2"), "budget"),
-        (("--policy", "clever"), "learned"),
-        (("--out", ""), "out is ''"),
-    ],
-)
-def test_bad_arguments(weights, good, tmp_path, capsys, options, message):
-    assert infer(weights, good, tmp_path / "out", *options) == 2
-    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
-def test_cuda_without_cuda(weights, good, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert infer(weights, good, tmp_path / "out", "--device", "cuda") == 2
-    assert "--device cpu" in capsys.readouterr().err
-
-
-def test_unknown_option(weights, good, tmp_path):
-    with pytest.raises(SystemExit) as stopped:
-        infer(weights, good, tmp_path / "out", "--save-text")
-    assert stopped.value.code == 2
-
-
-def test_damaged_weights(good, tmp_path, capsys):
-    (tmp_path / "w.pth").write_bytes(b"PK not really")
-    assert infer(tmp_path / "w.pth", good, tmp_path / "out") == 2
-    assert "w.pth: truncated" in capsys.readouterr().err
-
-
-def test_a_full_disk_is_told(weights, good, tmp_path, capsys, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("utils.prediction_writer.PredictionWriter.write", full)
-    assert infer(weights, good / "dot.png", tmp_path / "out") == 1
-    assert "No space left on device" in capsys.readouterr().err
-
-
-def test_out_of_memory_skips_and_tells_what_to_do(weights, good, tmp_path, capsys, monkeypatch):
-    upscale = ConditionalSRDetector.upscale
-
-    def fail_on_large(self, lr, policy):
-        if lr.shape[-1] > 16:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return upscale(self, lr, policy)
-
-    monkeypatch.setattr(ConditionalSRDetector, "upscale", fail_on_large)
-    assert infer(weights, good, tmp_path / "out", "--save-json") == 1
-    assert len(entries(tmp_path / "out")) == 2
-    captured = capsys.readouterr()
-    assert "3 files skipped" in captured.out and "smaller --batch, a cheaper --policy" in captured.err
-
-
-def test_other_errors_are_not_taken_for_lack_of_memory():
-    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."))
-    assert not is_out_of_memory(RuntimeError("shape mismatch"))
 
 
 # --------------------------------------------------------------------------------------------------------------- parts
