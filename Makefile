@@ -25,7 +25,7 @@ new-environment:
 
 test: .venv/.stamp
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 # An interrupted demo goes on where it stopped; what is finished is not repeated.
 demo: .venv/.stamp
