@@ -131,3 +131,9 @@ def test_undecided_without_the_rows_that_they_need():
 def test_the_frozen_family_has_limits_of_its_own(system: str, recovered: float | None, holds: bool | None):
     claims = check_claims([row(f"{system}_budget_0.25", 0.3, recovered=recovered)])
     assert [claim.holds for claim in claims] == [None, None, holds]
+
+
+def test_a_light_network_everywhere_is_a_rival():
+    fast = row("retrained/sr_fast_distilled", 0.36, 11)
+    claim = check_claims(retrained(retrained__sr_fast_distilled=fast))[4]
+    assert claim.holds is False and "sr_fast_distilled 0.360 at 11.0 ms" in claim.found
