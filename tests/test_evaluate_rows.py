@@ -340,7 +340,8 @@ def test_faulty_slices_are_named(tmp_path: Path, sliced: str, words: str, capsys
     assert f"--{words}" in capsys.readouterr().err
 
 
-def test_slices_survive_saving_and_help(tmp_path: Path, capsys):
+def test_slices_survive_saving_and_help(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")  # whatever terminal the tests are run from
     (tmp_path / "c.yaml").write_text("sliced: {sahi/2: {weights: a.pth, columns: 3}}\n")
     config = load_config(EvaluateConfig, tmp_path / "c.yaml")
     assert config.sliced == {"sahi/2": SlicedConfig("a.pth", columns=3)}
