@@ -33,6 +33,12 @@ FIXED = (
     ),
 )
 SHARED = ("data.", "augment.", "detector.", "optim.epochs", "optim.batch")
+USED_BY = {  # sections of stage 3, and the values of `sr` for which they say something
+    "masker": ("conditional",),
+    "gumbel": ("conditional",),
+    "sr_fast": ("conditional", "sr_fast"),
+    "sr_quality": ("conditional", "sr_quality"),
+}
 FRONT_END = {  # what a front end has to agree in with the warm-up that it starts from
     "conditional": (
         "masker.patch",
@@ -149,6 +155,15 @@ def with_keys(tree: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
             section = section[part]
         section[last] = copy.deepcopy(value)
     return tree
+
+
+def only_used(tree: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of stage 3 without the sections of networks that its `sr` does not have.
+
+    They change nothing, and left in they would be part of the hash: another SR_Fast would train every row again.
+    """
+    unused = [section for section, modes in USED_BY.items() if tree.get("sr", "conditional") not in modes]
+    return {section: value for section, value in tree.items() if section not in unused}
 
 
 def fill(tree: Any, checkpoints: dict[str, str]) -> Any:
@@ -290,7 +305,7 @@ class Planner:
         """Stage 3 of a row through this detector, and the warm-up of its front end before it."""
         keys = self.row_keys(row) | self.masker_alone(row, seed, detector) | extra
         keys |= self.run_keys(seed) | {"detector.weights": detector}
-        tree = with_keys(self.stage3, keys)
+        tree = only_used(with_keys(self.stage3, keys))
         if isinstance(tree.get("sr_quality", {}).get("weights"), Trained):
             check_start(name, tree | {"sr": "sr_quality"}, self.plan.jobs[tree["sr_quality"]["weights"].job])
         if row.warm and self.config.warm_up and "start" not in extra:

@@ -130,6 +130,14 @@ def test_rows_with_hr_features_start_from_a_front_end_that_saw_no_labels(compari
     assert not any("start" in job.config for job in cold)
 
 
+def test_a_row_names_only_the_networks_that_it_has(comparison: CompareConfig):
+    overrides = {"stage3": {"sr_fast.args": {"n_feats": 4}, "sr_quality.args": {"n_feats": 4}, "masker.patch": 4}}
+    for job in stage3_jobs(build_plan(replace(comparison, overrides=overrides)), ""):
+        parts = {"sr_fast", "sr_quality"} if job.config["sr"] == "conditional" else {job.config["sr"]}
+        assert {"sr_fast", "sr_quality"} & set(job.config) == parts & {"sr_fast", "sr_quality"}, job.name
+        assert ("masker" in job.config) == (job.config["sr"] == "conditional"), job.name
+
+
 def test_the_masker_can_learn_beside_a_finished_sr_quality(comparison: CompareConfig):
     plan = build_plan(replace(comparison, unlabelled_epochs=7, masker_epochs=2))
     names = {"frozen/conditional_unlabelled-seed1": "frozen/sr_quality_tuned_unlabelled-seed1"}
@@ -291,7 +299,8 @@ def test_bad_input_is_refused(comparison: CompareConfig, changes: dict, error: t
 
 def test_without_a_warm_up_front_ends_may_differ(comparison: CompareConfig):
     plan = build_plan(replace(comparison, warm_up=False, overrides={"retrained": {"masker.patch": 8}}))
-    patches = {family: stage3_jobs(plan, family)[0].config.get("masker", {}).get("patch") for family in FAMILIES}
+    jobs = {family: stage3_jobs(plan, f"{family}/conditional")[0] for family in FAMILIES}
+    patches = {family: job.config.get("masker", {}).get("patch") for family, job in jobs.items()}
     assert patches["retrained"] == 8 != patches["frozen"]
 
 
