@@ -62,7 +62,7 @@ def prepare(config: InferenceConfig) -> tuple:
     from models.mask_policy import parse_policy
     from models.prepared import how_it_runs
     from utils.latency import attach_profile
-    from utils.load import load_system
+    from utils.load import load_system, set_halo
     from utils.prediction_writer import new_run_folder
     from utils.predictor import Predictor, choose_device, compute_type
 
@@ -74,8 +74,10 @@ def prepare(config: InferenceConfig) -> tuple:
     policy, device = parse_policy(config.policy), choose_device(config.device)
     files = list_sources(config.source)
     system = load_system(config.weights)
-    if not hasattr(system.front, "masker") and (config.policy != "learned" or config.save_mask):
-        raise ValueError(f"{config.weights}: this system has no masker; leave out --policy and --save_mask")
+    if hasattr(system.front, "masker"):
+        set_halo(config.weights, system.front, config.halo)
+    elif config.policy != "learned" or config.save_mask or config.halo is not None:
+        raise ValueError(f"{config.weights}: this system has no masker; leave out --policy, --halo and --save_mask")
     if policy.kind == "latency_ms" and not config.profile:
         raise ValueError(
             f"policy {policy} needs a latency profile; measure one with `python -m utils.latency` and name it with "

@@ -278,6 +278,8 @@ class Planner:
 
     def few_labels(self, row: RowSpec, share: float, seed: int) -> dict[str, Any]:
         """Which labels a row sees, and for how many epochs if they are few."""
+        if share < 1 and row.distilled and self.config.sweep_unlabelled:
+            return label_keys(share, seed) | {"data.unlabelled": True}
         times = min(max(self.config.label_shares) / share, self.config.sweep_epochs)
         if times <= 1:
             return label_keys(share, seed)
@@ -336,6 +338,7 @@ class Planner:
         trained = {row.name: self.row(row, seed, share) for row in shown if row.trained}
         timed = main and seed == config.seeds[0]
         tree = {"data": self.evaluation_data(), "split": measure.split, "budgets": measure.budgets}
+        tree |= {} if measure.halo is None else {"halo": measure.halo}
         tree |= {"batch": measure.batch, "limit": measure.limit, "timing_runs": measure.timing_runs if timed else 0}
         tree |= {"overlays": measure.overlays if timed else 0, "save_detections": timed}
         if any(row.shown == "stock" for row in shown):
@@ -395,6 +398,10 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
     unknown = sorted(set(config.repeat_rows) - {row.name for row in ROWS})
     if unknown:
         raise ValueError(f"repeat_rows: there is no row {unknown[0]!r}; choose among {', '.join(r.name for r in ROWS)}")
+    if not any(row.trained for row in rows):
+        raise ValueError(
+            f"rows: nothing is trained in {config.rows}; add a row, or measure a detector as it is by evaluate.py"
+        )
     if min(config.seeds) < 0:
         raise ValueError(f"seeds is {config.seeds}; seeds are 0 or larger")
     if min(config.label_shares) <= 0 or max(config.label_shares) > 1:

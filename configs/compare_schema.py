@@ -19,6 +19,8 @@ class MeasureConfig:
         split: which split to evaluate.
         precision: type of the networks when measured.
         budgets: kept shares of the rows *_budget_*, *_random_*, *_edge_* and *_oracle_*.
+        halo: LR pixels of neighbours around patches, whatever the trainings name, see evaluate.py; null keeps that of
+            the trainings.
         batch: images per call when measuring quality.
         timing_runs: timed calls per row, for the first seed with the largest label share only; 0 skips timing.
         overlays: images of the mask gallery.
@@ -29,6 +31,7 @@ class MeasureConfig:
     split: Literal["train", "val", "test"] = "test"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     budgets: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5])
+    halo: int | Literal["exact"] | None = None
     batch: int = 8
     timing_runs: int = 20
     overlays: int = 6
@@ -73,6 +76,8 @@ class CompareConfig:
             share of the labels, or all of them (a detector is at hand, labels are few where it shall work).
         sweep_epochs: smaller label shares get more epochs in stage 3, as many as make up for the missing images, but at
             most so many times as many.
+        sweep_unlabelled: at smaller label shares, rows that match HR features keep the images without labels, for the
+            terms that need none; an epoch then has all images, so `sweep_epochs` is not for these rows.
         jobs: trainings at a time; timed measurements always run alone.
         threads: CPU threads of each, 0 keeps PyTorch's own choice.
         device: auto picks CUDA when there is one.
@@ -105,6 +110,7 @@ class CompareConfig:
     shared_detector: bool = False
     stage1_labels: Literal["share", "all"] = "share"
     sweep_epochs: float = 1.0
+    sweep_unlabelled: bool = False
     jobs: int = 1
     threads: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"

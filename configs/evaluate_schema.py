@@ -50,6 +50,8 @@ class EvaluateConfig:
         detectors: name -> checkpoint of a detector that sees HR images, of stage 1 or of stage 3 with `sr: hr`.
         sliced: name -> sliced inference; keys weights, rows, columns, overlap, full, match and match_threshold.
         retrained: name -> checkpoint of further stage-3 runs, one row each (for instance bicubic_retrained).
+        halo: LR pixels of neighbours around the patches of all systems with a masker, exact: the receptive field; null
+            takes that of each checkpoint.
         budgets: kept shares of the rows conditional_budget_*, conditional_random_*, conditional_edge_* and
             conditional_oracle_* (patches with the largest share of ground-truth boxes first).
         profile: latency profile of `system` on this device, for `latencies`; also for those of `systems` that it fits.
@@ -75,6 +77,7 @@ class EvaluateConfig:
     detectors: dict[str, str] = field(default_factory=dict)
     sliced: dict[str, SlicedConfig] = field(default_factory=dict)
     retrained: dict[str, str] = field(default_factory=dict)
+    halo: int | Literal["exact"] | None = None
     budgets: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5])
     profile: str | None = None
     latencies: list[float] = field(default_factory=list)

@@ -14,6 +14,8 @@ class InferenceConfig:
         source: image, folder, glob or video file, of any size.
         weights: stage-3 checkpoint; with `sr_only` that of an SR network, or empty for the strongest shipped one.
         policy: learned, threshold=T, budget=R, latency_ms=T, all_fast, all_quality, random=R or edge=R.
+        halo: LR pixels of neighbours around SR_Quality's patches, exact: the receptive field; null takes that of the
+            checkpoint.
         profile: latency profile of this system on this device (python -m utils.latency), for latency_ms.
         conf: lowest score shown.
         iou: overlap above which non-maximum suppression drops a box.
@@ -41,6 +43,7 @@ class InferenceConfig:
     source: str = ""
     weights: str = ""
     policy: str = "learned"
+    halo: int | Literal["exact"] | None = None
     profile: str | None = None
     conf: float = 0.25
     iou: float = 0.7

@@ -283,6 +283,15 @@ def test_timing_tells_the_oracle_beforehand(project: Project):
     assert Seen.of(rows["joint_edge_0.25"], batch).policy == rows["joint_edge_0.25"].policy
 
 
+@pytest.mark.parametrize(("given", "expected"), [("null", 2), ("0", 0), ("3", 3), ("exact", None)])
+def test_the_halo_of_an_evaluation_is_that_of_all_its_systems(project: Project, given: str, expected: int | None):
+    systems = {"joint": project["joint"], "frozen": project["frozen"], "espcn": project["espcn"]}
+    config = parse_config(EvaluateConfig, "", project.arguments(Path("x"), systems=systems, halo=given))
+    rows = build_rows(config, NAMES)
+    assert {row.system.front.halo for row in rows if row.conditional} == {expected}
+    assert any(not row.conditional for row in rows), "systems without a masker have no halo to set"
+
+
 @pytest.mark.parametrize(
     "options, error, words",
     [

@@ -23,6 +23,7 @@ from utils.load import (
     load_detector_checkpoint,
     load_sr,
     load_system,
+    set_halo,
     shipped_file,
 )
 from utils.oracle_mask import OracleMask
@@ -196,6 +197,8 @@ def _load_system(key: str, path: str, config: EvaluateConfig, names: tuple[str, 
     if not system.sees_hr:
         check_scale(path, system.scale, config.data.scale)
     check_classes(path, system.detector.names, names)
+    if isinstance(system.front, ConditionalSR):
+        set_halo(path, system.front, config.halo)
     return system
 
 

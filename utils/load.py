@@ -6,6 +6,7 @@ import inspect
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,29 @@ def load_system(path: str | Path) -> ConditionalSRDetector:
     """
     payload = load_network(path, kind="system")
     return _filled(path, lambda: ConditionalSRDetector.from_spec(payload["args"]), payload["weights"])
+
+
+def set_halo(path: str | Path, front: ConditionalSR, halo: int | Literal["exact"] | None) -> None:
+    """Execute a system with another halo than its checkpoint names.
+
+    Args:
+        path: the checkpoint, for messages.
+        front: its front end.
+        halo: LR pixels of neighbours around patches, exact: the receptive field; None changes nothing.
+
+    Raises:
+        ValueError: below 0, or the system was trained on tiles with a halo of their own.
+    """
+    if halo is None:
+        return
+    if halo != "exact" and halo < 0:
+        raise ValueError(f"halo is {halo}; give LR pixels, 0 or more, or exact")
+    wanted = None if halo == "exact" else halo
+    if front.train_tiles and wanted != front.halo:
+        raise ValueError(
+            f"halo: {path} was trained on tiles with a halo of {front.halo} and runs with that; leave it out"
+        )
+    front.halo = wanted
 
 
 def load_detector_checkpoint(path: str | Path) -> YoloDetector:

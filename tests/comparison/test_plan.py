@@ -202,6 +202,19 @@ def test_epochs_make_up_for_the_missing_images(comparison: CompareConfig, shares
     assert plan.jobs[f"retrained/bicubic-labels{few}-seed0"].config["optim"]["epochs"] == expected
 
 
+def test_images_without_labels_stay_for_rows_that_match_hr_features(comparison: CompareConfig):
+    changes = {"sweep_unlabelled": True, "sweep_epochs": 3, "epochs": 4}
+    rows = stage3_jobs(build_plan(replace(comparison, **changes)), ("frozen/", "retrained/"))
+    jobs = [job for job in rows if "-labels0.2" in job.name]
+    kept = {job.name for job in jobs if job.config["data"].get("unlabelled", False)}
+    assert kept == {job.name for job in jobs if "_distilled" in job.name or job.name.startswith("frozen/")}
+    for job in jobs:
+        assert job.config["data"]["label_share"] == 0.2
+        assert job.config["optim"]["epochs"] == (4 if job.name in kept else 12), job.name
+    full = [job for job in rows if "-labels1" in job.name]
+    assert full and not any("unlabelled" in job.config["data"] for job in full)
+
+
 def test_one_detector_for_all_seeds_and_shares(comparison: CompareConfig):
     plan = build_plan(replace(comparison, shared_detector=True, stage1_labels="all"))
     assert {name for name in plan.jobs if name.startswith("stage1")} == {"stage1-labels1-seed0"}
@@ -283,6 +296,7 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
         ({"label_shares": [0.0, 1.0]}, ValueError, "above 0 and at most at 1"),
         ({"jobs": 0}, ValueError, "jobs is 0"),
         ({"sweep_epochs": 0.5}, ValueError, "sweep_epochs is 0.5"),
+        ({"rows": ["frozen/sr_fast"]}, ValueError, "rows: nothing is trained in"),
         ({"distill": 0.0, "distill_outputs": 0.0}, ValueError, "distill and distill_outputs are both 0"),
         ({"sweep_seeds": []}, ValueError, r"sweep_seeds is \[\]"),
         ({"sweep_seeds": [7]}, ValueError, r"sweep_seeds is \[7\]; choose among seeds, \[0, 1\]"),

@@ -109,6 +109,18 @@ def test_policies_decide_the_kept_share(weights, good, tmp_path):
         assert entry["kept_share"] == share
 
 
+def test_another_halo_gives_another_image(weights, good, tmp_path):
+    """On tiles; nothing changes where all patches are kept, since then there are none."""
+    pictures = {}
+    for halo in ("null", "0", "1", "exact"):
+        out = tmp_path / halo
+        options = ("--policy", "budget=0.5", "--halo", halo, "--save-sr", "--save_images", "false")
+        assert infer(weights, good / "odd.png", out, *options) == 0
+        pictures[halo] = np.asarray(Image.open(out / "sr" / "odd.png")).astype(int)
+    assert np.array_equal(pictures["null"], pictures["1"])  # that of the checkpoint
+    assert np.abs(pictures["0"] - pictures["exact"]).max() > 0
+
+
 def test_half_is_close(weights, good, tmp_path):
     for name, options in (("full", ()), ("half", ("--half",))):
         assert infer(weights, good / "odd.png", tmp_path / name, "--policy", "all_quality", "--save-sr", *options) == 0
@@ -154,6 +166,8 @@ def test_system_without_masker(plain_weights, good, tmp_path, capsys):
     assert Image.open(tmp_path / "out" / "sr" / "odd.png").size == (69, 51)
     assert "kept" not in capsys.readouterr().out
     assert infer(plain_weights, good, tmp_path / "out", "--policy", "budget=0.5") == 2
+    assert "no masker" in capsys.readouterr().err
+    assert infer(plain_weights, good, tmp_path / "out", "--halo", "1") == 2
     assert "no masker" in capsys.readouterr().err
 
 

@@ -22,6 +22,7 @@ from utils.load import (
     load_detector_checkpoint,
     load_sr,
     load_system,
+    set_halo,
 )
 
 SMALL = {"n_blocks": 1, "n_feats": 4}
@@ -44,6 +45,20 @@ def assert_same(network: torch.nn.Module, stored: torch.nn.Module) -> None:
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert stored.spec == network.spec and not stored.training
+
+
+def test_halo_of_a_loaded_system():
+    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("edsr", 2, SMALL), halo=2)
+    for given, expected in ((None, 2), (1, 1), ("exact", None), (0, 0)):
+        set_halo("system.pth", front, given)
+        assert front.halo == expected
+    with pytest.raises(ValueError, match="halo is -1; give LR pixels, 0 or more, or exact"):
+        set_halo("system.pth", front, -1)
+    front.train_tiles, front.halo = True, 2
+    set_halo("system.pth", front, 2)
+    with pytest.raises(ValueError, match="was trained on tiles with a halo of 2"):
+        set_halo("system.pth", front, 1)
+    assert front.halo == 2
 
 
 @pytest.mark.parametrize("name, args", [("bicubic", {}), ("espcn", {}), ("edsr", SMALL)])
