@@ -44,6 +44,8 @@ def check(config: InferenceConfig) -> None:
         raise ValueError("no weights given; name the checkpoint of stage 3 with --weights")
     if not config.sr_only and (config.scale is not None or config.self_ensemble or config.tile or config.cmsr):
         raise ValueError("scale, self_ensemble, tile and cmsr belong to --sr-only: add it, or leave them out")
+    if config.sr_only and config.halo is not None:
+        raise ValueError("halo belongs to systems with a masker; with --sr-only it is --tile_halo")
     if config.cmsr and config.tile:
         raise ValueError("cmsr and tile exclude each other: CMSR renders whole images; leave one of them out")
     if not Path(config.out).name:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from comparison.aggregate import figure
-from comparison.plan import Plan, Planner
+from comparison.plan import Plan, Planner, check_used
 from comparison.report import figure_text
 from comparison.rows import ROWS
 from comparison.run import Outcome
@@ -50,6 +50,7 @@ def plan_ablations(config: AblationConfig, comparison: CompareConfig) -> tuple[P
         if wrong:
             section = f"variants.{name}" if name else "common"
             raise ValueError(f"{section}: {wrong[0]} is set by the study itself; remove it")
+        check_used(f"variants.{name}" if name else "common", row.stage3["sr"], keys)
     planner = Planner(comparison)
     names: dict[str, list[str]] = {}
     for variant, keys in {BASE: {}, **config.variants}.items():

@@ -127,7 +127,9 @@ def recovers_more_with_fewer_labels(shares: dict[str, list[dict]], system: str) 
         name = sparing(table, system)
         values.append(None if name is None else mean(table, name, "gap_recovered"))
         ends = [mean(table, end) for end in REFERENCES["retrained"]]
+        distilled = mean(table, "retrained/bicubic_distilled", "gap_recovered")
         found = "-" if name is None or None in ends else f"of {ends[0] - ends[1]:.3f}"
+        found += "" if distilled is None else f" (bicubic_distilled {distilled:.0%})"
         shown.append(f"{float(share):.0%} of the labels: {'-' if values[-1] is None else f'{values[-1]:.0%}'} {found}")
     rises = None if None in values else all(fewer - more >= FEWER for more, fewer in pairwise(values))
     return Claim(text, system, ", ".join(shown), rises)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Container, Iterable
@@ -9,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from comparison.plan import STAGES, Job, resolved
+from comparison.plan import STAGES, USED_BY, Job, resolved
 from data.data_spec import load_data_spec
 from data.labels import label_path
 from utils.config import FREE_ON_RESUME, config_to_dict
@@ -22,19 +23,29 @@ def job_key(job: Job, checkpoints: dict[str, str]) -> str:
     """SHA-256, in hex, over all that the result of a job depends on.
 
     Paths do not count, contents do: a file that a key names enters by its bytes, the data set by its file names, image
-    sizes and label bytes. Keys that may differ between a run and its continuation are left out.
+    sizes and label bytes. Keys that may differ between a run and its continuation are left out, and sections that say
+    nothing for this `sr`: another SR_Fast trains no row again that has none.
 
     Args:
         job: with all jobs that it needs finished.
         checkpoints: path of the checkpoint of every job that it needs.
     """
-    tree = config_to_dict(resolved(job, checkpoints))
+    tree = config_to_dict(resolved(only_used(job), checkpoints))
     section = tree["data"]
     splits = SPLITS.get(job.stage) or (tree["split"],)
     data = data_hash(section.pop("yaml"), splits, section.pop("lr_folder", None))
     content = content_of(tree, FREE_ON_RESUME - TIMED if job.alone else FREE_ON_RESUME)
     text = json.dumps([job.stage, STAGES[job.stage].version, data, content], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def only_used(job: Job) -> Job:
+    """A stage 3 with the defaults of its script in sections that change nothing; other jobs as they are."""
+    if job.stage != "stage3":
+        return job
+    sr = job.config.get("sr")
+    used = {section: value for section, value in job.config.items() if sr in USED_BY.get(section, (sr,))}
+    return dataclasses.replace(job, config=used)
 
 
 def content_of(value: Any, free: Container[str], name: str = "") -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,13 +157,12 @@ def with_keys(tree: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def only_used(tree: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of stage 3 without the sections of networks that its `sr` does not have.
-
-    They change nothing, and left in they would be part of the hash: another SR_Fast would train every row again.
-    """
-    unused = [section for section, modes in USED_BY.items() if tree.get("sr", "conditional") not in modes]
-    return {section: value for section, value in tree.items() if section not in unused}
+def check_used(place: str, sr: str, keys: Iterable[str]) -> None:
+    """Raises ValueError for a key of one row whose section that row does not have."""
+    for key in keys:
+        section = key.partition(".")[0]
+        if sr not in USED_BY.get(section, (sr,)):
+            raise ValueError(f"{place}: {key} changes nothing, for a row with sr {sr} has no {section}; remove it")
 
 
 def fill(tree: Any, checkpoints: dict[str, str]) -> Any:
@@ -182,10 +181,12 @@ def read_base(path: str, stage: str) -> dict[str, Any]:
 def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
     """Raises ValueError for a group that does not exist and for keys that would make the comparison unfair."""
     groups = ("stage1", "stage3", *FAMILIES)
-    trained = [row.name for row in rows if row.trained]
+    trained = {row.name: row for row in rows if row.trained}
     for group, keys in overrides.items():
         if group not in groups and group not in trained:
             raise ValueError(f"overrides.{group}: no such group; choose among {', '.join((*groups, *trained))}")
+        if group in trained:
+            check_used(f"overrides.{group}", trained[group].stage3["sr"], keys)
         for key in keys:
             if key in FIXED and not (
                 group == "stage1" and key == "detector.weights"
@@ -278,9 +279,10 @@ class Planner:
 
     def few_labels(self, row: RowSpec, share: float, seed: int) -> dict[str, Any]:
         """Which labels a row sees, and for how many epochs if they are few."""
-        if share < 1 and row.distilled and self.config.sweep_unlabelled:
+        fewer = max(self.config.label_shares) / share
+        if fewer > 1 and row.distilled and self.config.sweep_unlabelled:
             return label_keys(share, seed) | {"data.unlabelled": True}
-        times = min(max(self.config.label_shares) / share, self.config.sweep_epochs)
+        times = min(fewer, self.config.sweep_epochs)
         if times <= 1:
             return label_keys(share, seed)
         epochs = with_keys(self.stage3, self.row_keys(row)).get("optim", {}).get("epochs", OptimConfig().epochs)
@@ -307,7 +309,7 @@ class Planner:
         """Stage 3 of a row through this detector, and the warm-up of its front end before it."""
         keys = self.row_keys(row) | self.masker_alone(row, seed, detector) | extra
         keys |= self.run_keys(seed) | {"detector.weights": detector}
-        tree = only_used(with_keys(self.stage3, keys))
+        tree = with_keys(self.stage3, keys)
         if isinstance(tree.get("sr_quality", {}).get("weights"), Trained):
             check_start(name, tree | {"sr": "sr_quality"}, self.plan.jobs[tree["sr_quality"]["weights"].job])
         if row.warm and self.config.warm_up and "start" not in extra:
@@ -334,12 +336,26 @@ class Planner:
         config, measure, main = self.config, self.config.measure, share == max(self.config.label_shares)
         repeated = seed == config.seeds[0] or not config.repeat_rows
         wanted = self.rows if repeated else [row for row in chosen(config.repeat_rows) if row in self.rows]
-        shown = [row for row in wanted if main or row.labels]
+        swept = chosen(config.sweep_rows)
+        shown = [row for row in wanted if main or (row.labels and row in swept)]
         trained = {row.name: self.row(row, seed, share) for row in shown if row.trained}
+        if not trained:
+            return
+        for job in (self.plan.jobs[trained[row.name].job] for row in shown if row.trained):
+            masker = job.config.get("masker", {})
+            if measure.halo is not None and masker.get("train") == "tiles" and masker.get("halo") != measure.halo:
+                raise ValueError(
+                    f"measure.halo is {measure.halo}, but {job.name} is trained on tiles with its own masker.halo: set "
+                    "that, and measure.halo to null"
+                )
         timed = main and seed == config.seeds[0]
         tree = {"data": self.evaluation_data(), "split": measure.split, "budgets": measure.budgets}
-        tree |= {} if measure.halo is None else {"halo": measure.halo}
-        tree |= {"batch": measure.batch, "limit": measure.limit, "timing_runs": measure.timing_runs if timed else 0}
+        tree |= {
+            "halo": measure.halo,
+            "batch": measure.batch,
+            "limit": measure.limit,
+            "timing_runs": measure.timing_runs if timed else 0,
+        }
         tree |= {"overlays": measure.overlays if timed else 0, "save_detections": timed}
         if any(row.shown == "stock" for row in shown):
             tree |= {"detector": self.deployed(seed), "sr_fast": config.sr_fast, "sr_quality": config.sr_quality}
@@ -395,9 +411,10 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
             raise ValueError(f"{key} is {values}; give at least one, each once")
     if config.sweep_seeds is not None and not (config.sweep_seeds and set(config.sweep_seeds) <= set(config.seeds)):
         raise ValueError(f"sweep_seeds is {config.sweep_seeds}; choose among seeds, {config.seeds}, or null for all")
-    unknown = sorted(set(config.repeat_rows) - {row.name for row in ROWS})
-    if unknown:
-        raise ValueError(f"repeat_rows: there is no row {unknown[0]!r}; choose among {', '.join(r.name for r in ROWS)}")
+    for key in ("repeat_rows", "sweep_rows"):
+        unknown = sorted(set(getattr(config, key)) - {row.name for row in ROWS})
+        if unknown:
+            raise ValueError(f"{key}: there is no row {unknown[0]!r}; choose among {', '.join(r.name for r in ROWS)}")
     if not any(row.trained for row in rows):
         raise ValueError(
             f"rows: nothing is trained in {config.rows}; add a row, or measure a detector as it is by evaluate.py"

@@ -121,11 +121,24 @@ def report_markdown(content: dict, pictures: dict[str, str] | None = None) -> st
             parts.append(main_table(rows))
             parts += with_title("### Which patches: masks of the same kept share, mAP50-95", control_table(rows))
             parts += with_title("### AP50-95 of every class", class_table(rows))
-            parts += with_title("### Fewer labels, mAP50-95 (gap recovered)", sweep_table(content, family))
+            sweep = sweep_table(content, family)
+            parts += with_title("### Fewer labels, mAP50-95 (gap recovered)", sweep and sweep_note(content) + sweep)
     parts += with_title("## Trainings", training_table(content["trainings"]))
     if content["missing"]:
         parts += ["## Missing", "Not finished, so not counted: " + ", ".join(content["missing"]) + "."]
     return "\n\n".join(parts) + "\n"
+
+
+def sweep_note(content: dict) -> str:
+    """Which images the rows see where labels are few."""
+    if not content["comparison"].get("sweep_unlabelled"):
+        return ""
+    return (
+        "Rows that match HR features (all of the frozen family, `_distilled`) keep the images without labels for that, "
+        f"in as many epochs as with all labels; the others see their few labelled images, up to "
+        f"{content['comparison']['sweep_epochs']:g} times as often. So `hr` and `bicubic`, between which the gap lies, "
+        "see few images, and `bicubic_distilled` is what a conditional system has to be held against.\n\n"
+    )
 
 
 def about(content: dict) -> list[str]:
@@ -142,9 +155,14 @@ def provenance(content: dict) -> str:
     torch = (content.get("versions") or {}).get("torch")
     return (
         f"{seeds}: mean ± standard deviation (n - 1), a number alone is of one seed or of no spread. Times are "
-        f"of the first seed, all rows interleaved in one run. PyTorch {torch}, {str(content['date'])[:10]}{code}; "
-        f"`{content['command']}`."
+        f"of the first seed, all rows interleaved in one run. "
+        f"{halo_note(content)}PyTorch {torch}, {str(content['date'])[:10]}{code}; `{content['command']}`."
     )
+
+
+def halo_note(content: dict) -> str:
+    halo = content["comparison"]["measure"].get("halo")
+    return "" if halo is None else f"SR_Quality sees {halo} LR pixels around its patches (`measure.halo`). "
 
 
 def gap_line(content: dict, family: str) -> str:

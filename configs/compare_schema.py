@@ -59,6 +59,7 @@ class CompareConfig:
         repeat_rows: rows that the seeds after the first repeat, with those that they are compared with; empty repeats
             all. Other rows then have figures of one seed.
         sweep_seeds: seeds of the smaller label shares; null takes all `seeds`.
+        sweep_rows: rows of the smaller label shares, with those that they are compared with; empty takes all.
         epochs: of stage 3, for every row that learns from labels; null keeps those of `stage3`.
         unlabelled_epochs: of the rows *_unlabelled, which learn from HR images alone; null takes `epochs`.
         masker_epochs: the rows conditional_unlabelled take SR_Quality from sr_quality_tuned_unlabelled and leave it as
@@ -77,7 +78,8 @@ class CompareConfig:
         sweep_epochs: smaller label shares get more epochs in stage 3, as many as make up for the missing images, but at
             most so many times as many.
         sweep_unlabelled: at smaller label shares, rows that match HR features keep the images without labels, for the
-            terms that need none; an epoch then has all images, so `sweep_epochs` is not for these rows.
+            terms that need none. An epoch of theirs then has all images, so `sweep_epochs` is for the other rows only;
+            as large as the largest share over the smallest it lets all rows see as many images.
         jobs: trainings at a time; timed measurements always run alone.
         threads: CPU threads of each, 0 keeps PyTorch's own choice.
         device: auto picks CUDA when there is one.
@@ -101,6 +103,7 @@ class CompareConfig:
     rows: list[str] = field(default_factory=list)
     repeat_rows: list[str] = field(default_factory=list)
     sweep_seeds: list[int] | None = None
+    sweep_rows: list[str] = field(default_factory=list)
     epochs: int | None = None
     unlabelled_epochs: int | None = None
     masker_epochs: int | None = None

@@ -211,12 +211,20 @@ def _check(profile: LatencyProfile) -> None:
         profile.environment[name]
 
 
+def halo_text(text: str) -> int | str:
+    """Halo from the command line. Raises ValueError, which argparse reports."""
+    if text != "exact" and int(text) < 0:
+        raise ValueError(text)
+    return text if text == "exact" else int(text)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", help="stage-3 checkpoint")
     source.add_argument("--config", help="stage-3 YAML: measured before training, with its networks")
     parser.add_argument("--imgsz", type=int, nargs="+", default=[640], help="SR pixels: one side, or height and width")
+    parser.add_argument("--halo", type=halo_text, help="another than the system's: LR pixels, or exact")
     parser.add_argument("--batch", type=int, default=8, help="largest batch that will be asked for")
     parser.add_argument("--half", action="store_true", help="16 bit: fp16 on CUDA, bf16 on CPUs")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -239,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     dtype = torch.float32 if not options.half else torch.float16 if device.type == "cuda" else torch.bfloat16
-    system = system_to_measure(options.weights, options.config)
+    system = system_to_measure(options.weights, options.config, options.halo)
     height, width = options.imgsz if len(options.imgsz) == 2 else options.imgsz * 2
     size = (height // system.scale, width // system.scale)
     profile = measure_profile(system, device, dtype, size, options.batch, options.rounds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from tqdm import tqdm
@@ -17,7 +18,7 @@ from models.system import ConditionalSRDetector
 from models.tile_execution import geometry_of
 from models.tile_plan import Geometry
 from utils.latency import Curve, LatencyProfile, fingerprint
-from utils.load import build_system, load_system
+from utils.load import build_system, load_system, set_halo
 from utils.logger import environment
 from utils.timing import measure_interleaved
 
@@ -37,14 +38,28 @@ class GivenMask:
         return self.mask
 
 
-def system_to_measure(weights: str | None, config: str | None) -> ConditionalSRDetector:
+def system_to_measure(
+    weights: str | None, config: str | None, halo: int | Literal["exact"] | None = None
+) -> ConditionalSRDetector:
     """The system of a stage-3 checkpoint, or the one that a stage-3 YAML describes, its weights left out.
+
+    Args:
+        weights: checkpoint, or None.
+        config: YAML, where `weights` is None.
+        halo: other than that of the system, see `utils.load.set_halo`.
 
     Raises:
         ValueError, OSError, CheckpointError: naming what is wrong with the file.
     """
-    if weights is not None:
-        return load_system(weights)
+    system = load_system(weights) if weights is not None else _untrained(config)
+    if halo is not None and not isinstance(system.front, ConditionalSR):
+        raise ValueError(f"{weights or config}: this system has no masker; leave out --halo")
+    if halo is not None:
+        set_halo(weights or config, system.front, halo)
+    return system
+
+
+def _untrained(config: str) -> ConditionalSRDetector:
     from dataclasses import replace
 
     from data.detection import load_data_spec

@@ -26,6 +26,7 @@ class FakeData:
     lr_folder: str | None = None
     label_share: float = 1.0
     label_seed: int = 0
+    unlabelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class FakeEvaluateConfig:
     budgets: list[float] = field(default_factory=list)
     batch: int = 8
     limit: int = 0
+    halo: int | None = None
     timing_runs: int = 0
     overlays: int = 0
     save_detections: bool = False

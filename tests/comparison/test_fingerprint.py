@@ -49,6 +49,19 @@ def test_keys_weights_and_detector_count(comparison: CompareConfig, tmp_path: Pa
     assert len(set(keys)) == len(keys)
 
 
+def test_networks_that_a_row_does_not_have_do_not_count(comparison: CompareConfig, tmp_path: Path):
+    names = [name for name, job in build_plan(comparison).jobs.items() if job.stage == "stage3"]
+    before = {name: key_of(comparison, name) for name in names}
+    other = replace(comparison, overrides={"stage3": {"sr_fast.args": {"n": 1}}})
+    (tmp_path / "fast.safetensors").write_bytes(b"another network")
+    same = {name for name in names if key_of(other, name) == before[name]}
+    jobs = build_plan(comparison).jobs
+    assert same == {name for name in names if jobs[name].config["sr"] not in ("conditional", "sr_fast")}
+    assert {"retrained/bicubic-labels1-seed0", "frozen/sr_quality_tuned_unlabelled-seed0"} <= same
+    measured = "measure-labels1-seed0"  # shows stock SR_Fast too
+    assert key_of(comparison, measured) != key_of(replace(comparison, sr_fast=comparison.sr_quality), measured)
+
+
 def test_a_moved_file_is_the_same_file(comparison: CompareConfig, tmp_path: Path):
     key = key_of(comparison)
     (tmp_path / "fast.safetensors").rename(tmp_path / "renamed.safetensors")

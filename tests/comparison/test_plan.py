@@ -130,12 +130,36 @@ def test_rows_with_hr_features_start_from_a_front_end_that_saw_no_labels(compari
     assert not any("start" in job.config for job in cold)
 
 
-def test_a_row_names_only_the_networks_that_it_has(comparison: CompareConfig):
-    overrides = {"stage3": {"sr_fast.args": {"n_feats": 4}, "sr_quality.args": {"n_feats": 4}, "masker.patch": 4}}
-    for job in stage3_jobs(build_plan(replace(comparison, overrides=overrides)), ""):
-        parts = {"sr_fast", "sr_quality"} if job.config["sr"] == "conditional" else {job.config["sr"]}
-        assert {"sr_fast", "sr_quality"} & set(job.config) == parts & {"sr_fast", "sr_quality"}, job.name
-        assert ("masker" in job.config) == (job.config["sr"] == "conditional"), job.name
+@pytest.mark.parametrize("row", ["retrained/bicubic", "frozen/sr_quality_tuned"])
+def test_a_key_that_changes_nothing_is_refused(comparison: CompareConfig, row: str):
+    with pytest.raises(ValueError, match=f"overrides.{row}: masker.patch changes nothing, for a row with sr"):
+        build_plan(replace(comparison, overrides={row: {"masker.patch": 4}}))
+    with pytest.raises(ConfigError, match="nme"):
+        check_jobs(build_plan(replace(comparison, rows=[row], overrides={"stage3": {"sr_fast.nme": "edsr"}})))
+
+
+def test_halo_of_the_measurements(comparison: CompareConfig):
+    measured = replace(comparison, measure=replace(comparison.measure, halo=1))
+    jobs = [job for job in build_plan(measured).jobs.values() if job.stage == "evaluate"]
+    assert jobs and {job.config["halo"] for job in jobs} == {1}
+    assert {job.config["halo"] for job in build_plan(comparison).jobs.values() if job.stage == "evaluate"} == {None}
+    tiles = {"stage3": {"masker.train": "tiles", "masker.halo": 2}}
+    with pytest.raises(ValueError, match=r"measure.halo is 1, but \S+ is trained on tiles"):
+        build_plan(replace(measured, overrides=tiles))
+    build_plan(replace(comparison, overrides=tiles))
+
+
+def test_rows_of_the_smaller_shares(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, sweep_rows=["retrained/conditional_distilled"]))
+    few = {
+        job.name.partition("-labels")[0]
+        for job in stage3_jobs(plan, ("frozen/", "retrained/"))
+        if "labels0.2" in job.name
+    }
+    assert few == {"retrained/hr", "retrained/bicubic", "retrained/conditional_distilled"}
+    assert len([m for m in plan.measurements if m.label_share == 0.2]) == len(comparison.seeds)
+    unlabelled = build_plan(replace(comparison, sweep_rows=["frozen/conditional_unlabelled"]))
+    assert not [m for m in unlabelled.measurements if m.label_share == 0.2], "nothing that labels change"
 
 
 def test_the_masker_can_learn_beside_a_finished_sr_quality(comparison: CompareConfig):
@@ -297,6 +321,7 @@ def test_stage_1_may_start_from_other_weights(comparison: CompareConfig):
         ({"jobs": 0}, ValueError, "jobs is 0"),
         ({"sweep_epochs": 0.5}, ValueError, "sweep_epochs is 0.5"),
         ({"rows": ["frozen/sr_fast"]}, ValueError, "rows: nothing is trained in"),
+        ({"sweep_rows": ["frozen/magic"]}, ValueError, "sweep_rows: there is no row 'frozen/magic'"),
         ({"distill": 0.0, "distill_outputs": 0.0}, ValueError, "distill and distill_outputs are both 0"),
         ({"sweep_seeds": []}, ValueError, r"sweep_seeds is \[\]"),
         ({"sweep_seeds": [7]}, ValueError, r"sweep_seeds is \[7\]; choose among seeds, \[0, 1\]"),
