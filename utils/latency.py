@@ -211,7 +211,7 @@ def _check(profile: LatencyProfile) -> None:
         profile.environment[name]
 
 
-def halo_text(text: str) -> int | str:
+def halo(text: str) -> int | str:
     """Halo from the command line. Raises ValueError, which argparse reports."""
     if text != "exact" and int(text) < 0:
         raise ValueError(text)
@@ -224,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     source.add_argument("--weights", help="stage-3 checkpoint")
     source.add_argument("--config", help="stage-3 YAML: measured before training, with its networks")
     parser.add_argument("--imgsz", type=int, nargs="+", default=[640], help="SR pixels: one side, or height and width")
-    parser.add_argument("--halo", type=halo_text, help="another than the system's: LR pixels, or exact")
+    parser.add_argument("--halo", type=halo, help="another than the system's: LR pixels, or exact")
     parser.add_argument("--batch", type=int, default=8, help="largest batch that will be asked for")
     parser.add_argument("--half", action="store_true", help="16 bit: fp16 on CUDA, bf16 on CPUs")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))

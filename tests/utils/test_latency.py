@@ -17,6 +17,7 @@ from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.system import ConditionalSRDetector
 from models.tile_plan import Geometry
+from utils.checkpoint import save_network
 from utils.latency import (
     Curve,
     LatencyProfile,
@@ -28,6 +29,7 @@ from utils.latency import (
     shared_area,
 )
 from utils.latency_measurement import measure_profile, scattered_mask, tile_counts
+from utils.load import load_system, set_halo
 from utils.logger import cpu_name
 
 CPU = torch.device("cpu")
@@ -179,12 +181,27 @@ def test_scale_three_and_sizes_that_the_detector_cannot_take():
         measure_profile(system, CPU, torch.float32, (40, 64), 1, 1)
 
 
+def test_a_profile_of_another_halo_serves_a_system_that_runs_with_it(tmp_path):
+    system, file, out = random_system(), tmp_path / "system.pth", tmp_path / "latency.json"
+    save_network(file, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
+    measure = ["--weights", str(file), "--imgsz", "64", "--rounds", "1", "--batch", "1", "--device", "cpu"]
+    assert main([*measure, "--halo", "3", "--out", str(out)]) == 0
+    assert load_profile(out).halo == 3
+    with pytest.raises(ValueError, match="another architecture"):
+        attach_profile(load_system(file), out, CPU, torch.float32)
+    changed = load_system(file)
+    set_halo(file, changed.front, 3)
+    attach_profile(changed, out, CPU, torch.float32)
+    assert changed.front.latency.halo == 3
+
+
 def test_the_command_refuses_to_overwrite_and_bad_numbers(tmp_path, capsys):
     (tmp_path / "there.json").write_text("mine")
     for argv, message in (
         (["--weights", "x", "--out", str(tmp_path / "there.json")], "exists"),
         (["--weights", "x", "--out", str(tmp_path / "new.json"), "--imgsz", "1", "2", "3"], "one or two sides"),
         (["--out", str(tmp_path / "new.json")], "required"),
+        (["--weights", "x", "--halo", "-1", "--out", str(tmp_path / "new.json")], "invalid halo value: '-1'"),
     ):
         with pytest.raises(SystemExit):
             main(argv)
