@@ -280,7 +280,7 @@ class Planner:
     def few_labels(self, row: RowSpec, share: float, seed: int) -> dict[str, Any]:
         """Which labels a row sees, and for how many epochs if they are few."""
         fewer = max(self.config.label_shares) / share
-        if fewer > 1 and row.distilled and self.config.sweep_unlabelled:
+        if fewer > 1 and row.distilled and row.family in self.config.sweep_unlabelled:
             return label_keys(share, seed) | {"data.unlabelled": True}
         times = min(fewer, self.config.sweep_epochs)
         if times <= 1:

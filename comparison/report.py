@@ -122,22 +122,24 @@ def report_markdown(content: dict, pictures: dict[str, str] | None = None) -> st
             parts += with_title("### Which patches: masks of the same kept share, mAP50-95", control_table(rows))
             parts += with_title("### AP50-95 of every class", class_table(rows))
             sweep = sweep_table(content, family)
-            parts += with_title("### Fewer labels, mAP50-95 (gap recovered)", sweep and sweep_note(content) + sweep)
+            parts += with_title(
+                "### Fewer labels, mAP50-95 (gap recovered)", sweep and sweep_note(content, family) + sweep
+            )
     parts += with_title("## Trainings", training_table(content["trainings"]))
     if content["missing"]:
         parts += ["## Missing", "Not finished, so not counted: " + ", ".join(content["missing"]) + "."]
     return "\n\n".join(parts) + "\n"
 
 
-def sweep_note(content: dict) -> str:
+def sweep_note(content: dict, family: str) -> str:
     """Which images the rows see where labels are few."""
-    if not content["comparison"].get("sweep_unlabelled"):
-        return ""
+    config = content["comparison"]
+    times = f"up to {config.get('sweep_epochs', 1):g} times as often"
+    if family not in config.get("sweep_unlabelled", []):
+        return f"Rows see their few labelled images {times}.\n\n" if config.get("sweep_epochs", 1) > 1 else ""
     return (
-        "Rows that match HR features (all of the frozen family, `_distilled`) keep the images without labels for that, "
-        f"in as many epochs as with all labels; the others see their few labelled images, up to "
-        f"{content['comparison']['sweep_epochs']:g} times as often. So `hr` and `bicubic`, between which the gap lies, "
-        "see few images, and `bicubic_distilled` is what a conditional system has to be held against.\n\n"
+        "Rows that match HR features keep the images without labels for that, in as many epochs as with all labels; "
+        f"others see their few labelled images {times}.\n\n"
     )
 
 

@@ -2,7 +2,7 @@
 
 *frozen*: a deployed HR detector that nobody may touch; only what stands in front of it learns. *retrained*: the
 detector may learn; every row, the HR row too, starts from the same detector, with the same labelled images and epochs
-(with `sweep_unlabelled`, which lets rows that match HR features keep images without labels: the same labelled images).
+(with `sweep_unlabelled`, which lets rows keep images without labels: the same labelled images).
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ class CompareConfig:
             share of the labels, or all of them (a detector is at hand, labels are few where it shall work).
         sweep_epochs: smaller label shares get more epochs in stage 3, as many as make up for the missing images, but at
             most so many times as many.
-        sweep_unlabelled: at smaller label shares, rows that match HR features keep the images without labels, for the
-            terms that need none. An epoch of theirs then has all images, so `sweep_epochs` is for the other rows only;
-            as large as the largest share over the smallest it lets all rows see as many images.
+        sweep_unlabelled: families whose rows that match HR features keep, at smaller label shares, the images without
+            labels for the terms that need none. An epoch of theirs then has all images, so `sweep_epochs` is for the
+            other rows only; at the largest share over the smallest it lets all rows see as many images.
         jobs: trainings at a time; timed measurements always run alone.
         threads: CPU threads of each, 0 keeps PyTorch's own choice.
         device: auto picks CUDA when there is one.
@@ -113,7 +113,7 @@ class CompareConfig:
     shared_detector: bool = False
     stage1_labels: Literal["share", "all"] = "share"
     sweep_epochs: float = 1.0
-    sweep_unlabelled: bool = False
+    sweep_unlabelled: list[Literal["frozen", "retrained"]] = field(default_factory=list)
     jobs: int = 1
     threads: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"

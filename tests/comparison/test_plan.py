@@ -227,7 +227,7 @@ def test_epochs_make_up_for_the_missing_images(comparison: CompareConfig, shares
 
 
 def test_images_without_labels_stay_for_rows_that_match_hr_features(comparison: CompareConfig):
-    changes = {"sweep_unlabelled": True, "sweep_epochs": 3, "epochs": 4}
+    changes = {"sweep_unlabelled": ["frozen", "retrained"], "sweep_epochs": 3, "epochs": 4}
     rows = stage3_jobs(build_plan(replace(comparison, **changes)), ("frozen/", "retrained/"))
     jobs = [job for job in rows if "-labels0.2" in job.name]
     kept = {job.name for job in jobs if job.config["data"].get("unlabelled", False)}
@@ -235,6 +235,9 @@ def test_images_without_labels_stay_for_rows_that_match_hr_features(comparison: 
     for job in jobs:
         assert job.config["data"]["label_share"] == 0.2
         assert job.config["optim"]["epochs"] == (4 if job.name in kept else 12), job.name
+    one = build_plan(replace(comparison, **changes | {"sweep_unlabelled": ["frozen"]}))
+    few = [job for job in stage3_jobs(one, ("frozen/", "retrained/")) if "-labels0.2" in job.name]
+    assert {j.name for j in few if "unlabelled" in j.config["data"]} == {n for n in kept if n.startswith("frozen/")}
     full = [job for job in rows if "-labels1" in job.name]
     assert full and not any("unlabelled" in job.config["data"] for job in full)
 
