@@ -133,7 +133,8 @@ def compare_in_a_process(config: CompareConfig, tmp_path: Path, **environment: s
     script = tmp_path / "runner.py"
     stages = {name: str(tmp_path / f"{name}.py") for name in ("stage1", "stage3", "evaluate")}
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"import signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "from comparison.plan import STAGES, Stage, build_plan\n"
         "from comparison.run import Runner\n"
         "from configs.compare_schema import CompareConfig, MeasureConfig\n"
