@@ -110,7 +110,6 @@ def test_policies_decide_the_kept_share(weights, good, tmp_path):
 
 
 def test_another_halo_gives_another_image(weights, good, tmp_path):
-    """On tiles; nothing changes where all patches are kept, since then there are none."""
     pictures = {}
     for halo in ("null", "0", "1", "exact"):
         out = tmp_path / halo
