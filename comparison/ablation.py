@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from comparison.aggregate import figure
-from comparison.plan import Plan, Planner, check_used
+from comparison.plan import Plan, Planner
+from comparison.plan_checks import check_used
 from comparison.report import figure_text
 from comparison.rows import ROWS
 from comparison.run import Outcome

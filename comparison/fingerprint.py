@@ -10,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from comparison.plan import STAGES, USED_BY, Job, resolved
+from comparison.plan import STAGES, Job, resolved
+from comparison.plan_checks import USED_BY
 from data.data_spec import load_data_spec
 from data.labels import label_path
 from utils.config import FREE_ON_RESUME, config_to_dict

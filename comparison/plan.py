@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comparison.rows import FAMILIES, HR, ROWS, WARM_UP, RowSpec, chosen, short
+from comparison.plan_checks import check, check_halo, check_start
+from comparison.rows import HR, ROWS, WARM_UP, RowSpec, chosen, short
 from configs.combinations import check_stage3
-from configs.compare_schema import CompareConfig, Overrides
+from configs.compare_schema import CompareConfig
 from configs.evaluate_schema import EvaluateConfig
 from configs.schema import OptimConfig, Stage1Config, Stage3Config
 from utils.config import ConfigError, config_to_dict, load_config
@@ -19,39 +20,6 @@ from utils.yaml_strict import dump_yaml, load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_DISTILLATION = {"losses.distill": 0.0, "losses.distill_outputs": 0.0}
-# Set by the plan itself; then what makes a family fair, which only the family as a whole may change.
-FIXED = (
-    *("run.out", "run.seed", "run.resume", "mode", "sr", "upscale", "start", "freeze", "detector.weights"),
-    *(
-        "sr_fast.weights",
-        "sr_quality.weights",
-        "data.yaml",
-        "data.scale",
-        "data.label_share",
-        "data.label_seed",
-        "data.unlabelled",
-    ),
-)
-SHARED = ("data.", "augment.", "detector.", "optim.epochs", "optim.batch")
-USED_BY = {  # sections of stage 3, and the values of `sr` for which they say something
-    "masker": ("conditional",),
-    "gumbel": ("conditional",),
-    "sr_fast": ("conditional", "sr_fast"),
-    "sr_quality": ("conditional", "sr_quality"),
-}
-FRONT_END = {  # what a front end has to agree in with the warm-up that it starts from
-    "conditional": (
-        "masker.patch",
-        "masker.channels",
-        "masker.shared_stem",
-        "sr_fast.name",
-        "sr_fast.args",
-        "sr_quality.name",
-        "sr_quality.args",
-    ),
-    "sr_fast": ("sr_fast.name", "sr_fast.args"),
-    "sr_quality": ("sr_quality.name", "sr_quality.args"),
-}
 
 
 @dataclass(frozen=True)
@@ -157,14 +125,6 @@ def with_keys(tree: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def check_used(place: str, sr: str, keys: Iterable[str]) -> None:
-    """Raises ValueError for a key of one row whose section that row does not have."""
-    for key in keys:
-        section = key.partition(".")[0]
-        if sr not in USED_BY.get(section, (sr,)):
-            raise ValueError(f"{place}: {key} changes nothing, for a row with sr {sr} has no {section}; remove it")
-
-
 def fill(tree: Any, checkpoints: dict[str, str]) -> Any:
     """A copy in which every `Trained` is the text that `checkpoints` has for its job."""
     if isinstance(tree, dict):
@@ -176,29 +136,6 @@ def read_base(path: str, stage: str) -> dict[str, Any]:
     """A base YAML as nested mappings, checked against its class. Raises ConfigError."""
     load_config(STAGES[stage].config, path)
     return load_yaml(path) or {}
-
-
-def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
-    """Raises ValueError for a group that does not exist and for keys that would make the comparison unfair."""
-    groups = ("stage1", "stage3", *FAMILIES)
-    trained = {row.name: row for row in rows if row.trained}
-    for group, keys in overrides.items():
-        if group not in groups and group not in trained:
-            raise ValueError(f"overrides.{group}: no such group; choose among {', '.join((*groups, *trained))}")
-        if group in trained:
-            check_used(f"overrides.{group}", trained[group].stage3["sr"], keys)
-        for key in keys:
-            if key in FIXED and not (
-                group == "stage1" and key == "detector.weights"
-            ):  # what stage 1 itself starts from
-                raise ValueError(f"overrides.{group}: {key} is set by the comparison itself; remove it")
-            if group in FAMILIES and key.startswith("data."):
-                raise ValueError(f"overrides.{group}: both families share {key}; set it for stage3 instead")
-            if group not in groups and key.startswith(SHARED):
-                family = group.partition("/")[0]
-                raise ValueError(
-                    f"overrides.{group}: all rows of the family share {key}; set it for {family} or stage3 instead"
-                )
 
 
 def resolved(job: Job, checkpoints: dict[str, str]) -> Any:
@@ -341,13 +278,8 @@ class Planner:
         trained = {row.name: self.row(row, seed, share) for row in shown if row.trained}
         if not trained:
             return
-        for job in (self.plan.jobs[trained[row.name].job] for row in shown if row.trained):
-            masker = job.config.get("masker", {})
-            if measure.halo is not None and masker.get("train") == "tiles" and masker.get("halo") != measure.halo:
-                raise ValueError(
-                    f"measure.halo is {measure.halo}, but {job.name} is trained on tiles with its own masker.halo: set "
-                    "that, and measure.halo to null"
-                )
+        for row in trained.values():
+            check_halo(measure.halo, self.plan.jobs[row.job])
         timed = main and seed == config.seeds[0]
         tree = {"data": self.evaluation_data(), "split": measure.split, "budgets": measure.budgets}
         tree |= {
@@ -376,18 +308,6 @@ class Planner:
         return with_keys(self.stage3, keys).get("data", {})
 
 
-def check_start(name: str, tree: dict[str, Any], start: Job) -> None:
-    """Raises ValueError where a front end cannot take over that of its warm-up."""
-    for key in FRONT_END[tree["sr"]]:
-        section, _, last = key.partition(".")
-        own, theirs = ((config.get(section) or {}).get(last) for config in (tree, start.config))
-        if own != theirs:
-            raise ValueError(
-                f"{name}: {key} is {own}, but {theirs} in {start.name}, from which it starts; set it in the overrides "
-                "of stage3 for all, or warm_up: false (in a recipe study: start: null)"
-            )
-
-
 def label_keys(share: float, seed: int) -> dict[str, Any]:
     return {} if share == 1 else {"data.label_share": share, "data.label_seed": seed}
 
@@ -401,39 +321,3 @@ def build_plan(config: CompareConfig) -> Plan:
             if share == max(config.label_shares) or config.sweep_seeds is None or seed in config.sweep_seeds:
                 planner.measurement(seed, share)
     return planner.plan
-
-
-def check(config: CompareConfig, rows: list[RowSpec]) -> None:
-    """Raises ValueError or FileNotFoundError for what no comparison can be made of, naming the key."""
-    for key in ("seeds", "label_shares"):
-        values = getattr(config, key)
-        if not values or len(set(values)) < len(values):
-            raise ValueError(f"{key} is {values}; give at least one, each once")
-    if config.sweep_seeds is not None and not (config.sweep_seeds and set(config.sweep_seeds) <= set(config.seeds)):
-        raise ValueError(f"sweep_seeds is {config.sweep_seeds}; choose among seeds, {config.seeds}, or null for all")
-    for key in ("repeat_rows", "sweep_rows"):
-        unknown = sorted(set(getattr(config, key)) - {row.name for row in ROWS})
-        if unknown:
-            raise ValueError(f"{key}: there is no row {unknown[0]!r}; choose among {', '.join(r.name for r in ROWS)}")
-    if not any(row.trained for row in rows):
-        raise ValueError(
-            f"rows: nothing is trained in {config.rows}; add a row, or measure a detector as it is by evaluate.py"
-        )
-    if min(config.seeds) < 0:
-        raise ValueError(f"seeds is {config.seeds}; seeds are 0 or larger")
-    if min(config.label_shares) <= 0 or max(config.label_shares) > 1:
-        raise ValueError(f"label_shares is {config.label_shares}; each lies above 0 and at most at 1")
-    if config.masker_epochs is not None and config.masker_epochs < 1:
-        raise ValueError(f"masker_epochs is {config.masker_epochs}; give at least 1, or null")
-    if config.sweep_epochs < 1:
-        raise ValueError(f"sweep_epochs is {config.sweep_epochs}; smaller label shares get at least as many epochs")
-    if config.jobs < 1:
-        raise ValueError(f"jobs is {config.jobs}; at least one training has to run at a time")
-    if config.distill + config.distill_outputs <= 0:
-        raise ValueError("distill and distill_outputs are both 0; rows that match HR features need a weight above 0")
-    if config.sliced.weights:
-        raise ValueError("sliced.weights is set by the comparison itself; remove it")
-    for key in ("sr_fast", "sr_quality"):
-        if not Path(getattr(config, key)).is_file():
-            raise FileNotFoundError(f"{key}: {getattr(config, key)} does not exist; stage2_pretrain_sr.py writes such")
-    check_overrides(config.overrides, rows)
