@@ -60,6 +60,8 @@ def compare_detection(argv: list[str]) -> int:
     spec = load_data_spec(data.yaml)
     rows = build_rows(config, spec.names)
     systems = conditional_systems(rows)
+    if config.halo is not None and not systems:
+        print(f"halo: no row has a masker, so {config.halo} changes nothing")
     for name, system in systems.items() if config.profile else ():
         if name == "conditional_learned" or fits_profile(system, config):
             attach_profile(system, config.profile, device, DTYPES[config.run.precision])

@@ -96,7 +96,7 @@ class CompareConfig:
     stage3: str = "configs/stage3_joint_finetune.yaml"
     data: str | None = None
     scale: int | None = None
-    sr_fast: str = "weights/espcn_8_x4.safetensors"
+    sr_fast: str = "weights/edsr_2x16_x4.safetensors"
     sr_quality: str = "weights/edsr_8x32_x4.safetensors"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     label_shares: list[float] = field(default_factory=lambda: [1.0, 0.2, 0.05])

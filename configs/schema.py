@@ -222,7 +222,9 @@ class Stage2Config:
     run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/stage2"))
     data: SRDataConfig = field(default_factory=SRDataConfig)
     scale: int = 4
-    sr_fast: NetworkConfig = field(default_factory=lambda: NetworkConfig("espcn", {"n_feats": 8}))
+    sr_fast: NetworkConfig = field(
+        default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 2, "n_feats": 16, "tail": "single"})
+    )
     sr_quality: NetworkConfig = field(
         default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"})
     )
@@ -351,7 +353,9 @@ class Stage3Config:
     sr: Literal["conditional", "bicubic", "sr_fast", "sr_quality", "hr"] = "conditional"
     upscale: int = 1
     masker: MaskerConfig = field(default_factory=MaskerConfig)
-    sr_fast: NetworkConfig = field(default_factory=lambda: NetworkConfig("espcn", {"n_feats": 8}))
+    sr_fast: NetworkConfig = field(
+        default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 2, "n_feats": 16, "tail": "single"})
+    )
     sr_quality: NetworkConfig = field(
         default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 8, "n_feats": 32, "tail": "single"})
     )

@@ -76,7 +76,11 @@ def build_sr(name: str, scale: float, args: dict | None = None) -> nn.Module:
     defaults = {key: parameter.default for key, parameter in parameters.items() if key != "scale"}
     for key, value in args.items():
         if key not in defaults:
-            raise ValueError(f"SR network {name!r}: unknown argument {key!r}; it takes {', '.join(defaults) or 'none'}")
+            takes = ", ".join(defaults) or "none"
+            raise ValueError(
+                f"SR network {name!r}: unknown argument {key!r}; it takes {takes} (args stay where only name changes: "
+                "give both)"
+            )
         kind = type(defaults[key])
         if type(value) not in ((int, float) if kind is float else (kind,)) or (kind is int and value < 1):
             needed = "a positive integer" if kind is int else f"of type {kind.__name__}"

@@ -32,7 +32,8 @@ def stage2_arguments(folder: Path) -> list[str]:
 
 def stage3_arguments(data: Path) -> list[str]:
     return [
-        "stage3_finetune_joint.py", f"--data.yaml={data}", "--data.imgsz=64", "--data.scale=2", "--sr_fast.name=espcn",
+        "stage3_finetune_joint.py", f"--data.yaml={data}", "--data.imgsz=64", "--data.scale=2",
+        "--sr_fast.name=espcn", "--sr_fast.args={n_feats: 8}",
         "--sr_quality.name=edsr", '--sr_quality.args={"n_blocks": 1, "n_feats": 4}', "--masker.patch=8",
         "--optim.epochs=3", "--optim.batch=4", "--optim.micro_batch=2", "--optim.lr=1e-3", "--optim.warmup=1",
         "--val_images=0", "--freeze_bn=true",

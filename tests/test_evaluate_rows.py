@@ -292,6 +292,12 @@ def test_the_halo_of_an_evaluation_is_that_of_all_its_systems(project: Project, 
     assert any(not row.conditional for row in rows), "systems without a masker have no halo to set"
 
 
+def test_a_halo_that_nothing_uses_is_said(project: Project, tmp_path: Path, capsys):
+    options = {"systems": {"espcn": project["espcn"]}, "halo": 1, "limit": 1, "overlays": 0}
+    assert main(project.arguments(tmp_path / "run", **options)) == 0
+    assert "halo: no row has a masker, so 1 changes nothing" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "options, error, words",
     [

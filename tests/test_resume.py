@@ -24,7 +24,7 @@ def stage2_arguments(data: Path, out: Path) -> list[str]:
     return [
         "stage2_pretrain_sr.py", f"--run.out={out}", "--run.device=cpu", "--run.threads=1", "--run.workers=1",
         "--run.checkpoint_every=1", "--run.log_every=2", "--scale=2", f"--data.train=[{data}]", f"--data.val=[{data}]",
-        "--data.patch=12", "--data.samples_per_epoch=24", "--sr_fast.name=espcn",
+        "--data.patch=12", "--data.samples_per_epoch=24", "--sr_fast.name=espcn", "--sr_fast.args={n_feats: 8}",
         "--sr_quality.name=edsr", '--sr_quality.args={"n_blocks": 1, "n_feats": 4}', "--val_every=2",
         "--optim_fast.epochs=2", "--optim_fast.batch=4", "--optim_quality.epochs=2", "--optim_quality.batch=4",
         "--optim_quality.ema=0.9",
@@ -35,7 +35,8 @@ def stage3_arguments(data: Path, out: Path) -> list[str]:
     return [
         "stage3_finetune_joint.py", f"--run.out={out}", "--run.device=cpu", "--run.threads=1", "--run.workers=1",
         "--run.checkpoint_every=1", "--run.log_every=2", f"--data.yaml={data}", "--data.imgsz=64", "--data.scale=2",
-        "--sr_fast.name=espcn", "--sr_quality.name=edsr", '--sr_quality.args={"n_blocks": 1, "n_feats": 4}',
+        "--sr_fast.name=espcn", "--sr_fast.args={n_feats: 8}",
+        "--sr_quality.name=edsr", '--sr_quality.args={"n_blocks": 1, "n_feats": 4}',
         "--masker.patch=8", "--optim.epochs=3", "--optim.batch=4", "--optim.micro_batch=2", "--optim.warmup=2",
         "--optim.ema=0.9", "--augment.mosaic=0.5", "--augment.scale=0.2", "--val_every=3", "--val_images=1",
         "--freeze_bn=false",

@@ -16,7 +16,8 @@ from utils import latency
 from utils.load import build_system, load_system
 
 NETWORKS = [
-    "--sr_fast.name=espcn", "--sr_quality.name=edsr", '--sr_quality.args={"n_blocks": 1, "n_feats": 4}',
+    "--sr_fast.name=espcn", "--sr_fast.args={n_feats: 8}",
+    "--sr_quality.name=edsr", '--sr_quality.args={"n_blocks": 1, "n_feats": 4}',
     "--masker.patch=8", "--masker.halo=1",
 ]  # fmt: skip
 
@@ -29,7 +30,7 @@ def trained(tmp_path_factory) -> tuple[Path, Path, list[str]]:
     config = folder / "stage3.yaml"
     config.write_text(
         f"data: {{yaml: {data}, imgsz: 64, scale: 2}}\nmasker: {{patch: 8, halo: 1, train: tiles}}\n"
-        "sr_fast: {name: espcn}\nsr_quality: {name: edsr, args: {n_blocks: 1, n_feats: 4}}\n"
+        "sr_fast: {name: espcn, args: {n_feats: 8}}\nsr_quality: {name: edsr, args: {n_blocks: 1, n_feats: 4}}\n"
     )
     profile = folder / "latency.json"
     assert latency.main(["--config", str(config), "--imgsz", "64", "--rounds", "1", "--out", str(profile)]) == 0

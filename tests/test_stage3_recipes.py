@@ -13,7 +13,12 @@ import stage3_finetune_joint as stage3
 from tests.drawn import draw_detection_set
 from utils.load import load_detector_checkpoint, load_system
 
-NETWORKS = ["--sr_fast.name=espcn", "--sr_quality.name=edsr", '--sr_quality.args={"n_blocks": 1, "n_feats": 4}']
+NETWORKS = [
+    "--sr_fast.name=espcn",
+    "--sr_fast.args={n_feats: 8}",
+    "--sr_quality.name=edsr",
+    '--sr_quality.args={"n_blocks": 1, "n_feats": 4}',
+]
 
 
 def arguments(data: Path, out: Path, *options: str) -> list[str]:

@@ -34,9 +34,9 @@ def run(tmp_path_factory) -> Path:
     options = [
         f"--run.out={folder / 'run'}", "--run.device=cpu", "--run.threads=1", "--run.workers=0", "--run.log_every=1",
         "--run.seed=3", "--scale=2", f"--data.train=[{train}]", f"--data.val=[{val}]", "--data.patch=12",
-        "--data.samples_per_epoch=18", "--sr_fast.args={n_feats: 4}", "--sr_quality.name=bicubic",
-        "--sr_quality.args={}", "--val_every=1", "--optim_fast.epochs=2", "--optim_fast.batch=4",
-        "--optim_fast.ema=0.9", "--optim_fast.warmup=0",
+        "--data.samples_per_epoch=18", "--sr_fast.name=espcn", "--sr_fast.args={n_feats: 4}",
+        "--sr_quality.name=bicubic", "--sr_quality.args={}", "--val_every=1", "--optim_fast.epochs=2",
+        "--optim_fast.batch=4", "--optim_fast.ema=0.9", "--optim_fast.warmup=0",
     ]  # fmt: skip
     assert stage2_pretrain_sr.main(options) == 0
     AcceleratorState._reset_state(reset_partial_state=True)
