@@ -31,7 +31,11 @@ def job_key(job: Job, checkpoints: dict[str, str]) -> str:
         job: with all jobs that it needs finished.
         checkpoints: path of the checkpoint of every job that it needs.
     """
-    tree = config_to_dict(resolved(only_used(job), checkpoints))
+    unused = unused_sections(job)
+    job = dataclasses.replace(job, config={name: value for name, value in job.config.items() if name not in unused})
+    tree = config_to_dict(resolved(job, checkpoints))
+    for name in unused:
+        tree.pop(name, None)  # else another default would count
     section = tree["data"]
     splits = SPLITS.get(job.stage) or (tree["split"],)
     data = data_hash(section.pop("yaml"), splits, section.pop("lr_folder", None))
@@ -40,13 +44,11 @@ def job_key(job: Job, checkpoints: dict[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def only_used(job: Job) -> Job:
-    """A stage 3 with the defaults of its script in sections that change nothing; other jobs as they are."""
+def unused_sections(job: Job) -> list[str]:
+    """Sections of a stage 3 that say nothing for its `sr`; none of other jobs."""
     if job.stage != "stage3":
-        return job
-    sr = job.config.get("sr")
-    used = {section: value for section, value in job.config.items() if sr in USED_BY.get(section, (sr,))}
-    return dataclasses.replace(job, config=used)
+        return []
+    return [section for section, values in USED_BY.items() if job.config.get("sr") not in values]
 
 
 def content_of(value: Any, free: Container[str], name: str = "") -> Any:

@@ -10,9 +10,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from comparison import fingerprint
 from comparison.fingerprint import content_of, data_hash, job_key
 from comparison.plan import build_plan
 from configs.compare_schema import CompareConfig
+from tests.comparison.fake_stages import FakeNetwork
 from tests.drawn import draw_detection_set
 
 NAMES = st.text("abc", min_size=1, max_size=2)
@@ -60,6 +62,19 @@ def test_networks_that_a_row_does_not_have_do_not_count(comparison: CompareConfi
     assert {"retrained/bicubic-labels1-seed0", "frozen/sr_quality_tuned_unlabelled-seed0"} <= same
     measured = "measure-labels1-seed0"  # shows stock SR_Fast too
     assert key_of(comparison, measured) != key_of(replace(comparison, sr_fast=comparison.sr_quality), measured)
+
+
+def test_defaults_of_networks_that_a_row_does_not_have_do_not_count(comparison: CompareConfig, monkeypatch):
+    bicubic, conditional = "retrained/bicubic-labels1-seed0", "frozen/conditional-labels1-seed0"
+    before = [key_of(comparison, name) for name in (bicubic, conditional)]
+    real = fingerprint.resolved
+
+    def other_default(job, checkpoints):
+        return replace(real(job, checkpoints), sr_fast=FakeNetwork(args={"n": 7}))
+
+    monkeypatch.setattr(fingerprint, "resolved", other_default)
+    after = [key_of(comparison, name) for name in (bicubic, conditional)]
+    assert after[0] == before[0] and after[1] != before[1]
 
 
 def test_a_moved_file_is_the_same_file(comparison: CompareConfig, tmp_path: Path):
