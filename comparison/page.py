@@ -20,7 +20,7 @@ from comparison.failures import (
     shown_cases,
 )
 from comparison.figures import draw_pareto, draw_precision_recall, draw_sweep, svg
-from comparison.report import TITLES, report_markdown
+from comparison.report import TITLES, report_markdown, title_of
 from comparison.rows import FAMILIES, REFERENCES, STOCK, is_control, short
 from utils.atomic_file import replace_text
 
@@ -46,7 +46,7 @@ def write_page(file: Path, content: dict, repetitions: list[Repetition], failure
     first = min(repetitions, key=lambda r: (-r.label_share, r.seed))
     body += gallery(first.folder / "overlays")
     body += failure_cases(content, first, failures)
-    title = html.escape(f"{content['dataset']}, x{content['scale']}")
+    title = html.escape(title_of(content))
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     replace_text(file, f"{head}\n<body>\n" + "\n".join(body) + "\n</body></html>\n")
 

@@ -103,7 +103,7 @@ def write_report(content: dict, markdown_file: Path, json_file: Path) -> str:
 
 def report_markdown(content: dict, pictures: dict[str, str] | None = None) -> str:
     """The whole page; `pictures` are files beside it by family."""
-    parts = [f"# {content['dataset']}, x{content['scale']}", *about(content), heading(content), provenance(content)]
+    parts = [f"# {title_of(content)}", *about(content), heading(content), provenance(content)]
     claims = [Claim(**claim) for claim in content["claims"]]
     parts += with_title("## Claims", markdown(claim_table(claims), left=4) if claims else None)
     if claims and content["claim_seeds"] != content["seeds"]:
@@ -141,6 +141,11 @@ def sweep_note(content: dict, family: str) -> str:
         "Rows that match HR features keep the images without labels for that, in as many epochs as with all labels; "
         f"others see their few labelled images {times}.\n\n"
     )
+
+
+def title_of(content: dict) -> str:
+    """The comparison's own, or data set and scale."""
+    return content["comparison"].get("title") or f"{content['dataset']}, x{content['scale']}"
 
 
 def about(content: dict) -> list[str]:

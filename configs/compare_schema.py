@@ -44,6 +44,7 @@ class CompareConfig:
     """The whole comparison: trains what is missing, measures every row for every seed and label share, reports.
 
     Args:
+        title: of the report; empty takes data set and scale.
         about: data, sizes and training in words, printed above the tables.
         out: folder of the report and of comparison.json, which says where everything lies.
         cache: folder of trainings and measurements, named by their content; several comparisons may share it.
@@ -89,6 +90,7 @@ class CompareConfig:
             all rows of a family must share cannot be set for one row.
     """
 
+    title: str = ""
     about: str = ""
     out: str = "runs/compare"
     cache: str = "runs/compare_cache"

@@ -102,9 +102,10 @@ def data_set_name(yaml: Path) -> str:
 def heading(results: dict) -> str:
     """What was measured, in one sentence."""
     images = f"{results['images']} images, " if "images" in results else ""
+    threads = f"{results['threads']} thread{'s' * (results['threads'] != 1)}"
     return (
         f"{results['dataset']}, split {results['split']}: {images}x{results['scale']}, {results['lr_protocol']}; "
-        f"{results['device']}, {results['dtype']}, {results['threads']} threads, times at batch 1."
+        f"{results['device']}, {results['dtype']}, {threads}, times at batch 1."
     )
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from comparison.aggregate import REFERENCES, Repetition, aggregate, family_name
 from comparison.figures import curves_of, draw_pareto, draw_precision_recall, draw_sweep, pareto_front, svg
 from comparison.page import curve_rows, tables, write_page
-from comparison.report import figure_text, read_run, report_content, report_markdown, write_report
+from comparison.report import figure_text, read_run, report_content, report_markdown, title_of, write_report
 from comparison.rows import is_control
 from configs.compare_schema import CompareConfig
 from tests.comparison.synthetic import results_of
@@ -92,9 +92,11 @@ def test_json_has_a_figure_for_every_quantity(finished: Path):
 def test_tables(finished: Path):
     text, content, _ = report_of(finished)
     assert text.startswith(
-        "# drawn, x4\n\nDrawn squares.\n\ndrawn, split val: 4 images, x4, LR = HR shrunk; a processor, fp32, 1 threads"
+        "# drawn, x4\n\nDrawn squares.\n\ndrawn, split val: 4 images, x4, LR = HR shrunk; a processor, fp32, 1 thread,"
     )
     assert "`python compare.py --config my.yaml`." in text
+    own = report_markdown(content | {"comparison": content["comparison"] | {"title": "Squares, small"}})
+    assert own.startswith("# Squares, small\n\n") and title_of(content) == "drawn, x4"
     assert "| retrained/" in section(text, "Claims")
     for family in ("frozen", "retrained"):
         assert f"![mAP against time](table_{family}.png)" in text
