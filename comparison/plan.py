@@ -46,7 +46,7 @@ STAGES = {
     "stage3": Stage(
         ROOT / "stage3_finetune_joint.py", Stage3Config, "conditional_sr_yolo_jointly_tuned.pth", check=check_stage3
     ),
-    "evaluate": Stage(ROOT / "evaluate.py", EvaluateConfig, "results.json"),
+    "evaluate": Stage(ROOT / "evaluate.py", EvaluateConfig, "results.json", version=2),
 }
 
 
@@ -294,7 +294,11 @@ class Planner:
         tree["systems"] = {row.name: trained[row.name] for row in shown if row.shown == "system"}
         tree["detectors"] = {row.name: trained[row.name] for row in shown if row.shown == HR}
         slices = config_to_dict(config.sliced)
-        tree["sliced"] = {row.name: slices | {"weights": trained[row.of]} for row in shown if row.shown == "sliced"}
+        tree["sliced"] = {
+            row.name: slices | {"weights": trained[row.of] if row.of else self.deployed(seed)}
+            for row in shown
+            if row.shown == "sliced"
+        }
         keys = self.run_keys(seed) | {"run.precision": measure.precision}
         keys |= {"run.workers": self.stage3.get("run", {}).get("workers", 2)}
         job = Job(f"measure-labels{share:g}-seed{seed}", "evaluate", with_keys(tree, keys), alone=timed)

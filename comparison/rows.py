@@ -34,7 +34,7 @@ class RowSpec:
         distilled: matches the features and outputs of the detector on HR images.
         warm: row without labels whose front end, trained through the same detector, it starts from.
         labels: its training looks at labels.
-        of: the row whose checkpoint `sliced` takes.
+        of: the row whose checkpoint `sliced` takes; None: the deployed detector.
     """
 
     name: str
@@ -76,6 +76,8 @@ ROWS = (
     RowSpec("frozen/hr", "stock", labels=False),
     RowSpec("frozen/lr", "stock", labels=False),
     RowSpec("frozen/bicubic", "stock", labels=False),
+    RowSpec("frozen/bicubic_2x", "stock", labels=False),
+    RowSpec("frozen/sliced", "sliced", labels=False),
     RowSpec("frozen/sr_fast", "stock", labels=False),
     RowSpec("frozen/sr_quality", "stock", labels=False),
     *front_end("sr_fast_tuned", "sr_fast"),
@@ -89,7 +91,14 @@ ROWS = (
     RowSpec("retrained/bicubic_2x", stage3={"mode": "detector_only", "sr": BICUBIC, "upscale": 2} | NOTHING_TO_COMPARE),
     RowSpec("retrained/sliced", "sliced", of="retrained/bicubic"),
 )
-STOCK = ("hr", "lr", "bicubic", "sr_fast", "sr_quality")  # rows that evaluate.py makes of a stage-1 detector
+STOCK = (
+    "hr",
+    "lr",
+    "bicubic",
+    "bicubic_2x",
+    "sr_fast",
+    "sr_quality",
+)  # what evaluate.py makes of a stage-1 detector
 REFERENCES = {family: (f"{family}/{HR}", f"{family}/{BICUBIC}") for family in FAMILIES}
 
 

@@ -35,7 +35,7 @@ TINY = {  # a whole YOLO with strides 8, 16, 32, but quick
 }
 TIMES = ("sr_ms", "total_ms", "total_ms_p95", "peak_mem_mb")
 ROWS = [
-    *("hr", "lr", "bicubic", "sr_fast", "sr_quality", "conditional_learned"),
+    *("hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality", "conditional_learned"),
     *(f"conditional_{kind}_{share}" for kind in ("budget", "random", "edge", "oracle") for share in (0.25, 0.5)),
     *("conditional_all_fast", "conditional_all_quality", "bicubic_retrained"),
 ]
@@ -129,7 +129,7 @@ def test_results_follow_the_schema(finished):
         assert 0 < row["total_ms"] <= row["total_ms_p95"]
         assert (row["kept_share"] is not None) == row["name"].startswith("conditional_")
         assert (row["sr_ms"] is None) == (row["sr_gmacs"] is None) == (row["name"] in ("hr", "lr"))
-        assert (row["psnr"] is None) == (row["name"] in ("hr", "lr"))
+        assert (row["psnr"] is None) == (row["name"] in ("hr", "lr", "bicubic_2x"))
     assert any(row["map50"] > 0 for row in results["rows"]), "no box anywhere would compare nothing"
 
 
@@ -200,7 +200,7 @@ def test_native_low_resolution_images_have_no_hr_row(project: Project, tmp_path:
     assert main(project.arguments(tmp_path / "native", **options, limit="2", sr_fast=None)) == 0
     results = json.loads((tmp_path / "native" / "results.json").read_text())
     names = [row["name"] for row in results["rows"]]
-    assert names == [*ROWS[1:6], "conditional_all_fast", "conditional_all_quality"]
+    assert names == [*ROWS[1:7], "conditional_all_fast", "conditional_all_quality"]
     assert results["images"] == 2 and all(row["psnr"] is None for row in results["rows"])
 
 

@@ -95,11 +95,11 @@ def conditional_systems(rows: list[Row]) -> dict[str, ConditionalSRDetector]:
 
 
 def detector_rows(config: EvaluateConfig, names: tuple[str, ...], system: ConditionalSRDetector | None) -> list[Row]:
-    """hr, lr, bicubic, sr_fast, sr_quality: the detector of stage 1 as it is, on what each of them shows it."""
+    """hr, lr, bicubic, bicubic_2x, sr_fast, sr_quality: the detector of stage 1 as it is, on what each shows it."""
     scale = config.data.scale
     detector = _load("detector", config.detector, load_detector_checkpoint)
     check_classes(config.detector, detector.names, names)
-    fronts = {"bicubic": build_sr("bicubic", scale, {})}
+    fronts = {"bicubic": build_sr("bicubic", scale, {}), "bicubic_2x": build_sr("bicubic", scale, {"upscale": 2})}
     for role in ("sr_fast", "sr_quality"):
         path = getattr(config, role)
         if path == SHIPPED:

@@ -123,12 +123,13 @@ def train(stage: int, config: FakeStage1Config | FakeStage3Config, output: str) 
 
 
 def evaluate(config: FakeEvaluateConfig) -> int:
+    from comparison.rows import STOCK
     from tests.comparison.synthetic import results_of
 
     folder = Path(config.run.out)
     folder.mkdir(parents=True, exist_ok=True)
     behave(folder)
-    stock = ("hr", "lr", "bicubic", "sr_fast", "sr_quality") if config.detector else ()
+    stock = STOCK if config.detector else ()
     names = [*stock, *(name for name in config.systems if "conditional" not in name), *config.detectors, *config.sliced]
     for name in config.systems:
         if "conditional" in name:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 NAMES = ("dark", "bright")
-BASE = {"hr": 0.5, "lr": 0.05, "bicubic": 0.3, "sr_fast": 0.31, "sr_quality": 0.36}
+BASE = {"hr": 0.5, "lr": 0.05, "bicubic": 0.3, "bicubic_2x": 0.32, "sr_fast": 0.31, "sr_quality": 0.36}
 
 
 def quality_of(name: str, seed: int) -> float:

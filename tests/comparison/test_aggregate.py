@@ -27,7 +27,7 @@ from comparison.aggregate import (
 from tests.comparison.synthetic import quality_of, results_of, row_of
 
 LABELLED = ["frozen/conditional_budget_0.25", "retrained/bicubic", "retrained/conditional_budget_0.25", "retrained/hr"]
-STATIC = ["hr", "lr", "bicubic", "sr_fast", "sr_quality", "frozen/conditional_unlabelled_budget_0.25"]
+STATIC = ["hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality", "frozen/conditional_unlabelled_budget_0.25"]
 
 
 def repetition(seed: int, share: float, names: list[str], **changes) -> Repetition:
@@ -112,7 +112,7 @@ def test_ratios_are_taken_within_a_seed():
 def test_rows_of_the_table():
     table = aggregate(with_constant_rows(all_repetitions()), 1.0)
     names = [row["name"] for row in table]
-    assert names[:5] == [f"frozen/{name}" for name in STATIC[:5]] and set(names[5:]) == {*STATIC[5:], *LABELLED}
+    assert names[:6] == [f"frozen/{name}" for name in STATIC[:6]] and set(names[6:]) == {*STATIC[6:], *LABELLED}
     for row in table:
         assert set(FIGURES) <= row.keys() and row["family"] == row["name"].partition("/")[0]
         raw = row["name"].removeprefix("frozen/") if row["name"].removeprefix("frozen/") in STATIC else row["name"]

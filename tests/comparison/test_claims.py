@@ -7,6 +7,10 @@ import pytest
 from comparison.claims import check_claims, claim_table
 
 SYSTEM = "retrained/conditional_distilled"
+RIVALS_OF_A_DEPLOYED_DETECTOR = (
+    *(("bicubic", 0.2, 9), ("bicubic_2x", 0.4, 40), ("sliced", 0.3, 11), ("sr_fast", 0.25, 11)),
+    *(("sr_fast_tuned_unlabelled", 0.32, 11), ("sr_fast_tuned", 0.34, 11)),
+)
 
 
 def row(name: str, quality: float, ms: float = 10.0, sr_ms: float = 5.0, recovered: float | None = None) -> dict:
@@ -130,7 +134,25 @@ def test_undecided_without_the_rows_that_they_need():
 )
 def test_the_frozen_family_has_limits_of_its_own(system: str, recovered: float | None, holds: bool | None):
     claims = check_claims([row(f"{system}_budget_0.25", 0.3, recovered=recovered)])
-    assert [claim.holds for claim in claims] == [None, None, holds]
+    assert [claim.holds for claim in claims] == [None, None, holds, None]
+
+
+def test_rivals_before_a_detector_that_stays_saw_no_more_labels():
+    rows = [row(f"frozen/{name}", value, ms) for name, value, ms in RIVALS_OF_A_DEPLOYED_DETECTOR]
+    by_labels, without = (
+        check_claims([*rows, row(f"frozen/{system}_budget_0.25", 0.33, 12)])[3]
+        for system in ("conditional", "conditional_unlabelled")
+    )
+    assert by_labels.holds is False and "sr_fast_tuned 0.340 at 11.0 ms" in by_labels.found
+    assert without.holds and "sr_fast_tuned_unlabelled 0.320 at 11.0 ms" in without.found
+    assert "retrained" not in without.text
+
+
+def test_a_larger_input_of_a_detector_that_stays_is_a_rival():
+    for ms, holds in ((11, False), (13, True)):
+        larger = row("frozen/bicubic_2x", 0.4, ms)
+        claims = check_claims([row("frozen/bicubic", 0.3, 9), larger, row("frozen/conditional_budget_0.25", 0.33, 12)])
+        assert claims[3].holds is holds
 
 
 def test_a_light_network_everywhere_is_a_rival():

@@ -25,7 +25,7 @@ from utils.config import config_to_dict
 
 POLICIES = ["learned", "all_fast", "all_quality"]
 POLICIES += [f"{kind}_{share}" for kind in ("budget", "random", "edge", "oracle") for share in (0.25, 0.5)]
-STATIC = ["hr", "lr", "bicubic", "sr_fast", "sr_quality"]
+STATIC = ["hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality"]
 LABELLED = ["retrained/bicubic", "retrained/hr", "retrained/bicubic_2x", "retrained/sliced", "frozen/sr_quality_tuned"]
 LABELLED += [f"{family}/conditional_{policy}" for family in ("frozen", "retrained") for policy in POLICIES]
 
@@ -103,7 +103,7 @@ def test_tables(finished: Path):
         assert (finished / f"table_{family}.png").read_bytes().startswith(b"\x89PNG")
     frozen = section(text, "Frozen detector")
     lines = [line.split("|")[1].strip() for line in frozen.splitlines() if line.startswith("|")]
-    assert lines[:7] == ["row", "-" * len(lines[1]), *STATIC] and "conditional_budget_0.25" in lines
+    assert lines[:8] == ["row", "-" * len(lines[1]), *STATIC] and "conditional_budget_0.25" in lines
     assert not any(is_control(f"frozen/{line}") for line in lines)
     assert "Gap in mAP50-95 between hr and bicubic: 0.200." in frozen
     row = next(line for line in frozen.splitlines() if line.startswith("| bicubic"))
