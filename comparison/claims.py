@@ -156,7 +156,7 @@ def equals_quality_everywhere(table: dict[str, dict], system: str) -> Claim:
 
 
 def best_at_equal_time(table: dict[str, dict], system: str) -> Claim:
-    """Against the best rival that takes no longer."""
+    """Against the best rival that takes no longer, its own SR_Fast everywhere among them."""
     family = system.partition("/")[0]
     text = (
         f"kept share up to {FEW:g}: more than bicubic, bicubic at 2x, slices and SR_Fast everywhere, "
@@ -164,7 +164,7 @@ def best_at_equal_time(table: dict[str, dict], system: str) -> Claim:
     )
     name = sparing(table, system)
     own = None if name is None else mean(table, name, "total_ms")
-    simpler = [f"{family}/{row}" for row in RIVALS.get(system, RIVALS.get(family, ()))]
+    simpler = [f"{family}/{row}" for row in RIVALS.get(system, RIVALS.get(family, ()))] + [f"{system}_all_fast"]
     times = {row: mean(table, row, "total_ms") for row in simpler if row in table}
     rivals = [row for row, ms in times.items() if own is not None and ms is not None and ms <= own]
     if own is not None and times and None not in times.values() and not rivals:
