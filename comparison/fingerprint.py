@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Container, Iterable
@@ -31,11 +30,9 @@ def job_key(job: Job, checkpoints: dict[str, str]) -> str:
         job: with all jobs that it needs finished.
         checkpoints: path of the checkpoint of every job that it needs.
     """
-    unused = unused_sections(job)
-    job = dataclasses.replace(job, config={name: value for name, value in job.config.items() if name not in unused})
     tree = config_to_dict(resolved(job, checkpoints))
-    for name in unused:
-        tree.pop(name, None)  # else another default would count
+    for name in unused_sections(job.stage, tree):
+        tree.pop(name, None)  # not even its defaults count
     section = tree["data"]
     splits = SPLITS.get(job.stage) or (tree["split"],)
     data = data_hash(section.pop("yaml"), splits, section.pop("lr_folder", None))
@@ -44,11 +41,11 @@ def job_key(job: Job, checkpoints: dict[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def unused_sections(job: Job) -> list[str]:
-    """Sections of a stage 3 that say nothing for its `sr`; none of other jobs."""
-    if job.stage != "stage3":
+def unused_sections(stage: str, tree: dict[str, Any]) -> list[str]:
+    """Sections of a stage 3 that say nothing for its `sr`; none of other stages."""
+    if stage != "stage3":
         return []
-    return [section for section, values in USED_BY.items() if job.config.get("sr") not in values]
+    return [section for section, values in USED_BY.items() if tree["sr"] not in values]
 
 
 def content_of(value: Any, free: Container[str], name: str = "") -> Any:

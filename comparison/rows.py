@@ -91,14 +91,8 @@ ROWS = (
     RowSpec("retrained/bicubic_2x", stage3={"mode": "detector_only", "sr": BICUBIC, "upscale": 2} | NOTHING_TO_COMPARE),
     RowSpec("retrained/sliced", "sliced", of="retrained/bicubic"),
 )
-STOCK = (
-    "hr",
-    "lr",
-    "bicubic",
-    "bicubic_2x",
-    "sr_fast",
-    "sr_quality",
-)  # what evaluate.py makes of a stage-1 detector
+# What evaluate.py makes of a stage-1 detector.
+STOCK = ("hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality")
 REFERENCES = {family: (f"{family}/{HR}", f"{family}/{BICUBIC}") for family in FAMILIES}
 
 

@@ -43,7 +43,7 @@ class EvaluateConfig:
         system: stage-3 checkpoint (conditional_sr_yolo_jointly_tuned.pth) of the rows conditional_*; may be left out,
             as may `detector`, where `systems`, `detectors` or `sliced` name any.
         detector: stage-1 checkpoint (yolo_pretrained_hr.pth) of the rows hr, lr, bicubic, bicubic_2x (bicubic images
-            of twice the size), sr_fast and sr_quality.
+            of twice the size), sr_fast and sr_quality, whose names no other row may have.
         sr_fast: weights of the row sr_fast: of stage 2, or `shipped` for the project's own of the same network.
         sr_quality: likewise, of the row sr_quality.
         systems: name -> stage-3 checkpoint. With a masker it gives the rows that `system` gives, NAME_* instead of

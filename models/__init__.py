@@ -78,8 +78,8 @@ def build_sr(name: str, scale: float, args: dict | None = None) -> nn.Module:
         if key not in defaults:
             takes = ", ".join(defaults) or "none"
             raise ValueError(
-                f"SR network {name!r}: unknown argument {key!r}; it takes {takes} (args stay where only name changes: "
-                "give both)"
+                f"SR network {name!r}: unknown argument {key!r}; it takes {takes}; where only the name was "
+                "changed, give args too"
             )
         kind = type(defaults[key])
         if type(value) not in ((int, float) if kind is float else (kind,)) or (kind is int and value < 1):

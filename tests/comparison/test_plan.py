@@ -260,6 +260,8 @@ def test_rows_that_labels_do_not_change_are_measured_once(comparison: CompareCon
     assert "frozen/conditional_unlabelled" in many["systems"] and "frozen/conditional_unlabelled" not in few["systems"]
     assert "retrained/hr" in few["detectors"]
     assert few["sliced"]["retrained/sliced"]["weights"] == Trained("retrained/bicubic-labels0.2-seed0")
+    assert many["sliced"]["frozen/sliced"]["weights"] == Trained("stage1-labels1-seed0") == many["detector"]
+    assert set(few["sliced"]) == {"retrained/sliced"}
 
 
 def test_overrides_go_from_the_general_to_the_special(comparison: CompareConfig):

@@ -248,6 +248,7 @@ def test_spec_rebuilds_the_network():
         ("edsrr", 4, {}, "edsrr.*bicubic, espcn, fsrcnn, edsr, srresnet, carn, carn_m"),
         ("edsr", 5, {}, "scale is 5; use one of 2, 3, 4"),
         ("edsr", 4, {"blocks": 3}, "unknown argument 'blocks'; it takes n_blocks"),
+        ("espcn", 4, {"n_blocks": 2}, "it takes n_feats, colors; where only the name was changed, give args too"),
         ("edsr", 4, {"scale": 2}, "scale"),
         ("edsr", 4, {"n_feats": 0}, "n_feats is 0, but must be a positive integer"),
         ("edsr", 4, {"n_feats": "many"}, "n_feats is 'many', but must be a positive integer"),
