@@ -163,8 +163,8 @@ def best_at_equal_time(table: dict[str, dict], system: str) -> Claim:
     )
     name = sparing(table, system)
     own = None if name is None else mean(table, name, "total_ms")
-    names = RETRAINED_RIVALS if family == "retrained" else FROZEN_RIVALS[system]
-    simpler = [f"{family}/{name}" for name in names] + [f"{system}_all_fast"]
+    simpler = RETRAINED_RIVALS if family == "retrained" else FROZEN_RIVALS[system]
+    simpler = [*(f"{family}/{rival}" for rival in simpler), f"{system}_all_fast"]
     times = {row: mean(table, row, "total_ms") for row in simpler if row in table}
     rivals = [row for row, ms in times.items() if own is not None and ms is not None and ms <= own]
     if own is not None and times and None not in times.values() and not rivals:

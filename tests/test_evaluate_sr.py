@@ -323,6 +323,17 @@ def test_images_that_differ_in_their_suffix_only_are_told_apart(tmp_path: Path):
     assert Benchmark("set", 2, 2, files[:1]).names == ["a"]
 
 
+def test_a_network_that_needs_values_has_no_gmacs():
+    class NeedsValues(torch.nn.Module):
+        scale = 4
+
+        def forward(self, lr):
+            return lr * float(lr.cpu().max())
+
+    assert NeedsValues()(torch.ones(1, 3, 4, 4)).shape == (1, 3, 4, 4)
+    assert gmacs(Candidate("foreign", "foreign", NeedsValues()), 4) is None
+
+
 def test_gmacs_of_bicubic_and_single_values():
     assert gmacs(Candidate("bicubic", "bicubic", BicubicToSize()), 4) == pytest.approx(
         (3 * 180 * 320 * 1280 + 3 * 720 * 180 * 1280) / 1e9

@@ -332,5 +332,5 @@ def gmacs(candidate: Candidate, scale: float) -> float | None:
     lr = torch.empty(1, 3, *(math.floor(side / scale + 0.5) for side in GMAC_OUTPUT), device="meta")
     try:
         return count_macs(OnMeta(network), lr, *([GMAC_OUTPUT] if takes_size(network) else [])) / 1e9
-    except NotImplementedError:
+    except NotImplementedError:  # a network of spandrel's with a step that needs values, not shapes
         return None
