@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 def compare(argv: list[str]) -> int:
     config = parse_config(CompareConfig, __doc__, argv)
 
-    from comparison.plan import build_plan, check_jobs
-    from comparison.run import Runner
+    from evaluation.comparison.plan import build_plan, check_jobs
+    from evaluation.comparison.run import Runner
 
     # 1. What is needed; nothing starts before every configuration is known to be good
     plan = build_plan(config)
@@ -68,8 +68,8 @@ def compare(argv: list[str]) -> int:
 
 def write_index(folder: Path, command: str, config: CompareConfig, plan, finished: dict[str, Path]) -> dict:
     """comparison.json: what was run, where the finished measurements lie, how long trainings took, what is missing."""
-    from comparison.report import INDEX
-    from comparison.run import spent_seconds
+    from evaluation.comparison.report import INDEX
+    from evaluation.comparison.run import spent_seconds
     from utils.atomic_file import replace_text
 
     trained = [name for name in finished if plan.jobs[name].stage != "evaluate"]
@@ -106,8 +106,8 @@ def report(argv: list[str]) -> int:
 
 def write_all(folder: Path, markdown_file: Path, json_file: Path) -> str:
     """All three files of the report; returns the Markdown text."""
-    from comparison.page import write_page
-    from comparison.report import read_run, report_content, write_report
+    from evaluation.comparison.page import write_page
+    from evaluation.comparison.report import read_run, report_content, write_report
 
     index, repetitions = read_run(folder)
     content = report_content(index, repetitions)
@@ -118,9 +118,9 @@ def write_all(folder: Path, markdown_file: Path, json_file: Path) -> str:
 def ablate(argv: list[str]) -> int:
     config = parse_config(AblationConfig, ABLATE_DESCRIPTION, argv)
 
-    from comparison.ablation import load_comparison, plan_ablations, study_results, write_study
-    from comparison.plan import STAGES, check_jobs
-    from comparison.run import Runner
+    from evaluation.comparison.ablation import load_comparison, plan_ablations, study_results, write_study
+    from evaluation.comparison.plan import STAGES, check_jobs
+    from evaluation.comparison.run import Runner
 
     comparison = load_comparison(config)
     plan, names = plan_ablations(config, comparison)

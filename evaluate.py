@@ -22,6 +22,7 @@ from configs.evaluate_schema import EvaluateConfig
 from configs.sr_schema import EvaluateSRConfig
 from utils.cli import run
 from utils.config import config_to_dict, parse_config
+from utils.errors import UserError
 
 SR_DESCRIPTION = """Compare super-resolution networks on benchmark folders: quality, parameters, GMAC, milliseconds.
 
@@ -43,14 +44,14 @@ def compare_detection(argv: list[str]) -> int:
     import torch
 
     from data.detection import DetectionDataset, canvas_size, load_data_spec, scan_split
-    from models.prepared import how_it_runs
-    from utils.build_rows import build_rows, conditional_systems, fits_profile
-    from utils.detections_file import DETECTIONS, write_detections
-    from utils.evaluation import DTYPES, Evaluation
-    from utils.latency import attach_profile
+    from deployment.latency_profile import attach_profile
+    from deployment.prepare import how_it_runs
+    from evaluation.build_rows import build_rows, conditional_systems, fits_profile
+    from evaluation.detections_file import DETECTIONS, write_detections
+    from evaluation.measure_rows import Evaluation
+    from evaluation.report import RESULTS, table_markdown, write_report
+    from utils.device import DTYPES, choose_device
     from utils.logger import open_run
-    from utils.predictor import choose_device
-    from utils.report import RESULTS, table_markdown, write_report
 
     # 1. Data and rows; the run folder is opened once all input is known to be good
     check(config)
@@ -114,10 +115,10 @@ def compare_sr(argv: list[str]) -> int:
 
     import torch
 
-    from utils.load_lpips import load_lpips
-    from utils.predictor import choose_device
-    from utils.sr_comparison import Comparison, list_benchmarks, load_candidates
-    from utils.sr_report import describe_sr, empty_folder, save_comparisons, write_sr_report
+    from evaluation.sr_comparison import Comparison, list_benchmarks, load_candidates
+    from evaluation.sr_report import describe_sr, empty_folder, save_comparisons, write_sr_report
+    from loading.load_lpips import load_lpips
+    from utils.device import choose_device
 
     # 1. Networks and folders; the result's folder is made once all input is known to be good
     device = choose_device(config.device)
@@ -144,7 +145,7 @@ def check(config: EvaluateConfig) -> None:
     if not Path(config.data.yaml).is_file():
         raise FileNotFoundError(f"data.yaml: {config.data.yaml!r} does not exist; give the data set's YAML file")
     if config.latencies and not config.profile:
-        raise ValueError("latencies need a latency profile; name one that `python -m utils.latency` made in `profile`")
+        raise UserError("latencies need a latency profile; name one that `python -m tools.latency` made in `profile`")
 
 
 def describe(config: EvaluateConfig, argv: list[str], images: int, canvas: tuple[int, int], device) -> dict:
@@ -152,9 +153,9 @@ def describe(config: EvaluateConfig, argv: list[str], images: int, canvas: tuple
     import torch
 
     from data.degradation import LR_PROTOCOLS
-    from utils.evaluation import SHOWN_CONF, TIMED_IMAGES, WARMUP
+    from evaluation.measure_rows import SHOWN_CONF, TIMED_IMAGES, WARMUP
+    from evaluation.report import data_set_name
     from utils.logger import cpu_name, environment
-    from utils.report import data_set_name
 
     machine = environment()
     return {

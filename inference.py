@@ -15,6 +15,7 @@ from pathlib import Path
 
 from configs.inference_schema import InferenceConfig
 from utils.config import parse_config
+from utils.errors import UserError
 
 
 def translate(argv: list[str]) -> list[str]:
@@ -41,15 +42,15 @@ def check(config: InferenceConfig) -> None:
         ValueError: naming the option, its value and the remedy.
     """
     if not config.weights and not config.sr_only:
-        raise ValueError("no weights given; name the checkpoint of stage 3 with --weights")
+        raise UserError("no weights given; name the checkpoint of stage 3 with --weights")
     if not config.sr_only and (config.scale is not None or config.self_ensemble or config.tile or config.cmsr):
-        raise ValueError("scale, self_ensemble, tile and cmsr belong to --sr-only: add it, or leave them out")
+        raise UserError("scale, self_ensemble, tile and cmsr belong to --sr-only: add it, or leave them out")
     if config.sr_only and config.halo is not None:
-        raise ValueError("halo belongs to systems with a masker; with --sr-only it is --tile_halo")
+        raise UserError("halo belongs to systems with a masker; with --sr-only it is --tile_halo")
     if config.cmsr and config.tile:
-        raise ValueError("cmsr and tile exclude each other: CMSR renders whole images; leave one of them out")
+        raise UserError("cmsr and tile exclude each other: CMSR renders whole images; leave one of them out")
     if not Path(config.out).name:
-        raise ValueError(f"out is {config.out!r}; name a new folder")
+        raise UserError(f"out is {config.out!r}; name a new folder")
 
 
 def prepare(config: InferenceConfig) -> tuple:
@@ -61,16 +62,17 @@ def prepare(config: InferenceConfig) -> tuple:
     import torch
 
     from data.sources import list_sources
+    from deployment.latency_profile import attach_profile
+    from deployment.prepare import how_it_runs
+    from loading.load import load_system, set_halo
     from models.mask_policy import parse_policy
-    from models.prepared import how_it_runs
-    from utils.latency import attach_profile
-    from utils.load import load_system, set_halo
-    from utils.prediction_writer import new_run_folder
-    from utils.predictor import Predictor, choose_device, compute_type
+    from prediction.prediction_writer import new_run_folder
+    from prediction.predictor import Predictor
+    from utils.device import choose_device, compute_type
 
     check(config)
     if config.sr_only:
-        from utils.sr_folder import prepare_sr
+        from prediction.sr_folder import prepare_sr
 
         return prepare_sr(config)
     policy, device = parse_policy(config.policy), choose_device(config.device)
@@ -79,10 +81,10 @@ def prepare(config: InferenceConfig) -> tuple:
     if hasattr(system.front, "masker"):
         set_halo(config.weights, system.front, config.halo)
     elif config.policy != "learned" or config.save_mask or config.halo is not None:
-        raise ValueError(f"{config.weights}: this system has no masker; leave out --policy, --halo and --save_mask")
+        raise UserError(f"{config.weights}: this system has no masker; leave out --policy, --halo and --save_mask")
     if policy.kind == "latency_ms" and not config.profile:
-        raise ValueError(
-            f"policy {policy} needs a latency profile; measure one with `python -m utils.latency` and name it with "
+        raise UserError(
+            f"policy {policy} needs a latency profile; measure one with `python -m tools.latency` and name it with "
             "--profile"
         )
     if config.threads:
@@ -106,8 +108,8 @@ def detect(config: InferenceConfig, files: list, predictor, folder: Path) -> dic
         OSError: results cannot be saved.
     """
     from data.sources import Skipped, group_frames, read_frames
-    from utils.prediction_writer import PredictionWriter, describe
-    from utils.predictor import StageTimes, predict_groups
+    from prediction.prediction_writer import PredictionWriter, describe
+    from prediction.predictor import StageTimes, predict_groups
 
     times, skipped, images, objects = StageTimes(predictor.device), {}, 0, 0
     names = predictor.system.detector.names
@@ -133,15 +135,15 @@ def detect(config: InferenceConfig, files: list, predictor, folder: Path) -> dic
 
 def main(argv: list[str] | None = None) -> int:
     config = parse_config(InferenceConfig, __doc__, translate(sys.argv[1:] if argv is None else argv))
-    from utils.checkpoint import CheckpointError
+    from utils.errors import UserError
 
     try:
         prepared = prepare(config)
-    except (ValueError, OSError, CheckpointError) as error:
+    except (UserError, OSError) as error:
         print(f"inference.py: error: {error}", file=sys.stderr)
         return 2
     if config.sr_only:
-        from utils.sr_folder import super_resolve_files as work
+        from prediction.sr_folder import super_resolve_files as work
     else:
         work = detect
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from configs.schema import Stage1Config
 from utils.cli import run
 from utils.config import parse_config
+from utils.errors import UserError
 
 OUTPUT = "yolo_pretrained_hr.pth"
 
@@ -56,11 +57,11 @@ def check(config: Stage1Config) -> None:
     """Raises ValueError for settings that stage 1 cannot run with."""
     sides = [config.data.imgsz] if isinstance(config.data.imgsz, int) else config.data.imgsz
     if len(sides) not in (1, 2) or any(side < 32 or side % 32 for side in sides):
-        raise ValueError(f"data.imgsz is {config.data.imgsz}; expected one side or [height, width], multiples of 32")
+        raise UserError(f"data.imgsz is {config.data.imgsz}; expected one side or [height, width], multiples of 32")
     if config.data.unlabelled:
-        raise ValueError("data.unlabelled: stage 1 learns from labels only; set it to false (stage 3 can use true)")
+        raise UserError("data.unlabelled: stage 1 learns from labels only; set it to false (stage 3 can use true)")
     if config.data.lr == "native":
-        raise ValueError(
+        raise UserError(
             "data.lr is native: stage 1 needs HR images; use a detector trained elsewhere via detector.weights of "
             "stage 3, or set data.lr to bicubic if the images of data.yaml are HR"
         )
@@ -72,9 +73,9 @@ def pick_device(config: Stage1Config) -> str:
 
     device, found = config.run.device, torch.cuda.is_available()
     if device == "cuda" and not found:
-        raise ValueError("run.device is cuda, but PyTorch finds no CUDA device; set run.device to auto or cpu")
+        raise UserError("run.device is cuda, but PyTorch finds no CUDA device; set run.device to auto or cpu")
     if config.run.precision == "fp16" and (device == "cpu" or not found):
-        raise ValueError("run.precision is fp16, which needs CUDA; set run.precision to bf16 or fp32")
+        raise UserError("run.precision is fp16, which needs CUDA; set run.precision to bf16 or fp32")
     return "0" if found and device != "cpu" else "cpu"
 
 
@@ -87,8 +88,8 @@ def main(argv: list[str] | None = None) -> int:
     from data.data_spec import load_data_spec, scan_split
     from data.detection_view import build_view
     from data.label_share import share_labels
-    from models.detector_weights import load_detector
-    from models.yolo_training import HRDetectionTrainer, epochs_done, take_best
+    from loading.detector_weights import load_detector
+    from training.yolo_training import HRDetectionTrainer, epochs_done, take_best
     from utils.checkpoint import save_network
     from utils.logger import MetricsLog, open_run
 

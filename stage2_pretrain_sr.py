@@ -24,16 +24,16 @@ def train_network(
     """Train one network and save it."""
     import torch
 
+    from evaluation.sr_eval import benchmark, validation_sets
+    from loading.load import build_or_load_sr
     from models.arbitrary_scale import takes_size
-    from utils.best_weights import BestWeights
+    from training.best_weights import BestWeights
+    from training.gradient_checkpointing import checkpoint_blocks
+    from training.sr_training import sr_objective, sr_training_data
+    from training.trainer import Trainer
     from utils.checkpoint import save_network
-    from utils.gradient_checkpointing import checkpoint_blocks
-    from utils.load import build_or_load_sr
     from utils.logger import MetricsLog
-    from utils.loop import Trainer
     from utils.optimizer_utils import decay_groups
-    from utils.sr_eval import benchmark, validation_sets
-    from utils.sr_training import sr_objective, sr_training_data
 
     # 1. Network; seeded here, so that its first weights do not depend on what ran before
     torch.manual_seed(config.run.seed)
@@ -92,8 +92,8 @@ def train_network(
 def main(argv: list[str] | None = None) -> int:
     config = parse_config(Stage2Config, __doc__, argv)
 
+    from training.trainer import make_accelerator
     from utils.logger import open_run
-    from utils.loop import make_accelerator
 
     accelerator = make_accelerator(config.run)
     folder = open_run(config, main=accelerator.is_main_process)

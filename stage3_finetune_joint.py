@@ -13,6 +13,7 @@ from configs.combinations import check_stage3, distills, some_parts_rest
 from configs.schema import Stage3Config
 from utils.cli import run
 from utils.config import parse_config
+from utils.errors import UserError
 
 OUTPUT = "conditional_sr_yolo_jointly_tuned.pth"
 
@@ -24,14 +25,14 @@ def main(argv: list[str] | None = None) -> int:
 
     from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_split
     from data.label_share import share_labels
-    from models.distillation import Distillation
-    from models.objectives import JointObjective, JointWeights
+    from loading.load import build_system, build_teacher
+    from training.distillation import Distillation
+    from training.stage3_validation import Stage3Validation
+    from training.tasks.objectives import JointObjective, JointWeights
+    from training.trainer import Trainer, TrainingData, make_accelerator
     from utils.checkpoint import save_network
-    from utils.load import build_system, build_teacher
     from utils.logger import MetricsLog, open_run
-    from utils.loop import Trainer, TrainingData, make_accelerator
     from utils.optimizer_utils import stage3_groups
-    from utils.stage3_validation import Stage3Validation
 
     # 1. Run folder, data
     check_stage3(config)
@@ -129,8 +130,8 @@ def cost_target(config: Stage3Config, system, lr_canvas: tuple[int, int]) -> tup
     Raises:
         ValueError: the profile is for another system, or the target cannot be met by any kept share.
     """
+    from deployment.latency_profile import fingerprint, load_profile
     from utils.flops_counter import fast_share
-    from utils.latency import fingerprint, load_profile
 
     losses = config.losses
     if config.sr != "conditional":
@@ -139,15 +140,15 @@ def cost_target(config: Stage3Config, system, lr_canvas: tuple[int, int]) -> tup
         return losses.target, fast_share(system.front, *lr_canvas)
     profile = load_profile(losses.profile)
     if profile.system != fingerprint(system):
-        raise ValueError(
-            f"{losses.profile}: was measured for another architecture; measure it again with `python -m utils.latency "
+        raise UserError(
+            f"{losses.profile}: was measured for another architecture; measure it again with `python -m tools.latency "
             "--config THIS_YAML`"
         )
     share = profile.largest_share(losses.latency_ms, *lr_canvas)
     if not 0 < share < 1:
         patches = system.front.masker.grid(*lr_canvas)
         lowest, highest = (profile.total_ms(*lr_canvas, 1, kept) for kept in (1, patches[0] * patches[1]))
-        raise ValueError(
+        raise UserError(
             f"losses.latency_ms is {losses.latency_ms:g}, but on {profile.environment['device']} images of "
             f"{lr_canvas[1]}x{lr_canvas[0]} LR pixels take {lowest:.1f} ms with one patch and {highest:.1f} ms with all"
             " of them; choose a number between"

@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from utils.atomic_file import replace_text
+    from utils.device import choose_device
     from utils.logger import environment
-    from utils.predictor import choose_device
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -91,7 +91,7 @@ def measure(setting: dict, size: tuple[int, int], options, device) -> list[dict]
     import numpy as np
     import torch
 
-    from utils.evaluation import DTYPES
+    from utils.device import DTYPES
     from utils.timing import measure_interleaved
 
     dtype, batch = DTYPES[setting["dtype"]], setting["batch"]
@@ -146,12 +146,12 @@ def build(setting: dict, size: tuple[int, int], weights: list[str], device, dtyp
     """Prepared front end with the default tiling for this size, and whether SR_Quality is trained."""
     import torch
 
+    from deployment.prepare import prepare_front
+    from loading.load import load_sr, shipped_file
     from models import build_sr
     from models.conditional_sr import ConditionalSR
     from models.masker import Masker
-    from models.prepared import prepare_front
-    from models.tile_plan import choose_halo, choose_patch
-    from utils.load import load_sr, shipped_file
+    from models.tiling.plan import choose_halo, choose_patch
 
     torch.manual_seed(0)
     name, args = NETWORKS[setting["net"]]
@@ -177,7 +177,7 @@ def strategies(front) -> dict:
     """Name -> function of (LR images, mask) that returns the fused SR images."""
     import torch
 
-    from models.tile_execution import expand_mask, run_on_tiles, run_whole
+    from models.tiling.execution import expand_mask, run_on_tiles, run_whole
 
     def patch_loop(lr, mask):
         front.masker(lr)
@@ -214,7 +214,7 @@ def strategies(front) -> dict:
 
 def infer(front, lr, mask):
     """The project's own execution of a given mask."""
-    from utils.latency_measurement import GivenMask
+    from models.mask_policy import GivenMask
 
     return front.infer(lr, GivenMask(mask.to(lr.device))).sr
 
@@ -223,7 +223,7 @@ def assembly(front, lr, mask):
     """A call of what conditional execution adds: planning, gathering, scattering; SR_Quality costs nothing in it."""
     import torch
 
-    from models.tile_execution import run_on_tiles
+    from models.tiling.execution import run_on_tiles
 
     class Nothing:
         scale, radius = front.scale, front.sr_quality.radius
@@ -280,7 +280,7 @@ def images(size: tuple[int, int], scale: int, batch: int):
 
 def fused_dense(front, lr):
     """mask -> dense fusion of both networks, the definition."""
-    from models.tile_execution import expand_mask
+    from models.tiling.execution import expand_mask
 
     fast, quality = front.sr_fast(lr).float(), front.sr_quality(lr).float()
 

@@ -12,6 +12,8 @@ import argparse
 import json
 from pathlib import Path
 
+from utils.convert import to_uint8
+
 HALOS, PATCHES = (0, 1, 2, 4), (8, 16, 32)
 PARTS = 8  # tiles are run in parts: all at once, the engine would notice that the dense run is cheaper and take it
 
@@ -27,9 +29,9 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from data.sr_pairs import benchmark_pairs
+    from loading.load import load_sr
     from models.masker import patch_grid
-    from models.tile_execution import run_on_tiles
-    from utils.load import load_sr
+    from models.tiling.execution import run_on_tiles
     from utils.logger import environment
     from utils.metrics import psnr_y
 
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
                 sr = torch.zeros(1, 3, *(side * network.scale for side in image.shape[-2:]))
                 for part in range(PARTS):
                     sr = run_on_tiles(network, image, number % PARTS == part, patch, halo, sr)
-            pixels = (sr[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            pixels = to_uint8(sr[0])
             values.append(psnr_y(pixels, hr, border=network.scale))
         return float(np.mean(values))
 

@@ -39,13 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     import numpy as np
     import torch
 
+    from deployment.latency_measurement import CONF, measure_profile
+    from deployment.prepare import prepare_system
     from models.mask_policy import MaskPolicy
     from models.masker import patch_grid
-    from models.prepared import prepare_system
+    from tools.latency import system_to_measure
     from utils.atomic_file import replace_text
-    from utils.latency_measurement import CONF, measure_profile, system_to_measure
+    from utils.device import choose_device, compute_type
     from utils.logger import environment
-    from utils.predictor import choose_device, compute_type
     from utils.timing import measure_interleaved
 
     device = choose_device("auto")

@@ -50,13 +50,13 @@ def measure(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Con
     """Rates of one network in patches per second."""
     import torch
 
+    from loading.load import build_or_load_sr
     from models.arbitrary_scale import takes_size
-    from models.objectives import Progress
-    from utils.gradient_checkpointing import checkpoint_blocks
-    from utils.load import build_or_load_sr
-    from utils.loop import Trainer
+    from training.gradient_checkpointing import checkpoint_blocks
+    from training.sr_training import sr_objective, sr_training_data
+    from training.tasks.objectives import Progress
+    from training.trainer import Trainer
     from utils.optimizer_utils import decay_groups
-    from utils.sr_training import sr_objective, sr_training_data
 
     network = build_or_load_sr(network_config, config.scale)
     if config.gradient_checkpointing:
@@ -142,8 +142,8 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
+    from training.trainer import make_accelerator
     from utils.logger import environment, open_run
-    from utils.loop import make_accelerator
 
     folder = open_run(config)
     results: dict = {

@@ -35,11 +35,11 @@ def main(argv: list[str] | None = None) -> int:
 
     from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_split
     from models.conditional_sr import ConditionalSR
-    from models.objectives import JointObjective, JointWeights
     from stage3_finetune_joint import build_system
+    from training.tasks.objectives import JointObjective, JointWeights
+    from training.trainer import Trainer, TrainingData, make_accelerator
     from utils.gumbel import gumbel_noise
     from utils.logger import environment, open_run
-    from utils.loop import Trainer, TrainingData, make_accelerator
     from utils.optimizer_utils import stage3_groups
 
     accelerator = make_accelerator(config.run)

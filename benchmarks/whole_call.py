@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from utils.atomic_file import replace_text
+    from utils.device import choose_device, compute_type, dtype_name
     from utils.logger import environment
-    from utils.predictor import choose_device, compute_type
     from utils.timing import measure_interleaved
 
     device = choose_device("auto")
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         samples = {name: np.array(timing.samples) for name, timing in timings.items()}
         for tail, share in itertools.product(TAILS, SHARES):
             took = samples[tail, share]
-            row = {"tail": tail, "lr": lr, "batch": batch, "dtype": str(dtype).removeprefix("torch."), "r": share}
+            row = {"tail": tail, "lr": lr, "batch": batch, "dtype": dtype_name(dtype), "r": share}
             row |= {"total_ms": float(np.median(took)), "p10": float(np.percentile(took, 10))}
             row |= {"p90": float(np.percentile(took, 90))}
             row |= {"ratio_to_all_quality": float(np.median(took / samples[tail, 1.0]))}
@@ -79,14 +79,14 @@ def calls_of(tail: str, height: int, width: int, batch: int, options, device, dt
     import torch
 
     from benchmarks.conditional_execution import assembly, draw_mask, grid_of
+    from deployment.prepare import prepare_system
     from models import build_sr
     from models.conditional_sr import ConditionalSR
     from models.detector_yolo import YoloDetector
+    from models.mask_policy import GivenMask
     from models.masker import Masker
-    from models.prepared import prepare_system
     from models.system import ConditionalSRDetector
-    from models.tile_plan import choose_halo, choose_patch
-    from utils.latency_measurement import GivenMask
+    from models.tiling.plan import choose_halo, choose_patch
 
     torch.manual_seed(options.seed)
     height, width = (-(-side // 8) * 8 for side in (height, width))  # SR sides are multiples of the detector's stride

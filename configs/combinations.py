@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from configs.schema import Stage3Config
+from utils.errors import UserError
 
 FRONT_PARTS = ("masker", "sr_fast", "sr_quality")
 
@@ -12,15 +13,15 @@ FRONT_PARTS = ("masker", "sr_fast", "sr_quality")
 def check_stage3(config: Stage3Config) -> None:
     """Raises ValueError naming the keys and the remedy, FileNotFoundError for a missing data-set YAML."""
     if config.mode == "detector_only" and config.sr == "conditional":
-        raise ValueError("mode detector_only trains no masker: set sr to bicubic, sr_fast, sr_quality or hr")
+        raise UserError("mode detector_only trains no masker: set sr to bicubic, sr_fast, sr_quality or hr")
     if config.sr == "hr" and config.mode != "detector_only":
-        raise ValueError("sr hr trains a detector on HR images: it needs mode detector_only")
+        raise UserError("sr hr trains a detector on HR images: it needs mode detector_only")
     if config.upscale > 1 and config.sr != "bicubic":
-        raise ValueError(f"upscale {config.upscale} is for sr bicubic; leave it at 1 for sr {config.sr}")
+        raise UserError(f"upscale {config.upscale} is for sr bicubic; leave it at 1 for sr {config.sr}")
     if config.start is not None and config.sr in ("bicubic", "hr"):
-        raise ValueError(f"start names trained SR networks, but sr {config.sr} has none: set start to null")
+        raise UserError(f"start names trained SR networks, but sr {config.sr} has none: set start to null")
     if config.mode == "frozen_detector" and not front_learns(config):
-        raise ValueError(
+        raise UserError(
             f"mode frozen_detector with sr {config.sr} and freeze {config.freeze} leaves nothing to train: choose "
             "another sr or mode, or take a part out of freeze"
         )
@@ -29,13 +30,13 @@ def check_stage3(config: Stage3Config) -> None:
     _check_terms(config)
     _check_hr_images(config)
     if config.losses.sparsity == "latency" and None in (config.losses.latency_ms, config.losses.profile):
-        raise ValueError(
+        raise UserError(
             "losses.sparsity latency needs losses.latency_ms and losses.profile; measure the profile with "
-            "`python -m utils.latency --config THIS_YAML --out FILE`"
+            "`python -m tools.latency --config THIS_YAML --out FILE`"
         )
     budgets = config.masker.budget_dropout
     if budgets is not None and (len(budgets) != 2 or budgets[0] > budgets[1]):
-        raise ValueError(f"masker.budget_dropout is {budgets}; give [lowest, highest] kept share, or null")
+        raise UserError(f"masker.budget_dropout is {budgets}; give [lowest, highest] kept share, or null")
     if not Path(config.data.yaml).is_file():
         raise FileNotFoundError(f"data.yaml: {config.data.yaml!r} does not exist; give the data set's YAML file")
 
@@ -63,9 +64,9 @@ def front_learns(config: Stage3Config) -> bool:
 def _check_freeze(config: Stage3Config) -> None:
     freeze = config.freeze
     if freeze and config.sr != "conditional":
-        raise ValueError(f"freeze names parts of a conditional front end, but sr is {config.sr}: leave it empty")
+        raise UserError(f"freeze names parts of a conditional front end, but sr is {config.sr}: leave it empty")
     if "masker" in freeze and config.masker.shared_stem and "sr_fast" not in freeze:
-        raise ValueError(
+        raise UserError(
             "freeze holds masker, whose shared_stem would go on learning with sr_fast: freeze sr_fast too, or neither"
         )
     if config.start is None:
@@ -73,7 +74,7 @@ def _check_freeze(config: Stage3Config) -> None:
             network = None if name == "masker" else getattr(config, name)
             if network is None or (network.name != "bicubic" and network.weights is None and network.init is None):
                 where = "start" if network is None else f"start or {name}.weights"
-                raise ValueError(f"freeze: {name} would stay as it was drawn, untrained: name {where}, or let it learn")
+                raise UserError(f"freeze: {name} would stay as it was drawn, untrained: name {where}, or let it learn")
 
 
 def _check_turns(config: Stage3Config) -> None:
@@ -81,12 +82,12 @@ def _check_turns(config: Stage3Config) -> None:
     if not losses.alternate:
         return
     if config.mode != "joint" or not front_learns(config):
-        raise ValueError(
+        raise UserError(
             "losses.alternate lets front end and detector learn in turns, but here only one of them learns (mode "
             f"{config.mode}, sr {config.sr}, freeze {config.freeze}): set it to false"
         )
     if losses.hr_share >= 0.5:
-        raise ValueError(
+        raise UserError(
             f"losses.hr_share is {losses.hr_share:g}, but with losses.alternate the detector learns in half of the "
             "steps, and in some of them from SR images: set less than 0.5"
         )
@@ -98,35 +99,35 @@ def _check_terms(config: Stage3Config) -> None:
     trains_front = front_learns(config)
     without_labels = distills(config) or (losses.rec > 0 and trains_front)
     if config.mode != "frozen_detector" and losses.det == 0 and not distills(config):
-        raise ValueError(
+        raise UserError(
             f"mode {config.mode} with losses.det 0 has no loss term that trains the detector: set losses.det, "
             "losses.distill or losses.distill_outputs above 0, or mode to frozen_detector"
         )
     if losses.det == 0 and not without_labels:
-        raise ValueError(
+        raise UserError(
             "mode frozen_detector with losses.det 0 has nothing to learn from: set losses.distill, "
             "losses.distill_outputs or losses.rec above 0"
         )
     if data.unlabelled and data.label_share < 1 and not without_labels:
-        raise ValueError(
+        raise UserError(
             "data.unlabelled keeps training images without labels, but no loss term learns from them: set "
             "losses.distill, losses.distill_outputs or (where SR is trained) losses.rec above 0, or data.unlabelled to "
             "false"
         )
     if config.sr == "conditional" and losses.objects > 0 and losses.det == 0 and not distills(config):
-        raise ValueError(
+        raise UserError(
             "losses.objects with losses.det 0 takes its objects from a teacher: set losses.distill or "
             "losses.distill_outputs above 0, or losses.objects to 0"
         )
     if losses.hr_share > 0 and config.mode == "frozen_detector":
-        raise ValueError("losses.hr_share trains the detector on HR images, which mode frozen_detector forbids: set 0")
+        raise UserError("losses.hr_share trains the detector on HR images, which mode frozen_detector forbids: set 0")
     if losses.alternate and data.unlabelled and not distills(config):
-        raise ValueError(
+        raise UserError(
             "losses.alternate with data.unlabelled: images without labels teach the detector nothing in its turns "
             "unless losses.distill or losses.distill_outputs is above 0; set one of them, or losses.alternate to false"
         )
     if losses.hr_share > 0 and data.unlabelled and not distills(config):
-        raise ValueError(
+        raise UserError(
             "losses.hr_share with data.unlabelled: HR images without labels teach the detector nothing unless "
             "losses.distill or losses.distill_outputs is above 0; set one of them, or losses.hr_share to 0"
         )
@@ -134,16 +135,16 @@ def _check_terms(config: Stage3Config) -> None:
 
 def _check_hr_images(config: Stage3Config) -> None:
     if config.losses.rec > 0 and (config.sr == "hr" or config.upscale > 1):
-        raise ValueError("losses.rec compares SR with HR images; set it to 0 for sr hr and for upscale above 1")
+        raise UserError("losses.rec compares SR with HR images; set it to 0 for sr hr and for upscale above 1")
     if distills(config) and config.upscale > 1:
-        raise ValueError(
+        raise UserError(
             "losses.distill and distill_outputs compare what detectors see in images of one size; set them to 0 for "
             "upscale above 1"
         )
     if config.data.lr != "native":
         return
     if config.sr == "hr":
-        raise ValueError("sr hr needs HR images, but data.lr is native: choose another sr")
+        raise UserError("sr hr needs HR images, but data.lr is native: choose another sr")
     for key in ("rec", "distill", "distill_outputs", "hr_share"):
         if getattr(config.losses, key) > 0:
-            raise ValueError(f"losses.{key} needs HR images, but data.lr is native: set losses.{key} to 0")
+            raise UserError(f"losses.{key} needs HR images, but data.lr is native: set losses.{key} to 0")

@@ -16,7 +16,7 @@ class InferenceConfig:
         policy: learned, threshold=T, budget=R, latency_ms=T, all_fast, all_quality, random=R or edge=R.
         halo: LR pixels of neighbours around SR_Quality's patches, exact: the receptive field; null takes that of the
             checkpoint.
-        profile: latency profile of this system on this device (python -m utils.latency), for latency_ms.
+        profile: latency profile of this system on this device (python -m tools.latency), for latency_ms.
         conf: lowest score shown.
         iou: overlap above which non-maximum suppression drops a box.
         max_det: most detections per image.
@@ -34,7 +34,7 @@ class InferenceConfig:
         self_ensemble: average over the eight symmetries of the image, for `sr_only`.
         tile: side in LR pixels of the tiles that an image is computed in, for `sr_only`; 0 computes it whole.
         tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
-        cmsr: tables (python -m utils.cmsr_tables) by which an lm_* network renders beyond x4, for `sr_only`.
+        cmsr: tables (python -m tools.cmsr_tables) by which an lm_* network renders beyond x4, for `sr_only`.
         out: run folder; a number is added if it exists.
         max_pixels: images with more pixels than this are refused before decoding.
         memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.

@@ -272,7 +272,7 @@ class LossConfig:
         sparsity: mean (mean mask), flops ((F/F_full - target)^2, LAUDNet) or latency (the same with milliseconds).
         target: target of the kept share, for `sparsity: flops`.
         latency_ms: target of the milliseconds from LR image to boxes, for `sparsity: latency`.
-        profile: JSON file of `python -m utils.latency --config ...`, for `sparsity: latency`.
+        profile: JSON file of `python -m tools.latency --config ...`, for `sparsity: latency`.
         ramp: share of the training over which the target moves from 0.5 to `target`; both states of a patch are seen.
         smooth: total variation of the mask probabilities.
         objects: listwise cross-entropy between the masker's scores and the number of objects in each patch: boxes of

@@ -138,7 +138,7 @@ class EvaluateSRConfig:
         self_ensemble: average over the eight symmetries of the image (takes eight times as long).
         tile: side in LR pixels of the tiles that an image is computed in, 0 computes it whole.
         tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
-        cmsr: tables (python -m utils.cmsr_tables), or several: their lm_* networks beyond x4 also in a row of CMSR.
+        cmsr: tables (python -m tools.cmsr_tables), or several: their lm_* networks beyond x4 also in a row of CMSR.
         lpips: weight files of LPIPS: backbone (AlexNet or VGG16) and linear layers, or both in one; empty: none.
         timing_runs: timed calls per network, batch 1, networks interleaved; 0 skips timing and memory.
         pictures: comparison pictures per folder and scale.

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from utils.errors import UserError
+
 Box = tuple[float, float, float, float]
 
 
-class AnnotationError(ValueError):
+class AnnotationError(UserError):
     """An annotation that cannot be converted: file, reason, remedy."""
 
 
@@ -132,7 +134,7 @@ def read_coco(file: Path, split: str) -> tuple[list[str], Iterator[Annotated | A
         content = json.loads(file.read_text(encoding="utf-8-sig"))
         categories = {c["id"]: str(c["name"]) for c in sorted(content["categories"], key=lambda c: c["id"])}
         if len(set(categories.values())) < len(categories):
-            raise ValueError("two categories have the same name")
+            raise UserError("two categories have the same name")
         images = {image["id"]: image for image in content["images"]}
         crowds = [a for a in content["annotations"] if a.get("iscrowd")]
         boxes = {number: [] for number in images}
@@ -150,7 +152,7 @@ def read_coco(file: Path, split: str) -> tuple[list[str], Iterator[Annotated | A
         try:
             name = PurePosixPath(image["file_name"])
             if name.is_absolute() or ".." in name.parts or not name.name:
-                raise ValueError(f"file_name {name} leaves the image folder")
+                raise UserError(f"file_name {name} leaves the image folder")
             objects = []
             for annotation in boxes[image["id"]]:
                 x, y, width, height = (float(value) for value in annotation["bbox"])
@@ -175,9 +177,9 @@ def normalise(box: Box, height: int, width: int) -> Box:
         ValueError: not finite, or nothing of the box lies inside the image.
     """
     if not all(map(math.isfinite, box)):
-        raise ValueError(f"box {box} is not complete")
+        raise UserError(f"box {box} is not complete")
     x1, x2 = (min(max(value, 0.0), width) / width for value in (box[0], box[2]))
     y1, y2 = (min(max(value, 0.0), height) / height for value in (box[1], box[3]))
     if x2 <= x1 or y2 <= y1:
-        raise ValueError(f"box x {box[0]:g}..{box[2]:g}, y {box[1]:g}..{box[3]:g} is empty or outside {width}x{height}")
+        raise UserError(f"box x {box[0]:g}..{box[2]:g}, y {box[1]:g}..{box[3]:g} is empty or outside {width}x{height}")
     return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1

@@ -13,6 +13,7 @@ import numpy as np
 
 from configs.schema import AugmentConfig
 from data.letterbox import GREY
+from utils.errors import UserError
 
 NO_RECOLOUR = (0.0, 1.0, 1.0)
 KEPT_AREA = 0.1
@@ -54,9 +55,9 @@ def check_augment(config: AugmentConfig) -> None:
     """Raises ValueError, naming the key, for a value that has no meaning."""
     for name in ("mosaic", "flip_lr", "flip_ud", "hsv_h", "hsv_s", "hsv_v", "translate"):
         if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"augment.{name} must lie in 0..1, got {getattr(config, name)}")
+            raise UserError(f"augment.{name} must lie in 0..1, got {getattr(config, name)}")
     if not 0 <= config.scale < 1:
-        raise ValueError(f"augment.scale must be at least 0 and below 1 (nothing is left at 1), got {config.scale}")
+        raise UserError(f"augment.scale must be at least 0 and below 1 (nothing is left at 1), got {config.scale}")
 
 
 def draw_plan(config: AugmentConfig | None, seed: int, epoch: int, index: int, length: int, epochs: int) -> AugmentPlan:

@@ -13,13 +13,14 @@ import yaml
 
 from data.images import IMAGE_SUFFIXES, ImageError, check_image, list_images
 from data.labels import LabelError, label_path, parse_label_file
+from utils.errors import UserError
 
 SPLITS = ("train", "val", "test")
 LARGEST_LOSS = 0.1
 EXAMPLES = 3
 
 
-class DataSetError(ValueError):
+class DataSetError(UserError):
     """A data set that cannot be used: which YAML or split, what is wrong, and what to do."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from utils.errors import UserError
 from utils.resize import resize
 
 LR_PROTOCOLS = {
@@ -29,9 +30,9 @@ def degrade_bicubic(hr: np.ndarray, scale: int) -> np.ndarray:
         ValueError: scale below 1, or not an 8-bit image.
     """
     if scale < 1:
-        raise ValueError(f"scale must be at least 1, got {scale}")
+        raise UserError(f"scale must be at least 1, got {scale}")
     if hr.dtype != np.uint8 or hr.ndim != 3:
-        raise ValueError(f"expected uint8 (H, W, C), got {hr.dtype} {hr.shape}")
+        raise UserError(f"expected uint8 (H, W, C), got {hr.dtype} {hr.shape}")
     height, width = -(-hr.shape[0] // scale), -(-hr.shape[1] // scale)
     bottom, right = height * scale - hr.shape[0], width * scale - hr.shape[1]
     if bottom or right:

@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from utils.errors import UserError
+
 DIRECTIONS = {
     4: ("right", "down", "left", "up"),
     8: ("right", "down_right", "down", "down_left", "left", "up_left", "up", "up_right"),
@@ -40,7 +42,7 @@ DRAWING = 1  # goes up when the same parameters give other pictures
 SUPERSAMPLING = 5
 
 
-class DemoError(ValueError):
+class DemoError(UserError):
     """Faulty parameters, or an output folder that holds something else."""
 
 

@@ -37,6 +37,7 @@ from data.degradation import degrade_bicubic
 from data.images import ImageError, check_image, read_rgb
 from data.letterbox import Letterbox, blank, fit_letterbox, paste, resample, resample_lr
 from data.lr_folder import find_lr_images
+from utils.errors import UserError
 
 __all__ = [
     "DataSetError",
@@ -67,7 +68,7 @@ def canvas_size(imgsz: int | list[int], scale: int, stride: int = 32) -> tuple[i
     step = math.lcm(scale, stride)
     if len(sides) != 2 or any(side < 1 or side % step for side in sides):
         nearest = [max(step, round(side / step) * step) for side in sides[:2]]
-        raise ValueError(
+        raise UserError(
             f"data.imgsz: {imgsz} must be one side or [height, width], each a multiple of {step}"
             f" (scale {scale}, detector stride {stride}); use {nearest[0] if isinstance(imgsz, int) else nearest}"
         )
@@ -163,11 +164,11 @@ class DetectionDataset(Dataset):
         if not records:
             raise DataSetError("the data set is empty: no records to load")
         if lr not in ("bicubic", "folder", "native"):
-            raise ValueError(f"data.lr: {lr!r} is not one of bicubic, folder, native")
+            raise UserError(f"data.lr: {lr!r} is not one of bicubic, folder, native")
         if (lr == "folder") != (lr_folder is not None):
-            raise ValueError(f"data.lr: {lr} and data.lr_folder: {lr_folder}; set lr_folder with `lr: folder` only")
+            raise UserError(f"data.lr: {lr} and data.lr_folder: {lr_folder}; set lr_folder with `lr: folder` only")
         if scale < 1 or any(side < 1 or side % scale for side in canvas):
-            raise ValueError(f"canvas {canvas} must be a multiple of the scale {scale}; change data.imgsz")
+            raise UserError(f"canvas {canvas} must be a multiple of the scale {scale}; change data.imgsz")
         if augment is not None:
             check_augment(augment)
         self.records, self.names, self.canvas, self.scale, self.lr = records, names, tuple(canvas), scale, lr

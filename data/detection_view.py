@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from data.data_spec import Record
+from utils.errors import UserError
 
 
 def build_view(folder: Path, names: Sequence[str], splits: Mapping[str, Sequence[Record]]) -> Path:
@@ -33,7 +34,7 @@ def build_view(folder: Path, names: Sequence[str], splits: Mapping[str, Sequence
     folder = Path(folder).absolute()
     if folder.exists():
         if not (folder / "data.yaml").is_file():
-            raise ValueError(f"{folder}: exists and is no data view; move it away or choose another run.out")
+            raise UserError(f"{folder}: exists and is no data view; move it away or choose another run.out")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     config = {"path": str(folder), "names": dict(enumerate(names))}

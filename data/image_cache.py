@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from utils.atomic_file import replace_file
+from utils.errors import UserError
 
 
 class ImageCache:
@@ -28,7 +29,7 @@ class ImageCache:
 
     def __init__(self, kind: Literal["none", "memory", "disk"], folder: str | Path | None = None):
         if kind == "disk" and folder is None:
-            raise ValueError("data.cache is disk, but no folder is named; set data.cache_folder")
+            raise UserError("data.cache is disk, but no folder is named; set data.cache_folder")
         self.kind, self.folder = kind, None if folder is None else Path(folder)
         self._arrays: dict[tuple[Path, str], np.ndarray] = {}
         self._paths: dict[tuple[Path, str], Path] = {}

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from utils.errors import UserError
+
 # Pillow's own limit would hide the size of a huge image from the message; `max_pixels` takes its place.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -31,7 +33,7 @@ EXIF_ERRORS = (AttributeError, EOFError, LookupError, OSError, SyntaxError, Type
 REPLACE = "replace or remove the file"
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """An image file that cannot be used: which one, why, and what to do."""
 
     def __init__(self, path: str | os.PathLike, reason: str, remedy: str):

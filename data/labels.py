@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.errors import UserError
+
 TOLERANCE = 0.01
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-class LabelError(ValueError):
+class LabelError(UserError):
     """A label line that cannot be trusted: file and line, what is wrong, and what to do."""
 
     def __init__(self, path: str | os.PathLike, line: int | None, reason: str, remedy: str):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-GREY = 114
+GREY = 114  # of 255; the colour that Ultralytics pads with, which detectors know from training
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from configs.sr_schema import DegradationConfig, DegradationStageConfig
 from data.blur_kernels import embed, identity, odd_size, random_kernel, random_sinc
 from data.jpeg import jpeg
+from utils.errors import UserError
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
 GREY = (0.299, 0.587, 0.114)
@@ -98,13 +99,13 @@ def check_stage(stage: DegradationStageConfig, name: str) -> None:
     for key, length in (("kinds", 6), ("resize", 3)):
         weights = getattr(stage, key)
         if len(weights) != length or sum(weights) <= 0:
-            raise ValueError(f"{name}.{key} must be {length} weights, not all zero, found {weights}")
+            raise UserError(f"{name}.{key} must be {length} weights, not all zero, found {weights}")
 
 
 def check_range(values: list, name: str) -> None:
     """Raises ValueError unless the list is [lowest, highest]."""
     if len(values) != 2 or values[0] > values[1]:
-        raise ValueError(f"{name} must be [lowest, highest], found {values}")
+        raise UserError(f"{name} must be [lowest, highest], found {values}")
 
 
 def draw_stage(rng: np.random.Generator, stage: DegradationStageConfig) -> tuple[np.ndarray, list[float]]:

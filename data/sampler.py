@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from utils.errors import UserError
+
 
 class EpochBatchSampler:
     """Yields one list of (epoch, index) keys per micro-batch; a `batch_sampler` for `torch.utils.data.DataLoader`.
@@ -44,21 +46,21 @@ class EpochBatchSampler:
         lead: int = 0,
     ):
         if length < 1:
-            raise ValueError("the data set is empty: nothing to sample from")
+            raise UserError("the data set is empty: nothing to sample from")
         if batch < 1 or micro_batch < 0:
-            raise ValueError(f"batch must be at least 1 and micro_batch at least 0, got {batch} and {micro_batch}")
+            raise UserError(f"batch must be at least 1 and micro_batch at least 0, got {batch} and {micro_batch}")
         if not 0 <= rank < world:
-            raise ValueError(f"rank must lie in 0..{world - 1}, got {rank}")
+            raise UserError(f"rank must lie in 0..{world - 1}, got {rank}")
         micro_batch = micro_batch or max(batch // world, 1)
         if batch % (micro_batch * world):
-            raise ValueError(
+            raise UserError(
                 f"batch {batch} is no multiple of micro_batch x processes = {micro_batch} x {world}; change one of them"
             )
         self.length, self.batch, self.micro_batch = length, batch, micro_batch
         self.seed, self.epoch, self.shuffle = seed, epoch, shuffle
         self.rank, self.world, self.start_step, self.lead = rank, world, start_step, lead
         if not 0 <= start_step <= self.steps:
-            raise ValueError(f"start_step {start_step} lies outside this epoch of {self.steps} steps")
+            raise UserError(f"start_step {start_step} lies outside this epoch of {self.steps} steps")
 
     @property
     def steps(self) -> int:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from data.images import IMAGE_SUFFIXES, ImageError, read_rgb
+from utils.errors import UserError
 
 VIDEO_SUFFIXES = (".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 DEFAULT_FPS = 30.0
@@ -20,7 +21,7 @@ DEFAULT_FPS = 30.0
 COMPLETE_SHARE = 0.98
 
 
-class SourceError(ValueError):
+class SourceError(UserError):
     """A source in which nothing can be read; the message says what to give instead."""
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from data.image_cache import ImageCache
 from data.images import ImageError, check_image, list_images, read_rgb
+from utils.errors import UserError
 from utils.resize import resize
 
 PairFiles = tuple[Path, Path | None]
@@ -117,13 +118,13 @@ class SRPairDataset(Dataset):
         draw: Callable[[int, int], dict[str, Tensor]] | None = None,
     ):
         if not hr_folders:
-            raise ValueError("data.train is empty: name at least one folder of HR images")
+            raise UserError("data.train is empty: name at least one folder of HR images")
         if lr_folders and len(lr_folders) != len(hr_folders):
             counts = f"data.lr_train names {len(lr_folders)} folders, but data.train {len(hr_folders)}"
-            raise ValueError(f"{counts}: give one LR folder per HR folder, or none at all")
+            raise UserError(f"{counts}: give one LR folder per HR folder, or none at all")
         if lr_folders and (scales or draw):
             what = "data.scales" if scales else "data.degradation.kind realesrgan"
-            raise ValueError(f"data.lr_train holds the LR images of one scale, but {what} makes its own; leave out one")
+            raise UserError(f"data.lr_train holds the LR images of one scale, but {what} makes its own; leave out one")
         self.scale, self.patch, self.samples_per_epoch = scale, patch, samples_per_epoch
         self.seed, self.cache, self.max_pixels = seed, cache, max_pixels
         self.scales, self.draw = scales, draw

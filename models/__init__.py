@@ -18,16 +18,17 @@ from functools import partial
 
 from torch import nn
 
-from models.carn import CARN
-from models.imdn import IMDN
 from models.lmf import lm_ciaosr, lm_hybrid, lm_liif, lm_lte
 from models.lmf.queries import LARGEST_SCALE
-from models.rdn import RDN
-from models.rfdn import RFDN
-from models.spandrel_any import SpandrelNetwork
-from models.spandrel_networks import RCAN, SPAN, SwinIR
+from models.networks.carn import CARN
+from models.networks.imdn import IMDN
+from models.networks.rdn import RDN
+from models.networks.rfdn import RFDN
+from models.networks.spandrel_any import SpandrelNetwork
+from models.networks.spandrel_networks import RCAN, SPAN, SwinIR
 from models.sr_fast import ESPCN, FSRCNN, Bicubic
 from models.sr_quality import EDSR, SRResNet
+from utils.errors import UserError
 
 SR_NETWORKS = {
     "bicubic": Bicubic,
@@ -65,26 +66,26 @@ def build_sr(name: str, scale: float, args: dict | None = None) -> nn.Module:
         ValueError: unknown name, scale or argument, or a value of the wrong kind; the message says what is valid.
     """
     if name not in SR_NETWORKS:
-        raise ValueError(f"SR network {name!r} is unknown; use one of {', '.join(SR_NETWORKS)}")
+        raise UserError(f"SR network {name!r} is unknown; use one of {', '.join(SR_NETWORKS)}")
     if name in ARBITRARY_SCALE:
         if type(scale) not in (int, float) or not 1 <= scale <= LARGEST_SCALE:
-            raise ValueError(f"SR network {name!r}: scale is {scale!r}; use a number from 1 to {LARGEST_SCALE}")
+            raise UserError(f"SR network {name!r}: scale is {scale!r}; use a number from 1 to {LARGEST_SCALE}")
     elif scale not in SCALES:
-        raise ValueError(f"SR network {name!r}: scale is {scale!r}; use one of {', '.join(map(str, SCALES))}")
+        raise UserError(f"SR network {name!r}: scale is {scale!r}; use one of {', '.join(map(str, SCALES))}")
     args = {key: value for key, value in (args or {}).items() if (key, value) != ("scale", scale)}
     parameters = inspect.signature(SR_NETWORKS[name]).parameters
     defaults = {key: parameter.default for key, parameter in parameters.items() if key != "scale"}
     for key, value in args.items():
         if key not in defaults:
             takes = ", ".join(defaults) or "none"
-            raise ValueError(
+            raise UserError(
                 f"SR network {name!r}: unknown argument {key!r}; it takes {takes}; where only the name was "
                 "changed, give args too"
             )
         kind = type(defaults[key])
         if type(value) not in ((int, float) if kind is float else (kind,)) or (kind is int and value < 1):
             needed = "a positive integer" if kind is int else f"of type {kind.__name__}"
-            raise ValueError(f"SR network {name!r}: {key} is {value!r}, but must be {needed}")
+            raise UserError(f"SR network {name!r}: {key} is {value!r}, but must be {needed}")
     network = SR_NETWORKS[name](scale=scale, **args)
     network.spec = {"name": name, "args": {"scale": scale, **args}}
     return network

@@ -7,6 +7,7 @@ import inspect
 import torch
 from torch import Tensor, nn
 
+from utils.errors import UserError
 from utils.resize import cubic_matrix
 
 
@@ -27,7 +28,7 @@ def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tens
     scale, (height, width) = network.scale, lr.shape[-2:]
     if (scale * height, scale * width) != size:
         asked = f"{height}x{width} -> {size[0]}x{size[1]}"
-        raise ValueError(
+        raise UserError(
             f"a network for x{scale} cannot make {asked}; take scale {scale}, or an arbitrary-scale network"
         )
     return network(lr)

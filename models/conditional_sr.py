@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from deployment.native_execution import NativeNetwork
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
-from models.native_execution import NativeNetwork
-from models.tile_execution import DEFAULT, TileOptions, expand_mask, run_everywhere, run_on_tiles, run_whole
+from models.tiling.execution import DEFAULT, TileOptions, expand_mask, run_everywhere, run_on_tiles, run_whole
+from utils.errors import UserError
 from utils.gumbel import gumbel_softmax, keep_probability
 
 
@@ -63,7 +64,7 @@ class ConditionalSR(nn.Module):
         train_tiles: `forward` computes sr_quality on tiles as `infer` does, with short halos, instead of densely; a
             system trained so is executed so, not by the native kernel, whose patches end a little differently.
         native: runs sr_quality on patches instead of tiles; None unless `prepare_system` found it to be faster.
-        latency: predicts milliseconds, for the policy latency_ms; None until `measure` in utils/latency.py gave one.
+        latency: predicts milliseconds, for the policy latency_ms; None where none was attached.
 
     Raises:
         ValueError: the two networks have different scales.
@@ -79,7 +80,7 @@ class ConditionalSR(nn.Module):
     ):
         super().__init__()
         if sr_fast.scale != sr_quality.scale:
-            raise ValueError(
+            raise UserError(
                 f"sr_fast is x{sr_fast.scale} but sr_quality is x{sr_quality.scale}; build both for the same scale"
             )
         self.masker = masker
@@ -161,8 +162,8 @@ class ConditionalSR(nn.Module):
         if policy.kind != "latency_ms":
             return policy
         if self.latency is None:
-            raise ValueError(
-                f"mask policy {policy}: there is no latency profile; measure one with `python -m utils.latency` and "
+            raise UserError(
+                f"mask policy {policy}: there is no latency profile; measure one with `python -m tools.latency` and "
                 "name it with --profile"
             )
         return MaskPolicy("budget", self.latency.largest_share(policy.value, *lr.shape[-2:], lr.shape[0]))

@@ -1,6 +1,6 @@
 """Any Ultralytics detection model as a plain module: differentiable loss, deterministic predict.
 
-Ultralytics (AGPL-3.0) is imported here, for training in `models/yolo_training.py`, and nowhere else.
+Ultralytics (AGPL-3.0) is imported here, for training in `training/yolo_training.py`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from models.ultralytics_offline import INTEGRATIONS, offline_ultralytics
+from utils.errors import UserError
 
 with offline_ultralytics():
     import ultralytics
@@ -49,7 +50,7 @@ def model_yaml(model: str | dict) -> dict:
         file = own[0] if own else shipped.get(name, shipped.get(unified))
         if file is None:
             close = get_close_matches(name, [*shipped, "yolov5n.yaml", "yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml"])
-            raise ValueError(
+            raise UserError(
                 f"detector.model: no model YAML named {model!r} (nearest: {', '.join(close) or 'none'}); give an "
                 "Ultralytics name such as yolo11n.yaml, a YAML file or a .pt file"
             )
@@ -58,7 +59,7 @@ def model_yaml(model: str | dict) -> dict:
             spec["scale"] = guess_model_scale(name) or next(iter(spec.get("scales", {})), "")
             spec["yaml_file"] = name
     if not isinstance(spec, dict) or not {"backbone", "head", "nc"} <= spec.keys():
-        raise ValueError(f"detector.model: {model!r} is no model description: it needs the keys nc, backbone and head")
+        raise UserError(f"detector.model: {model!r} is no model description: it needs the keys nc, backbone and head")
     if "yaml_file" in spec:
         spec["yaml_file"] = Path(spec["yaml_file"]).name  # .pt files carry somebody's folders
     return spec
@@ -89,17 +90,17 @@ class YoloDetector(nn.Module):
     def __init__(self, model: str | dict, names: list[str] | tuple[str, ...]):
         super().__init__()
         if not names:
-            raise ValueError("names: a detector needs at least one class name")
+            raise UserError("names: a detector needs at least one class name")
         description = model_yaml(model) | {"nc": len(names)}
         called = description.get("yaml_file", "the given network")
         try:
             self.net = DetectionModel(description, nc=len(names), verbose=False)
         except Exception as error:  # Ultralytics checks nothing, so a faulty YAML fails in any way
-            raise ValueError(
+            raise UserError(
                 f"detector.model: {called} cannot be built ({type(error).__name__}: {error}); correct the YAML"
             ) from error
         if type(self.head) not in (Detect, v10Detect):
-            raise ValueError(
+            raise UserError(
                 f"detector.model: {called} ends in {type(self.head).__name__}; only box detection models (Detect, "
                 "v10Detect) work here"
             )
@@ -230,12 +231,12 @@ class YoloDetector(nn.Module):
     def _check_images(self, images: Tensor) -> None:
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[1] != 3 or not images.numel() or any(side % self.stride for side in shape[2:]):
-            raise ValueError(
+            raise UserError(
                 f"detector images have shape {shape}; expected (B, 3, H, W) with H and W multiples of {self.stride}: "
                 "choose data.imgsz accordingly"
             )
         if not images.is_floating_point():
-            raise ValueError(f"detector images have type {images.dtype}; expected floating point in [0, 1]")
+            raise UserError(f"detector images have type {images.dtype}; expected floating point in [0, 1]")
 
     def _criterion_on(self, device: torch.device):
         """Ultralytics' criterion for this device; its schedule (YOLO26, v10) is a pure function of the epoch."""
@@ -311,7 +312,7 @@ def float32(raw: dict) -> dict:
 def _check_targets(boxes: Tensor, classes: Tensor, image_index: Tensor, n_classes: int, batch: int) -> None:
     n = len(boxes)
     if boxes.shape != (n, 4) or classes.shape != (n,) or image_index.shape != (n,):
-        raise ValueError(
+        raise UserError(
             f"targets have shapes boxes {tuple(boxes.shape)}, classes {tuple(classes.shape)}, image_index "
             f"{tuple(image_index.shape)}; expected (N, 4), (N,), (N,)"
         )
@@ -320,14 +321,14 @@ def _check_targets(boxes: Tensor, classes: Tensor, image_index: Tensor, n_classe
     extremes = torch.stack([t.float() for pair in (boxes, classes, image_index) for t in (pair.min(), pair.max())])
     low, high, class_low, class_high, row_low, row_high = extremes.tolist()  # one device synchronisation
     if not (low >= -1e-4 and high <= 1 + 1e-4):
-        raise ValueError(
+        raise UserError(
             f"boxes hold values in [{low:g}, {high:g}]; expected cx, cy, w, h as shares of the image in "
             "[0, 1]: divide pixel coordinates by width and height"
         )
     if class_low < 0 or class_high >= n_classes:
-        raise ValueError(
+        raise UserError(
             f"classes hold {class_low:g} to {class_high:g}, but the detector has {n_classes} classes: "
             "correct the labels, or the names in the data-set YAML"
         )
     if row_low < 0 or row_high >= batch:
-        raise ValueError(f"image_index holds {row_low:g} to {row_high:g}, but the batch has {batch} images")
+        raise UserError(f"image_index holds {row_low:g} to {row_high:g}, but the batch has {batch} images")

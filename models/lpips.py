@@ -7,6 +7,8 @@ import re
 import torch
 from torch import Tensor, nn
 
+from utils.errors import UserError
+
 # Colour statistics of ImageNet for images in [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
@@ -54,7 +56,7 @@ class LPIPS(nn.Module):
         """
         least = LEAST_SIDE[self.backbone]
         if min(image.shape[-2:]) < least:
-            raise ValueError(f"LPIPS with {self.backbone} needs images of at least {least} pixels a side, found "
+            raise UserError(f"LPIPS with {self.backbone} needs images of at least {least} pixels a side, found "
                              f"{image.shape[-2]}x{image.shape[-1]}; take larger patches or images")  # fmt: skip
         distance = image.new_zeros(len(image), dtype=torch.float32)
         for weight, one, other in zip(self.lin, self.taken(image), self.taken(reference), strict=True):
@@ -93,16 +95,16 @@ def lpips_from_state(state: dict[str, Tensor]) -> LPIPS:
     first = found.get("features.0.weight")
     sides = {(64, 3, 11, 11): "alexnet", (64, 3, 3, 3): "vgg16"}
     if first is None or tuple(first.shape) not in sides:
-        raise ValueError("no AlexNet or VGG16 backbone (features.0.weight); add torchvision's weight file of one")
+        raise UserError("no AlexNet or VGG16 backbone (features.0.weight); add torchvision's weight file of one")
     network = LPIPS(sides[tuple(first.shape)])
     own = network.state_dict()
     missing = [name for name in own if name not in found]
     if missing:
         what = "the channel weights (lin0.model.1.weight, ...)" if missing[0].startswith("lin") else missing[0]
-        raise ValueError(f"{network.backbone}: {what} are missing; add the file of LPIPS v0.1 for this backbone")
+        raise UserError(f"{network.backbone}: {what} are missing; add the file of LPIPS v0.1 for this backbone")
     wrong = [name for name in own if found[name].shape != own[name].shape]
     if wrong:
-        raise ValueError(f"{network.backbone}: {wrong[0]} is {tuple(found[wrong[0]].shape)}, "
+        raise UserError(f"{network.backbone}: {wrong[0]} is {tuple(found[wrong[0]].shape)}, "
                          f"expected {tuple(own[wrong[0]].shape)}; the files belong to different backbones")  # fmt: skip
     network.load_state_dict({name: found[name].float() for name in own})
     return network

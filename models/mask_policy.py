@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from models.masker import patch_grid
+from utils.errors import UserError
 
 POLICIES = {
     "learned": "the masker's own decision",
@@ -58,7 +59,7 @@ class MaskPolicy:
         elif self.kind in WITH_VALUE and self.kind != "latency_ms" and not 0 <= self.value <= 1:
             problem = f"the value {self.value} is outside [0, 1]"
         if problem:
-            raise ValueError(f"mask policy {str(self)!r}: {problem}; the valid forms are\n{valid_forms()}")
+            raise UserError(f"mask policy {str(self)!r}: {problem}; the valid forms are\n{valid_forms()}")
 
     def __str__(self) -> str:
         return self.kind if self.value is None else f"{self.kind}={self.value:g}"
@@ -84,9 +85,9 @@ class MaskPolicy:
             ValueError: logits are needed and missing, or the policy is latency_ms, which ConditionalSR makes a budget.
         """
         if self.kind == "latency_ms":
-            raise ValueError(f"mask policy {str(self)!r} has to become a budget before patches can be selected")
+            raise UserError(f"mask policy {str(self)!r} has to become a budget before patches can be selected")
         if self.needs_masker and logits is None:
-            raise ValueError(f"mask policy {str(self)!r} needs the masker's logits")
+            raise UserError(f"mask policy {str(self)!r} needs the masker's logits")
         shape = (lr.shape[0], *patch_grid(*lr.shape[-2:], patch))
         if self.kind in ("all_fast", "all_quality"):
             return torch.full(shape, self.kind == "all_quality", device=lr.device)
@@ -112,9 +113,7 @@ def parse_policy(text: str) -> MaskPolicy:
     except ValueError as error:
         if "valid forms" in str(error):
             raise
-        raise ValueError(
-            f"mask policy {text!r}: {value!r} is no number; the valid forms are\n{valid_forms()}"
-        ) from None
+        raise UserError(f"mask policy {text!r}: {value!r} is no number; the valid forms are\n{valid_forms()}") from None
 
 
 def top_share(score: torch.Tensor, share: float) -> torch.Tensor:
@@ -140,3 +139,15 @@ def gradient_energy(lr: torch.Tensor, patch: int) -> torch.Tensor:
     energy = F.pad(grey.diff(dim=3).square(), (0, 1)) + F.pad(grey.diff(dim=2).square(), (0, 0, 0, 1))
     energy = F.pad(energy, (0, columns * patch - width, 0, rows * patch - height))
     return energy.view(-1, rows, patch, columns, patch).sum((2, 4))
+
+
+@dataclass(frozen=True)
+class GivenMask:
+    """A mask policy that selects the patches of a mask (B, gh, gw), bool; the masker runs all the same."""
+
+    mask: torch.Tensor
+    kind: str = "given"
+    needs_masker: bool = True
+
+    def select(self, lr: torch.Tensor, logits: torch.Tensor, patch: int) -> torch.Tensor:
+        return self.mask

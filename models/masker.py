@@ -7,6 +7,8 @@ import torch.fx
 import torch.nn.functional as F
 from torch import nn
 
+from utils.errors import UserError
+
 # Adam moves a parameter by about its learning rate a step; with this gain the offset crosses several units of logit in
 # a few hundred steps, as the falling target share demands.
 OFFSET_GAIN = 10.0
@@ -62,7 +64,7 @@ class Masker(nn.Module):
     def __init__(self, patch: int, channels: int = 16, bias: float = 1.0, stem: nn.Module | None = None):
         super().__init__()
         if not 4 <= patch <= 64:
-            raise ValueError(f"masker: patch is {patch}; use 4 to 64 LR pixels")
+            raise UserError(f"masker: patch is {patch}; use 4 to 64 LR pixels")
         self.patch = patch
         self.channels = channels
         self.bias = bias

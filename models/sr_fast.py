@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from models.interpolation_init import init_copy, init_deconvolution, init_pixel_shuffle
+from models.networks.interpolation_init import init_copy, init_deconvolution, init_pixel_shuffle
 from utils.resize import cubic_matrix
 
 #################################################################################

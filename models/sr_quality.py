@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.interpolation_init import init_copy, init_pixel_shuffle
-from models.mean_colour import div2k_mean as mean_colour
+from models.networks.interpolation_init import init_copy, init_pixel_shuffle
+from models.networks.mean_colour import div2k_mean as mean_colour
+from utils.errors import UserError
 
 UPSAMPLING_STAGES = {2: (2,), 3: (3,), 4: (2, 2)}
 
@@ -77,7 +78,7 @@ class EDSR(nn.Module):
     ):
         super().__init__()
         if tail not in ("staged", "single"):
-            raise ValueError(f"EDSR: tail is {tail!r}; use 'staged' or 'single'")
+            raise UserError(f"EDSR: tail is {tail!r}; use 'staged' or 'single'")
         self.scale = scale
         self.radius = 1 + 2 * n_blocks + 1 + (1 if tail == "single" else tail_radius(scale, 3))
         self.head = nn.Sequential(conv(3, n_feats))

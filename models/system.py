@@ -15,7 +15,8 @@ from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.sr_fast import ESPCN, FSRCNN
-from models.tile_execution import DEFAULT, run_whole
+from models.tiling.execution import DEFAULT, run_whole
+from utils.errors import UserError
 
 
 class HRImages(nn.Module):
@@ -56,7 +57,7 @@ def shared_stem(sr_fast: nn.Module) -> nn.Module:
     """
     if not isinstance(sr_fast, (ESPCN, FSRCNN)):
         name = sr_fast.spec["name"]
-        raise ValueError(f"masker.shared_stem: {name} has no layers to share; take espcn or fsrcnn, or set it to false")
+        raise UserError(f"masker.shared_stem: {name} has no layers to share; take espcn or fsrcnn, or set it to false")
     return sr_fast.features
 
 

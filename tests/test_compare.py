@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import compare
-from comparison import ablation
-from comparison.plan import build_plan, check_jobs
-from comparison.rows import ROWS, chosen
 from configs.compare_schema import AblationConfig, CompareConfig
-from tests.comparison.conftest import comparison, fakes  # noqa: F401 (fixtures)
+from evaluation.comparison import ablation
+from evaluation.comparison.plan import build_plan, check_jobs
+from evaluation.comparison.rows import ROWS, chosen
+from tests.evaluation.comparison.conftest import comparison, fakes  # noqa: F401 (fixtures)
 from utils.config import load_config, save_config
 from utils.yaml_strict import load_yaml
 
@@ -75,7 +75,7 @@ def test_failures_are_reported_and_the_rest_is_measured(written: Path, tmp_path:
 
 
 def test_interrupted_it_says_how_to_go_on(written: Path, tmp_path: Path, monkeypatch, capsys):
-    from comparison.run import Runner
+    from evaluation.comparison.run import Runner
 
     monkeypatch.setattr(Runner, "start_next", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     assert compare.main(["--config", str(written)]) == 130

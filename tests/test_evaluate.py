@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from evaluate import main
+from evaluation.report import COLUMNS
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
@@ -24,7 +25,6 @@ from tests.drawn import draw_detection_set
 from utils.checkpoint import CheckpointError, save_network
 from utils.config import ConfigError
 from utils.flops_counter import count_parameters
-from utils.report import COLUMNS
 
 NAMES = ("dark", "bright")
 TINY = {  # a whole YOLO with strides 8, 16, 32, but quick
@@ -205,8 +205,8 @@ def test_native_low_resolution_images_have_no_hr_row(project: Project, tmp_path:
 
 
 def test_lr_row_boxes_are_in_hr_pixels(project: Project):
+    from evaluation.rows import Row
     from models.mask_policy import MaskPolicy
-    from utils.evaluation_rows import Row
 
     class Fixed:
         """Finds one box that spans the unpadded LR image."""

@@ -19,20 +19,20 @@ import stage3_finetune_joint as stage3
 from configs.evaluate_schema import EvaluateConfig, SlicedConfig
 from data.detection import DetectionDataset, collate_detection, load_data_spec, scan_split
 from evaluate import main
+from evaluation.build_rows import build_rows
+from evaluation.measure_rows import Seen
+from evaluation.report import draw_pareto
+from loading.load import load_system
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.masker import Masker
 from models.system import ConditionalSRDetector
 from tests.drawn import draw_detection_set
 from tests.test_evaluate import NAMES, TINY, save, talkative_detector
-from utils import latency
-from utils.build_rows import build_rows
+from tools import latency
 from utils.checkpoint import CheckpointError
 from utils.config import ConfigError, load_config, parse_config, save_config
-from utils.evaluation import Seen
 from utils.flops_counter import count_macs_at, count_parameters
-from utils.load import load_system
-from utils.report import draw_pareto
 
 POLICIES = [
     "learned",

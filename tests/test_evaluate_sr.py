@@ -17,20 +17,20 @@ from safetensors.torch import save_file
 from configs.sr_schema import EvaluateSRConfig
 from data.sr_pairs import benchmark_pairs
 from evaluate import main
+from evaluation.sr_comparison import Benchmark, Candidate, Comparison, as_list, gmacs, list_benchmarks, load_candidates
+from evaluation.sr_report import comparison_picture, crop_place, short_names
 from models import build_sr
 from models.arbitrary_scale import BicubicToSize
 from models.lmf.cmsr import rendered_share
+from prediction.sr_inference import load_sr_for
 from tests.drawn import AnySize, draw_photographs
-from tests.utils import published
+from tests.loading import published
+from tools.cmsr_tables import TableFile, fingerprint, save_tables
 from utils.checkpoint import CheckpointError, save_network
-from utils.cmsr_tables import TableFile, fingerprint, save_tables
 from utils.config import ConfigError
+from utils.convert import to_image, to_tensor
 from utils.flops_counter import count_macs_at, count_parameters
 from utils.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
-from utils.sr_comparison import Benchmark, Candidate, Comparison, as_list, gmacs, list_benchmarks, load_candidates
-from utils.sr_eval import to_image, to_tensor
-from utils.sr_inference import load_sr_for
-from utils.sr_report import comparison_picture, crop_place, short_names
 
 KEYS = {"weights", "arch", "dataset", "scale", "border", "psnr_y", "ssim_y", "psnr_rgb", "params", "gmacs", "ms"}
 CPU = torch.device("cpu")
@@ -140,7 +140,8 @@ def test_lr_images_inside_are_used_where_there_are_some(tmp_path: Path, photogra
 
 def test_networks_of_any_scale_and_of_one(photographs: Path, monkeypatch):
     monkeypatch.setattr(
-        "utils.sr_inference.load_sr", lambda path, *scale: AnySize() if path == "any" else build_sr("espcn", 2).eval()
+        "prediction.sr_inference.load_sr",
+        lambda path, *scale: AnySize() if path == "any" else build_sr("espcn", 2).eval(),
     )
     config = EvaluateSRConfig(weights=["any", "fixed"], hr=str(photographs), scale=[2.0, 2.7], timing_runs=0)
     candidates = load_candidates(config, CPU)

@@ -10,7 +10,7 @@ from torch import nn
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.masker import Masker
-from models.objectives import JointObjective, JointWeights, Progress
+from training.tasks.objectives import JointObjective, JointWeights, Progress
 from utils.gumbel import gumbel_noise
 
 STEPS, PATCH, GRID = 150, 8, 8

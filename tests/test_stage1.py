@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from models.detector_weights import load_detector
-from models.yolo_training import Float32Criterion, HRDetectionTrainer, NonFiniteLossError
+from loading.detector_weights import load_detector
 from stage1_pretrain_yolo import OUTPUT, main
 from tests.drawn import draw_detection_set
+from training.yolo_training import Float32Criterion, HRDetectionTrainer, NonFiniteLossError
 from utils.checkpoint import CheckpointError, load_network
 
 ROOT = Path(__file__).resolve().parents[1]

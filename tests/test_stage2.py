@@ -9,13 +9,13 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-import utils.loop
+import training.trainer
+from evaluation.sr_eval import mean_psnr
+from loading.load import load_sr
 from stage2_pretrain_sr import main
 from tests.drawn import AnySize, draw_photographs
-from utils.best_weights import BestWeights
+from training.best_weights import BestWeights
 from utils.checkpoint import CheckpointError, load_network
-from utils.load import load_sr
-from utils.sr_eval import mean_psnr
 
 DEGRADED = [
     "--data.degradation.kind=realesrgan", "--data.degradation.pool=6", "--data.degradation.first.kernel=[3, 5]",
@@ -61,7 +61,7 @@ def logged(out: Path) -> list[dict]:
 def run_twice(data: Path, folder: Path, monkeypatch, *more: str) -> None:
     """A run in one go and one that is stopped after its sixth step end the same."""
     assert main(arguments(data, folder / "whole", *more)) == 0
-    made, save = [], utils.loop.Trainer.save
+    made, save = [], training.trainer.Trainer.save
 
     def save_and_stop(trainer) -> None:
         save(trainer)
@@ -69,10 +69,10 @@ def run_twice(data: Path, folder: Path, monkeypatch, *more: str) -> None:
         if len(made) == 6:
             raise InterruptedError
 
-    monkeypatch.setattr(utils.loop.Trainer, "save", save_and_stop)
+    monkeypatch.setattr(training.trainer.Trainer, "save", save_and_stop)
     with pytest.raises(InterruptedError):
         main(arguments(data, folder / "stopped", *more))
-    monkeypatch.setattr(utils.loop.Trainer, "save", save)
+    monkeypatch.setattr(training.trainer.Trainer, "save", save)
     assert made[-1] % 4, "stopped at the end of an epoch, where resuming is easy"
     assert main(arguments(data, folder / "stopped", *more, "--run.resume")) == 0
     for name in ("sr_quality_pretrained.pth", "sr_quality_best.pth"):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from loading.load import load_sr
 from stage2_pretrain_sr import main
 from tests.drawn import draw_photographs
-from tests.utils import published
-from utils.load import load_sr
+from tests.loading import published
 
 PAIRS = [
     (("carn", {"n_feats": 8}), ("carn_m", {"n_feats": 16})),

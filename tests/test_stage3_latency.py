@@ -10,10 +10,10 @@ import pytest
 import inference
 import stage3_finetune_joint as stage3
 from configs.schema import DetectionDataConfig, MaskerConfig, Stage3Config
+from loading.load import build_system, load_system
 from models.mask_policy import MaskPolicy
 from tests.drawn import draw_detection_set
-from utils import latency
-from utils.load import build_system, load_system
+from tools import latency
 
 NETWORKS = [
     "--sr_fast.name=espcn", "--sr_fast.args={n_feats: 8}",

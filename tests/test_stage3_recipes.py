@@ -10,8 +10,8 @@ import torch
 
 import stage1_pretrain_yolo as stage1
 import stage3_finetune_joint as stage3
+from loading.load import load_detector_checkpoint, load_system
 from tests.drawn import draw_detection_set
-from utils.load import load_detector_checkpoint, load_system
 
 NETWORKS = [
     "--sr_fast.name=espcn",

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from utils.atomic_file import remove_leftovers, replace_file
+from utils.errors import UserError
 
 KINDS = ("sr", "detector", "system")
 _CHECKSUM = "checksum"
@@ -31,7 +32,7 @@ _MADE_BY = {
 }
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names the file, what is wrong with it, and what to do."""
 
 
@@ -103,7 +104,7 @@ def save_network(
         meta: where it comes from: stage, seed, metrics; plain types.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, found {kind!r}")
+        raise UserError(f"kind must be one of {', '.join(KINDS)}, found {kind!r}")
     save_checkpoint(path, {"kind": kind, "name": name, "args": args, "weights": weights, "meta": meta})
 
 

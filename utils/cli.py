@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import Callable
 
+from utils.errors import UserError
+
 
 def run(main: Callable[[], int]) -> None:
     """Call `main` and leave the process with its status.
@@ -29,8 +31,7 @@ def run(main: Callable[[], int]) -> None:
 def explained(error: Exception) -> str | None:
     """The message of an error that the user can mend, None for a defect of the program."""
     text = str(error)
-    own = type(error).__module__.split(".")[0] in ("data", "models", "utils")
-    if own or type(error) is ValueError or isinstance(error, OSError):
+    if isinstance(error, UserError | OSError):
         return text
     # What a data-loading process raises arrives as a RuntimeError with the original traceback in its text.
     caught = re.match(r"Caught (ImageError|LabelError|DataSetError) in DataLoader worker", text)

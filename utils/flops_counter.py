@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.conditional_sr import ConditionalSR
 from models.masker import patch_grid
-from models.tile_execution import default_halo
-from models.tile_plan import Geometry
+from models.tiling.execution import default_halo
+from models.tiling.plan import Geometry
+from utils.errors import UserError
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -72,7 +73,7 @@ def sr_macs(conditional: ConditionalSR, height: int, width: int, kept_patches: f
     """
     rows, columns = patch_grid(height, width, conditional.patch)
     if not 0 <= kept_patches <= rows * columns:
-        raise ValueError(f"kept_patches is {kept_patches}, but {height}x{width} has {rows * columns} patches")
+        raise UserError(f"kept_patches is {kept_patches}, but {height}x{width} has {rows * columns} patches")
     quality = conditional.sr_quality
     halo = default_halo(quality) if conditional.halo is None else conditional.halo
     geometry = Geometry(height, width, conditional.patch, halo)

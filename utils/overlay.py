@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
 
 KEPT_COLOUR = (255, 140, 0)
 BACKGROUND = (24, 24, 24)
@@ -188,8 +187,3 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"a picture must be uint8 (H, W, 3) RGB, not {kind}")
     if image.size == 0:
         raise ValueError(f"a picture must not be empty: {image.shape}")
-
-
-def to_uint8(image: torch.Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
-    return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()

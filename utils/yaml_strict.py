@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from utils.errors import UserError
+
 MAX_BYTES = 1_000_000
 _TAG = "tag:yaml.org,2002:"
 _FLOAT = re.compile(
@@ -17,7 +19,7 @@ _FLOAT = re.compile(
 _LINE_BREAKS = re.compile("[\x85\u2028\u2029\ufeff]")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting that cannot be used; the message names file, line or option, value and remedy."""
 
 

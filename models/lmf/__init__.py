@@ -11,6 +11,7 @@ from models.lmf.lm_liif import LIIFDecoder
 from models.lmf.lm_lte import LTEDecoder
 from models.lmf.network import LMF
 from models.lmf.swinir_encoder import SwinIREncoder
+from utils.errors import UserError
 
 ENCODERS = ("edsr_baseline", "rdn", "swinir")
 
@@ -32,9 +33,9 @@ def build_encoder(name: str, n_blocks: int, n_feats: int) -> nn.Module:
         return RDNEncoder(n_blocks, n_feats)
     if name == "swinir":
         if n_blocks != 16:
-            raise ValueError(f"encoder swinir: n_blocks is {n_blocks}, but its depth is fixed; leave n_blocks out")
+            raise UserError(f"encoder swinir: n_blocks is {n_blocks}, but its depth is fixed; leave n_blocks out")
         return SwinIREncoder(n_feats=n_feats)
-    raise ValueError(f"encoder {name!r} is unknown; use one of {', '.join(ENCODERS)}")
+    raise UserError(f"encoder {name!r} is unknown; use one of {', '.join(ENCODERS)}")
 
 
 def lm_liif(scale: float, encoder: str = "edsr_baseline", n_blocks: int = 16, n_feats: int = 64) -> LMF:

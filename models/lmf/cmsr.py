@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.lmf.queries import TRAINED_SCALE, place_all, relative_cell, target_size
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from models.lmf.network import LMF, Latent
@@ -117,7 +118,7 @@ def levels(tables: Tables, scale: float) -> list[tuple[float | None, float, floa
         ValueError: there is no table.
     """
     if not tables:
-        raise ValueError("CMSR needs at least one table {target scale: {scale: strength}}; build one with build_table")
+        raise UserError("CMSR needs at least one table {target scale: {scale: strength}}; build one with build_table")
     target = min((s for s in tables if s >= scale), default=max(tables))
     chosen: list[tuple[float | None, float]] = [(s, t) for s, t in sorted(tables[target].items()) if s < scale]
     if not chosen or chosen[-1][1] < 1:
@@ -178,7 +179,7 @@ def build_table(
     singles = (image for batch in images for image in batch.split(1))
     scans = [_scan(network, image, scale, candidates, tolerance) for image in singles]
     if not scans:
-        raise ValueError("build_table: no image given")
+        raise UserError("build_table: no image given")
     table, previous = {}, 0.0
     for s, column in zip(candidates, zip(*scans)):
         threshold = min((t for t, failed in column if failed), default=max(t for t, _ in column))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from utils.errors import UserError
+
 TRAINED_SCALE = 4  # largest scale of the training; beyond it a pixel is shown to the network as large as there
 LARGEST_SCALE = 30
 
@@ -118,7 +120,7 @@ def target_size(lr_size: tuple[int, int], scale: float, size: tuple[int, int] | 
     height, width = (round(scale * side) for side in lr_size) if size is None else size
     for side, lr, name in ((height, lr_size[0], "height"), (width, lr_size[1], "width")):
         if not lr <= side <= LARGEST_SCALE * lr:
-            raise ValueError(
+            raise UserError(
                 f"size: {name} {side} for {lr} LR pixels is x{side / lr:.3g}; ask for x1 to x{LARGEST_SCALE}, here "
                 f"{lr} to {LARGEST_SCALE * lr}"
             )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models.lmf.network import LMF
 from models.lmf.queries import Axis, place_all, relative_cell, target_size
+from utils.errors import UserError
 
 
 @torch.no_grad()
@@ -30,7 +31,7 @@ def super_resolve_tiled(
     """
     halo = network.radius if halo is None else halo
     if halo is None:
-        raise ValueError("tiled SR: this network's reach is unbounded; give halo in LR pixels, for example 16")
+        raise UserError("tiled SR: this network's reach is unbounded; give halo in LR pixels, for example 16")
     lr_size = lr.shape[-2:]
     size = target_size(lr_size, network.scale, size)
     cell = relative_cell(size, lr_size, lr)

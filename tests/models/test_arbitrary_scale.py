@@ -11,8 +11,8 @@ from torch import nn
 from data.sr_pairs import SRBatch
 from models import build_sr
 from models.arbitrary_scale import BicubicToSize, super_resolve, takes_size
-from models.objectives import PixelObjective, Progress
 from tests.drawn import AnySize
+from training.tasks.objectives import PixelObjective, Progress
 from utils.losses import charbonnier
 from utils.resize import resize
 

@@ -14,7 +14,7 @@ import matplotlib
 import pytest
 import torch
 
-from models.detector_weights import load_detector, read_weights
+from loading.detector_weights import load_detector, read_weights
 from models.detector_yolo import YoloDetector, model_yaml, non_max_suppression
 from utils.checkpoint import CheckpointError, save_network
 

@@ -1,4 +1,4 @@
-"""models/lpips.py and utils/load_lpips.py against torchvision's backbones and the formula written out."""
+"""models/lpips.py and loading/load_lpips.py against torchvision's backbones and the formula written out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from loading.load_lpips import load_lpips
 from models.lpips import SCALE, SHIFT, lpips_from_state
 from utils.checkpoint import CheckpointError
-from utils.load_lpips import load_lpips
 
 TAPS = {"alexnet": (1, 4, 7, 9, 11), "vgg16": (3, 8, 15, 22, 29)}  # ReLUs of torchvision's `features`
 WIDTHS = {"alexnet": (64, 192, 384, 256, 256), "vgg16": (64, 128, 256, 512, 512)}

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.distillation import Distillation
 from models.object_patches import detected_centres, objects_per_patch
-from models.objectives import JointObjective, JointWeights, Progress
 from tests.models.test_system import make_batch, make_system
+from training.distillation import Distillation
+from training.tasks.objectives import JointObjective, JointWeights, Progress
 from utils.losses import object_ranking
 
 PROGRESS = Progress(step=0, total_steps=10)

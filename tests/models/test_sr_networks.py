@@ -296,5 +296,5 @@ def test_networks_with_very_few_maps_can_be_built(name, args):
 
 
 def test_every_network_is_tested_here():
-    elsewhere = {"spandrel"} | set(ARBITRARY_SCALE)  # tests/utils/test_community_weights.py, tests/models/lmf
+    elsewhere = {"spandrel"} | set(ARBITRARY_SCALE)  # tests/loading/test_published_weights.py, tests/models/lmf
     assert {name for name, _ in SMALL} | elsewhere == set(SR_NETWORKS)

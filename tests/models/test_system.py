@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from configs.schema import OptimConfig
+from deployment.prepare import prepare_system
+from loading.load import load_system
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.mask_policy import parse_policy
 from models.masker import Masker
-from models.objectives import JointObjective, JointWeights, PixelObjective, Progress
-from models.prepared import prepare_system
 from models.system import ConditionalSRDetector, HRImages, shared_stem
+from training.tasks.objectives import JointObjective, JointWeights, PixelObjective, Progress
 from utils.checkpoint import save_network
 from utils.gumbel import gumbel_noise
-from utils.load import load_system
 from utils.optimizer_utils import stage3_groups
 from utils.resize import resize
 

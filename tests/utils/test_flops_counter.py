@@ -11,7 +11,7 @@ from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
-from models.tile_execution import TileOptions
+from models.tiling.execution import TileOptions
 from utils.flops_counter import count_macs, count_macs_at, count_parameters, fast_share, sr_macs
 
 

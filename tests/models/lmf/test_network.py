@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loading.load import load_sr
 from models import ARBITRARY_SCALE, build_sr
 from models.lmf import LMF, SwinIREncoder
 from models.lmf.cross_scale_attention import tiles
@@ -18,10 +19,9 @@ from models.lmf.lm_hybrid import HybridDecoder
 from models.lmf.lm_liif import LIIFDecoder
 from models.lmf.lm_lte import LTEDecoder
 from models.lmf.queries import place_all, relative_cell
-from models.tile_execution import run_on_tiles
+from models.tiling.execution import run_on_tiles
 from utils.checkpoint import save_network
 from utils.flops_counter import count_macs_at, count_parameters
-from utils.load import load_sr
 
 SMALL = {"n_blocks": 1, "n_feats": 8}
 every_network = pytest.mark.parametrize("name", ARBITRARY_SCALE)

@@ -1,0 +1,1 @@
+"""A trained module made fast or portable."""

@@ -1,0 +1,1 @@
+"""Optional native kernels; everything works without them (deployment/native_execution.py)."""

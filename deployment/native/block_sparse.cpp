@@ -1,0 +1,322 @@
+// Chains of 3x3 convolutions computed in place on the selected patches of images, and nowhere else.
+//
+// Feature maps are NHWC canvases with one zero pixel around every image. A layer is computed on row runs: the selected
+// patches and `reach` pixels around them. What a layer reads outside the runs of the layer before is zero, as if the runs
+// were all there is of the image. Weights, canvases: float, or bfloat16 with sums in float. Needs AVX-512.
+
+#include <immintrin.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+using bf16 = uint16_t;  // the upper half of a float
+
+extern "C" {
+struct Step {             // target = [relu](convolution(source) + bias [+ residual])
+    const void* weight;   // packed by deployment/native_execution.py: [group of <= 64 outputs][tap][input][output]
+    const float* bias;    // outputs, filled up to a multiple of 16
+    int32_t inputs, outputs;
+    int32_t source, target, residual;  // numbers of canvases; target -1: the HR image, residual -1: none
+    int32_t relu, reach;
+};
+
+struct Job {
+    const uint8_t* mask;  // (batch, rows, columns)
+    const float* lr;      // (batch, 3, height, width) with these strides, in elements
+    void* hr;             // (batch, 3, scale * height, scale * width)
+    int64_t lr_stride[4], hr_stride[4];
+    float mean[3];  // subtracted from the LR images
+    int32_t batch, rows, columns, patch, height, width, scale;
+    int32_t hr_bf16, steps, canvases, threads;
+    const int32_t* channels;  // of every canvas; canvas 0 holds the LR images
+    void* const* canvas;      // (batch, height + 2, width + 2, channels) each
+    const int32_t* reach;     // of every canvas: the furthest that any step writes
+};
+}
+
+namespace {
+
+constexpr int LR_CHANNELS = 4;  // three colours and a zero: pairs for bfloat16
+
+struct Run {
+    int image, y, x, length;
+};
+
+using Interval = std::pair<int, int>;
+
+inline float widen(bf16 value) {
+    uint32_t bits = uint32_t(value) << 16;
+    float result;
+    std::memcpy(&result, &bits, 4);
+    return result;
+}
+
+inline bf16 narrow(float value) {  // to nearest, ties to even
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    if ((bits & 0x7fffffff) > 0x7f800000) return bf16(bits >> 16 | 0x40);  // stays NaN
+    return bf16((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+inline void put(float* to, float value) { *to = value; }
+inline void put(bf16* to, float value) { *to = narrow(value); }
+
+inline __m512 load16(const float* from) { return _mm512_loadu_ps(from); }
+inline __m512 load16(const bf16* from) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16));
+}
+
+inline void store16(float* to, __m512 value) { _mm512_storeu_ps(to, value); }
+#ifdef __AVX512BF16__
+inline void store16(bf16* to, __m512 value) { _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(value)); }
+#endif
+
+// One input (float) or a pair of inputs (bfloat16) is one 32-bit lane.
+inline __m512 multiply_add(__m512 sum, const float* weight, __m512 x, float) {
+    return _mm512_fmadd_ps(_mm512_loadu_ps(weight), x, sum);
+}
+#ifdef __AVX512BF16__
+inline __m512 multiply_add(__m512 sum, const float* weight, __m512 x, bf16) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_loadu_ps(weight), (__m512bh)x);
+}
+#endif
+
+template <typename T>
+struct Convolution {
+    const Step& step;
+    const Job& job;
+    const T* source;
+    T* target;
+    const T* residual;
+    int64_t row;               // elements of the source from one canvas row to the next
+    const int64_t* hr_offset;  // of every output channel, from the HR pixel of the LR pixel's upper left corner
+
+    // PIXELS x (16 * BLOCKS) outputs, kept in registers.
+    template <int BLOCKS, int PIXELS>
+    inline void block(int64_t pixel, const T* weight, int first, int64_t hr_pixel) const {
+        const int64_t lanes = step.inputs * sizeof(T) / 4;
+        const float* x = (const float*)(source + (pixel * step.inputs) - row - step.inputs);
+        const float* w = (const float*)weight;
+        __m512 sum[PIXELS][BLOCKS];
+#pragma GCC unroll 24
+        for (int p = 0; p < PIXELS; p++)
+#pragma GCC unroll 4
+            for (int b = 0; b < BLOCKS; b++) sum[p][b] = _mm512_loadu_ps(step.bias + first + 16 * b);
+        for (int ky = 0; ky < 3; ky++, x += row * int64_t(sizeof(T)) / 4) {
+            const float* end = x + 3 * lanes;  // three neighbouring pixels are one stretch of memory
+            for (const float* in = x; in < end; in++, w += 16 * BLOCKS) {
+#pragma GCC unroll 24
+                for (int p = 0; p < PIXELS; p++) {
+                    const __m512 value = _mm512_set1_ps(in[p * lanes]);
+#pragma GCC unroll 4
+                    for (int b = 0; b < BLOCKS; b++) sum[p][b] = multiply_add(sum[p][b], w + 16 * b, value, T());
+                }
+            }
+        }
+#pragma GCC unroll 24
+        for (int p = 0; p < PIXELS; p++) {
+            alignas(64) float values[16 * BLOCKS];
+            const int64_t at = (pixel + p) * step.outputs + first;
+#pragma GCC unroll 4
+            for (int b = 0; b < BLOCKS; b++) {
+                __m512 value = sum[p][b];
+                if (residual) value = _mm512_add_ps(value, load16(residual + at + 16 * b));
+                if (step.relu) value = _mm512_max_ps(value, _mm512_setzero_ps());
+                if (target)
+                    store16(target + at + 16 * b, value);
+                else
+                    _mm512_store_ps(values + 16 * b, value);
+            }
+            if (target) continue;
+            const int64_t to = hr_pixel + p * job.scale * job.hr_stride[3];
+            const int count = std::min(16 * BLOCKS, step.outputs - first);
+            if (job.hr_bf16)
+                for (int c = 0; c < count; c++) put((bf16*)job.hr + to + hr_offset[first + c], values[c]);
+            else
+                for (int c = 0; c < count; c++) put((float*)job.hr + to + hr_offset[first + c], values[c]);
+        }
+    }
+
+    template <int BLOCKS, int PIXELS>
+    void rest(int count, int64_t pixel, const T* weight, int first, int64_t hr_pixel) const {
+        if constexpr (PIXELS > 0) {
+            if (count == PIXELS)
+                block<BLOCKS, PIXELS>(pixel, weight, first, hr_pixel);
+            else
+                rest<BLOCKS, PIXELS - 1>(count, pixel, weight, first, hr_pixel);
+        }
+    }
+
+    template <int BLOCKS, int PIXELS>
+    void along(int length, int64_t pixel, const T* weight, int first, int64_t hr_pixel) const {
+        const int64_t hr_step = job.scale * job.hr_stride[3];
+        int x = 0;
+        for (; x + PIXELS <= length; x += PIXELS)
+            block<BLOCKS, PIXELS>(pixel + x, weight, first, hr_pixel + x * hr_step);
+        rest<BLOCKS, PIXELS - 1>(length - x, pixel + x, weight, first, hr_pixel + x * hr_step);
+    }
+
+    void operator()(const Run& run) const {
+        const int64_t pixel = (int64_t(run.image) * (job.height + 2) + run.y + 1) * (job.width + 2) + run.x + 1;
+        const int64_t hr_pixel = run.image * job.hr_stride[0] +
+                                 job.scale * (run.y * job.hr_stride[2] + run.x * job.hr_stride[3]);
+        const T* weight = (const T*)step.weight;
+        for (int first = 0; first < step.outputs; first += 64) {
+            const int blocks = std::min(4, (step.outputs - first + 15) / 16);
+            if (blocks == 4) along<4, 6>(run.length, pixel, weight, first, hr_pixel);
+            if (blocks == 3) along<3, 8>(run.length, pixel, weight, first, hr_pixel);
+            if (blocks == 2) along<2, 12>(run.length, pixel, weight, first, hr_pixel);
+            if (blocks == 1) along<1, 12>(run.length, pixel, weight, first, hr_pixel);
+            weight += int64_t(9) * step.inputs * 16 * blocks;
+        }
+    }
+};
+
+// Pixels [from, to) of row y that lie in selected patches or at most `reach` pixels from one, within `border` of the image.
+void find_row(const Job& job, int image, int y, int reach, int border, std::vector<Interval>& row) {
+    row.clear();
+    const int low = std::max(0, y - reach) / job.patch;
+    const int high = std::min(job.height - 1, y + reach) / job.patch;
+    const uint8_t* mask = job.mask + int64_t(image) * job.rows * job.columns;
+    for (int column = 0; column < job.columns; column++) {
+        bool selected = false;
+        for (int r = low; r <= high; r++) selected |= mask[r * job.columns + column] != 0;
+        if (!selected) continue;
+        const int end = std::min((column + 1) * job.patch, job.width);
+        const int from = std::max(column * job.patch - reach, -border), to = std::min(end + reach, job.width + border);
+        if (!row.empty() && from <= row.back().second)
+            row.back().second = to;
+        else
+            row.push_back({from, to});
+    }
+}
+
+// The runs of all images, shared out: those of thread t are runs[start[t]] to runs[start[t + 1] - 1].
+struct Share {
+    std::vector<Run> runs;
+    std::vector<size_t> start;
+};
+
+Share share_out(const Job& job, int reach) {
+    constexpr int GRAIN = 12;  // two full register blocks of 64 outputs
+    std::vector<Run> all;
+    std::vector<Interval> row;
+    int64_t total = 0;
+    for (int image = 0; image < job.batch; image++)
+        for (int y = 0; y < job.height; y++) {
+            find_row(job, image, y, reach, 0, row);
+            for (const auto& [from, to] : row) {
+                all.push_back({image, y, from, to - from});
+                total += to - from;
+            }
+        }
+    Share share;
+    share.start.push_back(0);
+    int64_t done = 0;
+    for (Run run : all) {
+        while (run.length > 0) {
+            const bool last = int(share.start.size()) == job.threads;
+            const int64_t due = total * int64_t(share.start.size()) / job.threads - done;
+            const int64_t room = last ? run.length : (due + GRAIN / 2) / GRAIN * GRAIN;
+            if (room <= 0) {  // the next thread's turn
+                share.start.push_back(share.runs.size());
+                continue;
+            }
+            const int length = int(std::min<int64_t>(run.length, room));
+            share.runs.push_back({run.image, run.y, run.x, length});
+            run.x += length, run.length -= length, done += length;
+        }
+    }
+    share.start.resize(job.threads + 1, share.runs.size());
+    return share;
+}
+
+// Zeros where a canvas is read but never written: one pixel around all that lies within its reach.
+template <typename T>
+void clear_ring(const Job& job, int canvas, int thread) {
+    const int channels = job.channels[canvas], reach = job.reach[canvas];
+    std::vector<Interval> outer, inner;
+    std::vector<uint8_t> near(job.width + 2);
+    for (int line = thread; line < job.batch * (job.height + 2); line += job.threads) {
+        const int image = line / (job.height + 2), y = line % (job.height + 2) - 1;
+        find_row(job, image, y, reach + 1, 1, outer);
+        if (outer.empty()) continue;
+        inner.clear();
+        if (y >= 0 && y < job.height) find_row(job, image, y, reach, 0, inner);
+        std::fill(near.begin(), near.end(), 0);
+        for (const auto& [from, to] : outer) std::memset(&near[from + 1], 1, to - from);
+        for (const auto& [from, to] : inner) std::memset(&near[from + 1], 0, to - from);
+        T* row = (T*)job.canvas[canvas] + int64_t(line) * (job.width + 2) * channels;
+        for (int x = 0; x < job.width + 2; x++)
+            if (near[x]) std::memset(row + int64_t(x) * channels, 0, channels * sizeof(T));
+    }
+}
+
+template <typename T>
+void fill_lr(const Job& job, const Run& run) {
+    T* to = (T*)job.canvas[0] +
+            ((int64_t(run.image) * (job.height + 2) + run.y + 1) * (job.width + 2) + run.x + 1) * LR_CHANNELS;
+    const float* from =
+        job.lr + run.image * job.lr_stride[0] + run.y * job.lr_stride[2] + run.x * job.lr_stride[3];
+    for (int x = 0; x < run.length; x++, to += LR_CHANNELS, from += job.lr_stride[3]) {
+        for (int c = 0; c < 3; c++) put(to + c, from[c * job.lr_stride[1]] - job.mean[c]);
+        put(to + 3, 0.0f);
+    }
+}
+
+template <typename T>
+void execute(const Job& job, const Step* steps) {
+    int most = job.reach[0];
+    for (int s = 0; s < job.steps; s++) most = std::max(most, steps[s].reach);
+    std::vector<Share> shares(most + 1);
+    const auto prepare = [&](int reach) {
+        if (shares[reach].start.empty()) shares[reach] = share_out(job, reach);
+    };
+    prepare(job.reach[0]);
+    for (int s = 0; s < job.steps; s++) prepare(steps[s].reach);
+    const int cell = job.scale * job.scale;
+    std::vector<int64_t> hr_offset(3 * cell);
+    for (int c = 0; c < 3 * cell; c++)  // as PixelShuffle orders its channels
+        hr_offset[c] = c / cell * job.hr_stride[1] + c % cell / job.scale * job.hr_stride[2] +
+                       c % job.scale * job.hr_stride[3];
+    const auto work = [&](int thread, int s) {
+        const Step& step = steps[s];
+        const Share& share = shares[step.reach];
+        const Convolution<T> convolution{
+            step,
+            job,
+            (const T*)job.canvas[step.source],
+            step.target < 0 ? nullptr : (T*)job.canvas[step.target],
+            step.residual < 0 ? nullptr : (const T*)job.canvas[step.residual],
+            int64_t(job.width + 2) * step.inputs,
+            hr_offset.data(),
+        };
+        for (size_t r = share.start[thread]; r < share.start[thread + 1]; r++) convolution(share.runs[r]);
+    };
+#pragma omp parallel num_threads(job.threads)
+    {
+        const int number = omp_get_num_threads();  // fewer than asked for where OpenMP limits them
+        for (int thread = omp_get_thread_num(); thread < job.threads; thread += number) {
+            for (int canvas = 0; canvas < job.canvases; canvas++) clear_ring<T>(job, canvas, thread);
+            const Share& share = shares[job.reach[0]];
+            for (size_t r = share.start[thread]; r < share.start[thread + 1]; r++) fill_lr<T>(job, share.runs[r]);
+        }
+        for (int s = 0; s < job.steps; s++) {
+#pragma omp barrier  // a layer is complete before the next reads it
+            for (int thread = omp_get_thread_num(); thread < job.threads; thread += number) work(thread, s);
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" {
+void run_float32(const Job* job, const Step* steps) { execute<float>(*job, steps); }
+#ifdef __AVX512BF16__
+void run_bfloat16(const Job* job, const Step* steps) { execute<bf16>(*job, steps); }
+#endif
+}

@@ -1,0 +1,259 @@
+"""Systems made ready for inference on one device in one precision: the fastest execution that works here, same result.
+
+On CPUs convolutions are fused (deployment/fused_inference.py) or, for EDSR, native where that was built and is faster
+(deployment/native_execution.py); on CUDA calls are replayed from graphs (deployment/cuda_graphs.py). What cannot
+be had is left out, and `how` says so.
+"""
+
+from __future__ import annotations
+
+import time
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from deployment.cuda_graphs import GraphedNetwork
+from deployment.fused_inference import FusionError, fuse, fuse_conv_blocks
+from deployment.native.build import NativeError
+from deployment.native_execution import NativeNetwork
+from models.conditional_sr import ConditionalSR
+from models.detector_yolo import YoloDetector
+from models.system import ConditionalSRDetector
+from models.tiling.execution import run_on_tiles
+from models.tiling.plan import choose_patch
+from utils.device import dtype_name
+
+# About what one more call of SR_Quality costs, in LR pixels of its computing time (CPU: measured for EDSR; CUDA: not).
+OVERHEAD = {"cpu": 256.0, "cuda": 8192.0}
+DETECTOR_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.5, torch.float16: 0.1}  # rounding of eager networks too
+NATIVE_GAIN = 0.95  # of the rival's time: what is hardly faster is not worth another way of rounding
+
+
+class PreparedNetwork(nn.Module):
+    """A network on its device, in its precision; takes images of any type.
+
+    Args:
+        network: what runs.
+        like: the network that it was made of, for `scale`, `radius` and the like.
+        dtype: of the computation.
+        how: one line for the log.
+    """
+
+    def __init__(self, network: nn.Module, like: nn.Module, dtype: torch.dtype, how: str):
+        super().__init__()
+        self.network, self.dtype, self.how = network, dtype, how
+        for name in (
+            "scale",
+            "upscale",
+            "sees_hr",
+            "radius",
+            "local_radius",
+            "size_multiple",
+            "patch",
+            "channels",
+            "bias",
+            "shares_stem",
+            "spec",
+        ):
+            if hasattr(like, name):
+                setattr(self, name, getattr(like, name))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return self.network(lr.to(self.dtype, memory_format=torch.channels_last))
+
+
+def prepare_network(network: nn.Module, device: torch.device, dtype: torch.dtype) -> PreparedNetwork:
+    """Inference copy of a network (B, 3, h, w) -> Tensor on a device.
+
+    Args:
+        network: in evaluation mode.
+        device: CPU or CUDA.
+        dtype: torch.float32, torch.bfloat16 or (CUDA) torch.float16.
+    """
+    name = dtype_name(dtype)
+    if device.type == "cpu":
+        try:
+            fused = fuse(deepcopy(network).cpu(), dtype)
+            return PreparedNetwork(fused, network, dtype, f"fused oneDNN convolutions, {name}")
+        except FusionError as error:
+            how = f"eager, {name} ({error})"
+    else:
+        how = f"CUDA graphs, {name}"
+    copy = deepcopy(network).to(device, dtype).to(memory_format=torch.channels_last)
+    if dtype != torch.float32:
+        try:
+            with torch.no_grad():
+                copy(torch.zeros(1, 3, 16, 16, device=device, dtype=dtype))
+        except RuntimeError as error:  # layers that mix types
+            copy, how = copy.float(), f"eager, float32 (in {name}: {' '.join(str(error).split())[:80]})"
+            return PreparedNetwork(copy, network, torch.float32, how)
+    return PreparedNetwork(GraphedNetwork(copy) if device.type == "cuda" else copy, network, dtype, how)
+
+
+def prepare_system(
+    system: ConditionalSRDetector, device: torch.device, dtype: torch.dtype, memory_mb: int = 1024
+) -> ConditionalSRDetector:
+    """Inference copy of a system: the same `upscale` and `predict`, faster.
+
+    Args:
+        system: in evaluation mode.
+        device: CPU or CUDA.
+        dtype: of networks and detector; boxes are decoded in fp32 all the same.
+        memory_mb: about what one call of an SR network may take, besides the HR image itself; larger images are
+            computed in parts.
+
+    Returns:
+        A system for inference only; `how_it_runs` says what was chosen.
+    """
+    front, detector = system.front, prepare_detector(system.detector, device, dtype)
+    if not isinstance(front, ConditionalSR):
+        pixels = max(1, int(memory_mb * 1e6 / activation_bytes(front, dtype)))
+        prepared = prepare_network(front, device, dtype)
+        if device.type == "cpu":
+            prepared = choose_native(front, prepared, choose_patch(128, 128), None)[1]
+        return ConditionalSRDetector(prepared, detector, pixels).eval()
+    return ConditionalSRDetector(prepare_front(front, device, dtype, memory_mb), detector).eval()
+
+
+def prepare_front(
+    front: ConditionalSR, device: torch.device, dtype: torch.dtype, memory_mb: int = 1024
+) -> ConditionalSR:
+    """Inference copy of a conditional front end alone; see `prepare_system`."""
+    parts = {name: prepare_network(getattr(front, name), device, dtype) for name in ("masker", "sr_fast", "sr_quality")}
+    heaviest = max(activation_bytes(getattr(front, name), dtype) for name in ("sr_fast", "sr_quality"))
+    pixels = max(1, int(memory_mb * 1e6 / heaviest))
+    options = replace(front.options, max_pixels=pixels, overhead=OVERHEAD[device.type])
+    native = None
+    if device.type == "cpu":
+        native, parts["sr_quality"] = choose_native(front.sr_quality, parts["sr_quality"], front.patch, front.halo)
+        native = None if front.train_tiles else native
+        if front.latency is not None and front.latency.in_place != (native is not None):
+            native = NativeNetwork(front.sr_quality, dtype) if front.latency.in_place else None  # as it was measured
+    prepared = ConditionalSR(**parts, halo=front.halo, options=options)
+    prepared.native = native
+    prepared.latency = front.latency
+    return prepared.eval()
+
+
+def how_it_runs(system: ConditionalSRDetector) -> str:
+    """One line for the log: what was chosen for each network of a prepared system."""
+    front = system.front
+    named = dict(front.named_children()) if isinstance(front, ConditionalSR) else {"sr": front}
+    lines = [f"{name}: {part.how}" for name, part in named.items() if isinstance(part, PreparedNetwork)]
+    return "; ".join([*lines, f"detector: {system.detector.how}"])
+
+
+def choose_native(
+    network: nn.Module, prepared: PreparedNetwork, patch: int, halo: int | None, repeats: int = 5
+) -> tuple[NativeNetwork | None, PreparedNetwork]:
+    """The native kernel where it exists and is faster than the prepared network here: on a patch, on whole images.
+
+    Args:
+        network: the original, in evaluation mode.
+        prepared: its inference copy on the CPU.
+        patch, halo: as it will be run.
+        repeats: the fastest of so many runs counts.
+
+    Returns:
+        What to run on patches, None for tiles of the prepared network; and what to run on whole images, whose `how`
+        tells the decision.
+    """
+    try:
+        native = NativeNetwork(network, prepared.dtype)
+    except NativeError as error:
+        return None, PreparedNetwork(prepared.network, prepared, prepared.dtype, f"{prepared.how}, {error}")
+    lr = torch.rand(1, 3, 2 * patch, 2 * patch, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[[True, False], [False, False]]])
+    canvas = torch.empty(1, 3, *(side * native.scale for side in lr.shape[2:]), dtype=prepared.dtype)
+    rivals = {
+        "tiles": lambda: run_on_tiles(prepared, lr, mask, patch, halo, canvas),
+        "patches": lambda: native.run(lr, mask, patch, halo, canvas),
+        "fused": lambda: prepared(lr),
+        "dense": lambda: native(lr),
+    }
+    best = dict.fromkeys(rivals, float("inf"))
+    with torch.inference_mode():
+        for repeat in range(repeats + 1):
+            for name, run in rivals.items():
+                start = time.perf_counter()
+                run()
+                if repeat:  # the first run prepares kernels and memory
+                    best[name] = min(best[name], 1e3 * (time.perf_counter() - start))
+    patches = best["patches"] < NATIVE_GAIN * best["tiles"]
+    dense = best["dense"] < NATIVE_GAIN * best["fused"]
+    how = (
+        f"{prepared.how}, native kernel {'taken' if patches else 'left'} on patches "
+        f"({best['patches']:.3g} against {best['tiles']:.3g} ms) and {'taken' if dense else 'left'} on whole images "
+        f"({best['dense']:.3g} against {best['fused']:.3g} ms)"
+    )
+    chosen = PreparedNetwork(native if dense else prepared.network, prepared, prepared.dtype, how)
+    return native if patches else None, chosen
+
+
+def prepare_detector(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -> YoloDetector:
+    """Inference copy of a detector: BatchNorm folded, on CPUs SiLU inside the convolutions; decoding stays fp32.
+
+    Where that cannot be done, or changes what the detector sees, it is left as it is and `how` says why.
+    """
+    name = dtype_name(dtype)
+    plain = deepcopy(detector).cpu().eval()
+    fused = deepcopy(plain)
+    try:
+        fuse_conv_blocks(fused.net, dtype if device.type == "cpu" else None)
+        fused = _in_type(fused, device, dtype)
+        difference = _largest_difference(plain, fused, device, dtype)
+        if not difference <= DETECTOR_TOLERANCE[dtype]:
+            raise FusionError(f"its output would differ by {difference:.2g} of its spread")
+        fused.how = f"{'BatchNorm folded' if device.type == 'cuda' else 'fused oneDNN convolutions'}, {name}"
+        return fused
+    except (FusionError, RuntimeError) as error:
+        plain = _in_type(plain, device, dtype)
+        plain.how = f"eager, {name} ({' '.join(str(error).split())[:120]})"
+        return plain
+
+
+def _in_type(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -> YoloDetector:
+    """The same detector on its device, in its precision."""
+    detector = detector.to(device, dtype).to(memory_format=torch.channels_last)
+    for module in detector.head.children():
+        if type(module).__name__ == "DFL":  # part of the decoding
+            module.float()
+    detector.dtype = dtype
+    return detector
+
+
+@torch.no_grad()
+def _largest_difference(plain: YoloDetector, fused: YoloDetector, device: torch.device, dtype: torch.dtype) -> float:
+    """Largest difference of box and class logits, as a share of their spread, on a small drawn image."""
+    side = 2 * plain.stride
+    x = torch.linspace(0, 1, side)
+    image = ((x * 37).sin() * (x[:, None] * 23).cos() * 0.5 + 0.5).expand(1, 3, side, side).contiguous()
+    expected = plain.raw(image, one2one=False)
+    got = fused.raw(image.to(device, dtype), one2one=False)
+    expected, got = (raw.get("one2many", raw) for raw in (expected, got))
+    pairs = [(expected[name].float(), got[name].float().cpu()) for name in ("boxes", "scores")]
+    return max(((theirs - ours).abs().max() / theirs.std().clamp_min(1e-6)).item() for theirs, ours in pairs)
+
+
+def activation_bytes(network: nn.Module, dtype: torch.dtype) -> float:
+    """About the bytes that a network holds at once per LR pixel: twice the largest input plus output of a layer."""
+    if not any(True for _ in network.parameters()):
+        return 24.0 * network.scale**2  # interpolation: input and output in fp32
+    largest = 0
+
+    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        nonlocal largest
+        tensors = [t for t in (*inputs, output) if isinstance(t, Tensor)]
+        largest = max(largest, sum(t.numel() for t in tensors))
+
+    hooks = [module.register_forward_hook(note) for module in network.modules() if not list(module.children())]
+    side, parameter = 24, next(network.parameters())
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 2.0 * largest * torch.empty((), dtype=dtype).element_size() / side**2

@@ -1,0 +1,137 @@
+"""What no comparison can be made of, refused before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from configs.compare_schema import CompareConfig, Overrides
+from evaluation.comparison.rows import FAMILIES, ROWS, RowSpec
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from evaluation.comparison.plan import Job
+
+# Set by the plan itself; then what makes a family fair, which only the family as a whole may change.
+FIXED = (
+    *("run.out", "run.seed", "run.resume", "mode", "sr", "upscale", "start", "freeze", "detector.weights"),
+    *(
+        "sr_fast.weights",
+        "sr_quality.weights",
+        "data.yaml",
+        "data.scale",
+        "data.label_share",
+        "data.label_seed",
+        "data.unlabelled",
+    ),
+)
+SHARED = ("data.", "augment.", "detector.", "optim.epochs", "optim.batch")
+USED_BY = {  # sections of stage 3, and the values of `sr` for which they say something
+    "masker": ("conditional",),
+    "gumbel": ("conditional",),
+    "sr_fast": ("conditional", "sr_fast"),
+    "sr_quality": ("conditional", "sr_quality"),
+}
+FRONT_END = {  # what a front end has to agree in with the warm-up that it starts from
+    "conditional": (
+        "masker.patch",
+        "masker.channels",
+        "masker.shared_stem",
+        "sr_fast.name",
+        "sr_fast.args",
+        "sr_quality.name",
+        "sr_quality.args",
+    ),
+    "sr_fast": ("sr_fast.name", "sr_fast.args"),
+    "sr_quality": ("sr_quality.name", "sr_quality.args"),
+}
+
+
+def check(config: CompareConfig, rows: list[RowSpec]) -> None:
+    """Raises ValueError or FileNotFoundError for what no comparison can be made of, naming the key."""
+    for key in ("seeds", "label_shares"):
+        values = getattr(config, key)
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"{key} is {values}; give at least one, each once")
+    if config.sweep_seeds is not None and not (config.sweep_seeds and set(config.sweep_seeds) <= set(config.seeds)):
+        raise UserError(f"sweep_seeds is {config.sweep_seeds}; choose among seeds, {config.seeds}, or null for all")
+    for key in ("repeat_rows", "sweep_rows"):
+        unknown = sorted(set(getattr(config, key)) - {row.name for row in ROWS})
+        if unknown:
+            raise UserError(f"{key}: there is no row {unknown[0]!r}; choose among {', '.join(r.name for r in ROWS)}")
+    if not any(row.trained for row in rows):
+        raise UserError(
+            f"rows: nothing is trained in {config.rows}; add a row, or measure a detector as it is by evaluate.py"
+        )
+    if min(config.seeds) < 0:
+        raise UserError(f"seeds is {config.seeds}; seeds are 0 or larger")
+    if min(config.label_shares) <= 0 or max(config.label_shares) > 1:
+        raise UserError(f"label_shares is {config.label_shares}; each lies above 0 and at most at 1")
+    if config.masker_epochs is not None and config.masker_epochs < 1:
+        raise UserError(f"masker_epochs is {config.masker_epochs}; give at least 1, or null")
+    if config.sweep_epochs < 1:
+        raise UserError(f"sweep_epochs is {config.sweep_epochs}; smaller label shares get at least as many epochs")
+    if config.jobs < 1:
+        raise UserError(f"jobs is {config.jobs}; at least one training has to run at a time")
+    if config.distill + config.distill_outputs <= 0:
+        raise UserError("distill and distill_outputs are both 0; rows that match HR features need a weight above 0")
+    if config.sliced.weights:
+        raise UserError("sliced.weights is set by the comparison itself; remove it")
+    for key in ("sr_fast", "sr_quality"):
+        if not Path(getattr(config, key)).is_file():
+            raise FileNotFoundError(f"{key}: {getattr(config, key)} does not exist; stage2_pretrain_sr.py writes such")
+    check_overrides(config.overrides, rows)
+
+
+def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
+    """Raises ValueError for a group that does not exist and for keys that would make the comparison unfair."""
+    groups = ("stage1", "stage3", *FAMILIES)
+    trained = {row.name: row for row in rows if row.trained}
+    for group, keys in overrides.items():
+        if group not in groups and group not in trained:
+            raise UserError(f"overrides.{group}: no such group; choose among {', '.join((*groups, *trained))}")
+        if group in trained:
+            check_used(f"overrides.{group}", trained[group].stage3["sr"], keys)
+        for key in keys:
+            if key in FIXED and not (
+                group == "stage1" and key == "detector.weights"
+            ):  # what stage 1 itself starts from
+                raise UserError(f"overrides.{group}: {key} is set by the comparison itself; remove it")
+            if group in FAMILIES and key.startswith("data."):
+                raise UserError(f"overrides.{group}: both families share {key}; set it for stage3 instead")
+            if group not in groups and key.startswith(SHARED):
+                family = group.partition("/")[0]
+                raise UserError(
+                    f"overrides.{group}: all rows of the family share {key}; set it for {family} or stage3 instead"
+                )
+
+
+def check_used(place: str, sr: str, keys: Iterable[str]) -> None:
+    """Raises ValueError for a key of one row whose section that row does not have."""
+    for key in keys:
+        section = key.partition(".")[0]
+        if sr not in USED_BY.get(section, (sr,)):
+            raise UserError(f"{place}: {key} changes nothing, for a row with sr {sr} has no {section}; remove it")
+
+
+def check_start(name: str, tree: dict[str, Any], start: Job) -> None:
+    """Raises ValueError where a front end cannot take over that of its warm-up."""
+    for key in FRONT_END[tree["sr"]]:
+        section, _, last = key.partition(".")
+        own, theirs = ((config.get(section) or {}).get(last) for config in (tree, start.config))
+        if own != theirs:
+            raise UserError(
+                f"{name}: {key} is {own}, but {theirs} in {start.name}, from which it starts; set it in the overrides "
+                "of stage3 for all, or warm_up: false (in a recipe study: start: null)"
+            )
+
+
+def check_halo(halo: int | Literal["exact"] | None, job: Job) -> None:
+    """Raises ValueError where a system trained on tiles would be measured with another halo than theirs."""
+    masker = job.config.get("masker", {})
+    if halo is not None and masker.get("train") == "tiles" and masker.get("halo") != halo:
+        raise UserError(
+            f"measure.halo is {halo}, but {job.name} is trained on tiles with its own masker.halo: set that, and "
+            "measure.halo to null"
+        )

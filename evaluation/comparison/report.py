@@ -1,0 +1,260 @@
+"""The report of a comparison: tables of both families as Markdown, all figures as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from evaluation.comparison.aggregate import (
+    LEAST_GAP,
+    QUALITY,
+    Figure,
+    Repetition,
+    basis_of_claims,
+    read_repetition,
+    share_name,
+    summarise,
+)
+from evaluation.comparison.claims import Claim, check_claims, claim_table
+from evaluation.comparison.figures import draw_pareto
+from evaluation.comparison.rows import CONTROLS, FAMILIES, REFERENCES, chosen, is_control, short, spec_of
+from evaluation.report import HEADINGS, cell_text, heading, markdown, plain
+from utils.atomic_file import replace_file, replace_text
+
+INDEX = "comparison.json"
+TITLES = {"frozen": "Frozen detector", "retrained": "Retrained detector"}
+MEANINGS = {
+    "frozen": "A detector trained on HR images with all labels is deployed and stays as it is; only what stands in "
+    "front of it learns, to show the detector what it sees in HR images. Rows `_unlabelled` look at no label; those of "
+    "the deployed detector are behind it all the same, and settings were chosen on labelled validation images.",
+    "retrained": "The detector may learn. Every row starts from the same detector and sees the same labelled images "
+    "for the same number of epochs, the HR row too. Rows `_distilled` also match what it saw in HR images; their "
+    "front ends come from a warm-up through the detector as it was, without labels, on all training images.",
+}
+COLUMNS = (
+    *("map50_95", "over_bicubic", "gap_recovered", *QUALITY[1:], "kept_share", "kept_inside", "kept_outside"),
+    *("sr_gmacs", "total_gmacs", "params", "sr_ms", "total_ms", "total_ms_p95", "peak_mem_mb"),
+)
+OWN_HEADINGS = {
+    "over_bicubic": "over bicubic",
+    "gap_recovered": "gap recovered",
+    "kept_inside": "kept in boxes",
+    "kept_outside": "kept outside",
+}
+
+
+def read_run(folder: str | Path) -> tuple[dict, list[Repetition]]:
+    """comparison.json of a run and all its measurements that are finished, their asked-for rows only.
+
+    Raises:
+        FileNotFoundError: no comparison was run there.
+        ValueError: see `read_repetition`.
+    """
+    file = Path(folder) / INDEX
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: does not exist; give the folder `out` of a comparison that was run")
+    index = json.loads(file.read_text(encoding="utf-8"))
+    wanted = {row.name for row in chosen(index["config"]["rows"])}
+    repetitions = []
+    for entry in index["measurements"]:
+        found = read_repetition(entry["folder"], entry["seed"], entry["label_share"])
+        rows = {name: row for name, row in found.rows.items() if (spec := spec_of(name)) and spec.name in wanted}
+        repetitions.append(Repetition(found.seed, found.label_share, rows, found.results, found.folder))
+    return index, repetitions
+
+
+def report_content(index: dict, repetitions: list[Repetition]) -> dict:
+    """The JSON file: the summary, how it came about, and what is missing; no paths of this machine.
+
+    Raises:
+        ValueError: see `summarise`.
+    """
+    config = {
+        k: v for k, v in index["config"].items() if k not in ("out", "cache", "data", "jobs", "threads", "device")
+    }
+    trainings = [{"name": job["name"], "minutes": round(job["seconds"] / 60, 1)} for job in index["trainings"]]
+    content = summarise(repetitions) | {"command": index.get("command", "python compare.py")}
+    content |= {"comparison": config, "trainings": trainings}
+    content["claim_seeds"], complete, shares = basis_of_claims(repetitions)
+    content["claims"] = [asdict(claim) for claim in check_claims(content["rows"], complete, shares)]
+    return plain(content | {"missing": index["missing"]})
+
+
+def write_report(content: dict, markdown_file: Path, json_file: Path) -> str:
+    """Write both files, and beside them a picture of each family that was timed; returns the Markdown text."""
+    pictures = {}
+    for family in FAMILIES:
+        rows = [row for row in content["rows"] if row["family"] == family]
+        figure = draw_pareto(rows, f"{TITLES[family]}: mAP against time")
+        if figure is not None:
+            pictures[family] = f"{markdown_file.stem}_{family}.png"
+            save = partial(figure.savefig, format="png", dpi=110)
+            replace_file(markdown_file.with_name(pictures[family]), save)
+    text = report_markdown(content, pictures)
+    replace_text(markdown_file, text)
+    replace_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return text
+
+
+# ------------------------------------------------------------------------------------------------------------ Markdown
+
+
+def report_markdown(content: dict, pictures: dict[str, str] | None = None) -> str:
+    """The whole page; `pictures` are files beside it by family."""
+    parts = [f"# {title_of(content)}", *about(content), heading(content), provenance(content)]
+    claims = [Claim(**claim) for claim in content["claims"]]
+    parts += with_title("## Claims", markdown(claim_table(claims), left=4) if claims else None)
+    if claims and content["claim_seeds"] != content["seeds"]:
+        numbers = ", ".join(map(str, content["claim_seeds"]))
+        parts.append(
+            f"What sets a system against other rows is decided by seed {numbers}, which has all rows; what concerns "
+            "one system and the references by all its seeds."
+        )
+    for family in FAMILIES:
+        rows = [row for row in content["rows"] if row["family"] == family]
+        if rows:
+            parts += [f"## {TITLES[family]}", MEANINGS[family], gap_line(content, family)]
+            if family in (pictures or {}):
+                parts.append(f"![mAP against time]({pictures[family]})")
+            parts.append(main_table(rows))
+            parts += with_title("### Which patches: masks of the same kept share, mAP50-95", control_table(rows))
+            parts += with_title("### AP50-95 of every class", class_table(rows))
+            sweep = sweep_table(content, family)
+            parts += with_title(
+                "### Fewer labels, mAP50-95 (gap recovered)", sweep and sweep_note(content, family) + sweep
+            )
+    parts += with_title("## Trainings", training_table(content["trainings"]))
+    if content["missing"]:
+        parts += ["## Missing", "Not finished, so not counted: " + ", ".join(content["missing"]) + "."]
+    return "\n\n".join(parts) + "\n"
+
+
+def sweep_note(content: dict, family: str) -> str:
+    """Which images the rows see where labels are few."""
+    config = content["comparison"]
+    times = f"up to {config.get('sweep_epochs', 1):g} times as often"
+    if family not in config.get("sweep_unlabelled", []):
+        return f"Rows see their few labelled images {times}.\n\n" if config.get("sweep_epochs", 1) > 1 else ""
+    return (
+        "Rows that match HR features keep the images without labels for that, in as many epochs as with all labels; "
+        f"others see their few labelled images {times}.\n\n"
+    )
+
+
+def title_of(content: dict) -> str:
+    """The comparison's own, or data set and scale."""
+    return content["comparison"].get("title") or f"{content['dataset']}, x{content['scale']}"
+
+
+def about(content: dict) -> list[str]:
+    """What the comparison's YAML says of itself."""
+    return [content["comparison"]["about"]] if content["comparison"].get("about") else []
+
+
+def provenance(content: dict) -> str:
+    """How to read the figures, and what made them."""
+    seeds = f"Seed{'s' * (len(content['seeds']) > 1)} {', '.join(map(str, content['seeds']))}"
+    commit = (content.get("git") or {}).get("commit")
+    dirty = " with local changes" if (content.get("git") or {}).get("dirty") else ""
+    code = f", commit {commit[:12]}{dirty}" if commit else ""
+    torch = (content.get("versions") or {}).get("torch")
+    return (
+        f"{seeds}: mean ± standard deviation (n - 1), a number alone is of one seed or of no spread. Times are "
+        f"of the first seed, all rows interleaved in one run. "
+        f"{halo_note(content)}PyTorch {torch}, {str(content['date'])[:10]}{code}; `{content['command']}`."
+    )
+
+
+def halo_note(content: dict) -> str:
+    halo = content["comparison"]["measure"].get("halo")
+    return "" if halo is None else f"SR_Quality sees {halo} LR pixels around its patches (`measure.halo`). "
+
+
+def gap_line(content: dict, family: str) -> str:
+    """How large the gap is that rows recover, and a warning where there is none."""
+    found = content["gap"][share_name(content["label_share"])][family]
+    high, low = (name.partition("/")[2] for name in REFERENCES[family])
+    if found is None:
+        return f"Gap: unknown, the rows {high} and {low} are not both measured."
+    text = f"Gap in mAP50-95 between {high} and {low}: {figure_text('map50_95', found)}."
+    if not any(row["gap_recovered"] for row in content["rows"] if row["family"] == family):
+        return f"{text} Less than {LEAST_GAP} is no gap: there is nothing to recover."
+    return (
+        f"{text} Gap recovered = (row - {low}) / ({high} - {low}) of each seed, over the seeds that have a gap of "
+        f"{LEAST_GAP} or more."
+    )
+
+
+def main_table(rows: list[dict]) -> str:
+    """All rows but the controls; columns that no row has are left out."""
+    shown = [row for row in rows if not is_control(row["name"])]
+    columns = [column for column in COLUMNS if any(row[column] for row in shown)]
+    head = ["row", *(OWN_HEADINGS.get(column) or HEADINGS[column] for column in columns)]
+    return markdown([head, *([short(row["name"]), *(figure_text(c, row[c]) for c in columns)] for row in shown)])
+
+
+def control_table(rows: list[dict]) -> str | None:
+    """Masker against random, edge and oracle masks; None without conditional rows."""
+    quality = {row["name"]: row["map50_95"] for row in rows}
+    budgets = [name for name in quality if "_budget_" in name]
+    if not budgets:
+        return None
+    table = [["system", "kept", "masker", *CONTROLS]]
+    for name in budgets:
+        system, _, share = name.rpartition("_budget_")
+        others = (quality.get(f"{system}_{kind}_{share}") for kind in CONTROLS)
+        table.append([short(system), share, *(figure_text("map50_95", value) for value in (quality[name], *others))])
+    return markdown(table)
+
+
+def class_table(rows: list[dict]) -> str | None:
+    """Rows against classes."""
+    shown = [row for row in rows if not is_control(row["name"])]
+    classes = list(dict.fromkeys(name for row in shown for name in row["ap_per_class"]))
+    if not classes:
+        return None
+    lines = [[short(row["name"]), *(figure_text("ap", row["ap_per_class"].get(c)) for c in classes)] for row in shown]
+    return markdown([["row", *classes], *lines])
+
+
+def sweep_table(content: dict, family: str) -> str | None:
+    """Rows against label shares, with the share of the gap recovered; None where only one share was measured."""
+    if not content["sweep"]:
+        return None
+    tables = {share_name(content["label_share"]): content["rows"], **content["sweep"]}
+    names = [row["name"] for row in content["rows"] if row["family"] == family and not is_control(row["name"])]
+    by_name = {share: {row["name"]: row for row in rows} for share, rows in tables.items()}
+    head = ["row", *(f"{float(share):.0%} of the labels" for share in tables)]
+    lines = [[short(name), *(sweep_cell(by_name[share].get(name)) for share in tables)] for name in names]
+    return markdown([head, *lines])
+
+
+def sweep_cell(row: dict | None) -> str:
+    """`0.173 (71%)`: mAP50-95 of a row and the share of the gap that it recovers, where there is one."""
+    if row is None:
+        return "-"
+    recovered = None if row["name"] in REFERENCES[row["family"]] else row["gap_recovered"]
+    share = "" if recovered is None else f" ({recovered['mean']:.0%})"
+    return figure_text("map50_95", row["map50_95"]) + share
+
+
+def training_table(trainings: list[dict]) -> str | None:
+    """Minutes of every training."""
+    if not trainings:
+        return None
+    lines = [[training["name"], f"{training['minutes']:.1f}"] for training in trainings]
+    return markdown([["training", "minutes"], *lines])
+
+
+def with_title(title: str, table: str | None) -> list[str]:
+    return [title, table] if table else []
+
+
+def figure_text(column: str, value: Figure | None) -> str:
+    """`0.301 ± 0.004`, or one number where there is one seed or no spread; a dash where undefined."""
+    if value is None:
+        return "-"
+    text = cell_text(column, value["mean"])
+    return f"{text} ± {cell_text(column, value['std'])}" if value["std"] else text

@@ -1,0 +1,203 @@
+"""Measures the rows of the comparison table: detection quality over a split, time and memory at batch 1, pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from configs.evaluate_schema import EvaluateConfig
+from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
+from deployment.prepare import prepare_detector, prepare_system
+from evaluation.detection_eval import SplitResult, canvas_boxes, detect_split
+from evaluation.oracle_mask import OracleMask
+from evaluation.rows import MacCounter, Row
+from models.conditional_sr import ConditionalOutput
+from models.mask_policy import MaskPolicy
+from models.sliced_detection import SlicedDetector
+from utils.atomic_file import replace_file
+from utils.convert import to_uint8
+from utils.device import DTYPES
+from utils.errors import UserError
+from utils.overlay import detection_panel
+from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
+
+SHOWN_CONF = 0.25  # what a user sees: lowest score in timed calls and pictures, not in the mAP
+TIMED_IMAGES = 4
+WARMUP = 2
+
+
+class Seen(NamedTuple):
+    """What a row gets of a batch: images, and the mask policy, which for the oracle knows the ground truth."""
+
+    images: Tensor
+    policy: MaskPolicy | OracleMask
+
+    @classmethod
+    def of(cls, row: Row, batch: DetectionBatch) -> Seen:
+        return cls(row.images(batch), row.policy_for(batch))
+
+
+class Evaluation:
+    """Runs rows over a data set.
+
+    Args:
+        rows: what to measure; copies are prepared for the device.
+        dataset: images and labels, with the canvas and the scale of the rows.
+        config: precision, batch, thresholds, timing_runs, overlays.
+        device: where to run.
+
+    Raises:
+        ValueError: fp16 without CUDA.
+    """
+
+    def __init__(self, rows: list[Row], dataset: DetectionDataset, config: EvaluateConfig, device: torch.device):
+        if config.run.precision == "fp16" and device.type != "cuda":
+            raise UserError("run.precision fp16 needs CUDA; use bf16 or fp32 on a CPU")
+        self.rows, self.dataset, self.config, self.device = rows, dataset, config, device
+        self.prepared = prepare_rows(rows, device, DTYPES[config.run.precision])
+
+    def detect(self, row: Row, seen: Seen, conf: float) -> tuple[list[Tensor], ConditionalOutput | None]:
+        """Boxes in HR canvas pixels, and what the front end made."""
+        factor = 1 if row.sees_hr else self.dataset.scale
+        limits = (conf, self.config.iou, self.config.max_det)
+        return self.prepared[row.name].detect(seen.images, factor, *limits, seen.policy)
+
+    def upscale(self, row: Row, seen: Seen) -> ConditionalOutput | Tensor:
+        """The front end alone."""
+        return self.prepared[row.name].upscale(seen.images, seen.policy)
+
+    # ---------------------------------------------------------------- quality
+
+    def quality(self) -> dict[str, SplitResult]:
+        """Result of the split by row name. All rows see a batch while it is there, so every image is decoded once."""
+        results = {row.name: SplitResult() for row in self.rows}
+        loader = make_loader(self.dataset, None, self.config.batch, self.config.run.workers)
+        bar = tqdm(total=len(loader) * len(self.rows), desc="quality", unit="batch", disable=None)
+        for batch in loader:
+            batch = batch.to(self.device)
+            for row in self.rows:
+                bar.set_postfix_str(row.name)
+                merge(results[row.name], self.batch_quality(row, batch))
+                bar.update()
+        bar.close()
+        return results
+
+    def batch_quality(self, row: Row, batch: DetectionBatch) -> SplitResult:
+        """Result of one batch."""
+
+        def predict(batch: DetectionBatch) -> tuple[list[Tensor], ConditionalOutput | None]:
+            return self.detect(row, Seen.of(row, batch), self.config.conf)
+
+        return detect_split(predict, [batch], self.device, patch=row.patch, with_psnr=batch.hr is not None)
+
+    # ------------------------------------------------------------------- cost
+
+    def cost(self) -> dict[str, dict[str, float | None]]:
+        """sr_ms, total_ms, total_ms_p95, peak_mem_mb by row name, at batch 1: from the tensor in memory to boxes after
+        non-maximum suppression. All rows take turns on the same few images of the split."""
+        batches = [self.single(index) for index in spread(len(self.dataset), TIMED_IMAGES)]
+        totals, fronts = {}, {}
+        for row in self.rows:
+            seen = [Seen.of(row, batch) for batch in batches]
+            totals[row.name] = in_turn(lambda x, row=row: self.detect(row, x, SHOWN_CONF), seen)
+            if row.front is not None:
+                fronts[f"sr {row.name}"] = in_turn(lambda x, row=row: self.upscale(row, x), seen)
+        timings, runs = {}, self.config.timing_runs
+        if runs:
+            bar = tqdm(total=WARMUP + runs, desc="timing", unit="round", disable=None)
+            timings = measure_interleaved(totals | fronts, runs, WARMUP, self.device, on_round=bar.update)
+            bar.close()
+        costs = {}
+        for row in self.rows:
+            total, front = timings.get(row.name), timings.get(f"sr {row.name}")
+            costs[row.name] = {
+                "sr_ms": front.median_ms if front else None,
+                "total_ms": total.median_ms if total else None,
+                "total_ms_p95": total.p95_ms if total else None,
+                "peak_mem_mb": peak_memory_mb(totals[row.name], self.device),
+            }
+        return costs
+
+    def single(self, index: int) -> DetectionBatch:
+        """One image as a batch on the device."""
+        return collate_detection([self.dataset[index]]).to(self.device)
+
+    # ----------------------------------------------------------------- report
+
+    def table(self, quality: dict[str, SplitResult], costs: dict[str, dict]) -> list[dict]:
+        """The rows of results.json."""
+        counter, table = MacCounter(), []
+        for row in self.rows:
+            split, factor = quality[row.name], self.dataset.scale if row.sees_hr else 1
+            height, width = (side * factor for side in self.dataset.lr_canvas)
+            metrics = split.metrics(self.dataset.names)
+            sr = counter.front(row, height, width, split.kept_per_image)
+            total = (sr or 0) + counter.detector(row, height, width)
+            entry = {"name": row.name}
+            entry |= {key: metrics[key] for key in ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")}
+            entry |= {"kept_share": split.kept_share, "sr_gmacs": None if sr is None else sr / 1e9}
+            entry |= {"total_gmacs": total / 1e9, "params": row.parameters_run(split.kept_share)} | costs[row.name]
+            entry |= {"kept_inside": split.kept_inside, "kept_outside": split.kept_outside, "psnr": split.psnr}
+            entry |= {"ap_per_class": metrics["per_class"], "pr_curve": metrics["pr_curve"]}
+            table.append(entry | {"pr_curve_per_class": metrics["pr_curve_per_class"]})
+        return table
+
+    def overlay(self, row: Row, index: int) -> np.ndarray:
+        """LR, mask, SR, detections and ground truth of one image side by side, uint8 (H, W, 3)."""
+        batch = self.single(index)
+        found, output = self.detect(row, Seen.of(row, batch), SHOWN_CONF)
+        truth = canvas_boxes(batch, 0)
+        classes = batch.classes.cpu().numpy()[:, None]
+        truths = np.concatenate([truth, np.full_like(classes, np.nan, dtype=float), classes], axis=1)
+        mask = None if output.mask is None else output.mask[0, 0].float().cpu().numpy()
+        return detection_panel(
+            to_uint8(batch.lr[0]),
+            to_uint8(output.sr[0]),
+            found[0].float().cpu().numpy(),
+            self.dataset.names,
+            truths=truths,
+            mask=mask,
+            patch=row.patch,
+        )
+
+    def save_overlays(self, folder: Path, name: str) -> None:
+        """Pictures of images spread over the split, by the row of this name, whose system has a masker."""
+        row = next(row for row in self.rows if row.name == name)
+        for index in spread(len(self.dataset), self.config.overlays):
+            content = cv2.imencode(".png", self.overlay(row, index)[..., ::-1])[1].tobytes()
+            path = folder / f"{index:05d}_{self.dataset.records[index].image.stem}.png"
+            replace_file(path, lambda file, content=content: file.write(content))
+
+
+def prepare_rows(rows: list[Row], device: torch.device, dtype: torch.dtype) -> dict[str, Row]:
+    """Inference copies of all rows by name; rows that share a system or a detector share its copy."""
+    detectors, systems, prepared = {}, {}, {}
+    for row in rows:
+        if row.system is not None:
+            if id(row.system) not in systems:
+                systems[id(row.system)] = prepare_system(row.system, device, dtype)
+            system = systems[id(row.system)]
+            prepared[row.name] = replace(row, detector=system.detector, system=system)
+            continue
+        if id(row.detector) not in detectors:
+            detectors[id(row.detector)] = prepare_detector(row.detector, device, dtype)
+        detector, sliced = detectors[id(row.detector)], row.sliced
+        if sliced is not None:
+            sliced = SlicedDetector(sliced.slicer, detector, sliced.match, sliced.threshold).eval()
+        prepared[row.name] = replace(row, detector=detector, sliced=sliced)
+    return prepared
+
+
+def merge(into: SplitResult, part: SplitResult) -> None:
+    """Append one part of a split to what is there."""
+    for name in ("detections", "truths", "kept_per_image", "psnr_per_image"):
+        getattr(into, name).extend(getattr(part, name))
+    into.inside += part.inside
+    into.outside += part.outside

@@ -1,0 +1,1 @@
+"""Files and configurations -> modules."""

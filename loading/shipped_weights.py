@@ -1,0 +1,49 @@
+"""The SR weights that come with the project: weights/*.safetensors, whose headers say which network they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from loading.state_dict_file import own_spec
+from utils.checkpoint import CheckpointError
+from utils.errors import UserError
+
+SHIPPED = "shipped"  # what configurations write instead of a path
+FOLDER = Path(__file__).resolve().parents[1] / "weights"
+
+
+def shipped_specs() -> dict[Path, dict]:
+    """File -> {"name", "args"} of its network, by name.
+
+    Raises:
+        CheckpointError: a damaged file.
+    """
+    specs = {}
+    for path in sorted(FOLDER.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = own_spec(file.metadata() or {})
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: damaged ({error}); restore it from the repository") from error
+        if found is not None:
+            specs[path] = {"name": found[0], "args": found[1]}
+    return specs
+
+
+def strongest_shipped(scale: float | None) -> Path:
+    """The largest file for a scale (None: x4), which `inference.py --sr-only` takes where no weights are named.
+
+    Raises:
+        ValueError: nothing is shipped for this scale.
+    """
+    wanted = 4 if scale is None else scale
+    files = [path for path, spec in shipped_specs().items() if spec["args"].get("scale") == wanted]
+    if not files:
+        held = sorted({spec["args"].get("scale") for spec in shipped_specs().values()})
+        raise UserError(
+            f"no weights given, and none are shipped for x{wanted:g}, only for {', '.join(f'x{s}' for s in held)}; "
+            "name a weight file with --weights"
+        )
+    return max(files, key=lambda path: path.stat().st_size)

@@ -1,0 +1,1 @@
+"""SR networks, one a file."""

@@ -1,0 +1,1 @@
+"""Images in tiles: the only tiling code."""

@@ -1,1 +1,0 @@
-"""Optional native kernels; everything works without them (models/native_execution.py)."""

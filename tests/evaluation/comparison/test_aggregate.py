@@ -1,0 +1,181 @@
+"""Figures over seeds: reference values, gaps within families, rows that hold for every label share."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluation.comparison.aggregate import (
+    FIGURES,
+    Repetition,
+    aggregate,
+    basis_of_claims,
+    family_name,
+    figure,
+    gap_recovered,
+    mean_curve,
+    read_repetition,
+    summarise,
+    with_constant_rows,
+)
+from tests.evaluation.comparison.synthetic import quality_of, results_of, row_of
+
+LABELLED = ["frozen/conditional_budget_0.25", "retrained/bicubic", "retrained/conditional_budget_0.25", "retrained/hr"]
+STATIC = ["hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality", "frozen/conditional_unlabelled_budget_0.25"]
+
+
+def repetition(seed: int, share: float, names: list[str], **changes) -> Repetition:
+    results = results_of(names, seed, timed=seed == 0 and share == 1.0) | changes
+    rows = {family_name(row["name"]): row for row in results["rows"]}
+    return Repetition(seed, share, rows, results, Path(f"seed{seed}"))
+
+
+def all_repetitions() -> list[Repetition]:
+    return [
+        repetition(seed, share, LABELLED + (STATIC if share == 1.0 else []))
+        for seed in (0, 1, 2)
+        for share in (1.0, 0.2)
+    ]
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(-1e3, 1e3), st.just(math.nan)), max_size=6))
+def test_figure_is_mean_and_sample_deviation_of_what_is_defined(values: list):
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    found = figure(values)
+    if not known:
+        assert found is None
+        return
+    assert found["n"] == len(known) and found["mean"] == pytest.approx(fmean(known))
+    assert found["std"] == (pytest.approx(stdev(known)) if len(known) > 1 else None)
+
+
+def test_reference_figure():
+    assert figure([0.30, 0.32, 0.34]) == {"mean": pytest.approx(0.32), "std": pytest.approx(0.02), "n": 3}
+
+
+def rows_with(**quality: float) -> dict:
+    names = {name.replace("__", "/"): value for name, value in quality.items()}
+    return {name: row_of(name, map50_95=value) for name, value in names.items()}
+
+
+def test_gap_is_recovered_within_the_family():
+    rows = rows_with(
+        frozen__hr=0.5, frozen__bicubic=0.3, frozen__conditional=0.4, retrained__hr=0.6, retrained__bicubic=0.5
+    )
+    rows |= rows_with(retrained__conditional=0.525)
+    assert gap_recovered(rows, "frozen/conditional") == pytest.approx(0.5)
+    assert gap_recovered(rows, "retrained/conditional") == pytest.approx(0.25)
+    assert gap_recovered(rows, "retrained/hr") == 1 and gap_recovered(rows, "frozen/bicubic") == 0
+
+
+@pytest.mark.parametrize(("high", "found"), [(0.29, None), (0.3, None), (0.304, None), (0.306, 100 / 6)])
+def test_no_gap_no_share_of_it(high: float, found: float | None):
+    rows = rows_with(frozen__hr=high, frozen__bicubic=0.3, frozen__conditional=0.4)
+    assert gap_recovered(rows, "frozen/conditional") == (found and pytest.approx(found))
+
+
+def test_no_share_without_both_references():
+    rows = rows_with(frozen__hr=0.5, frozen__bicubic=0.3, frozen__conditional=0.4)
+    del rows["frozen/hr"]
+    assert gap_recovered(rows, "frozen/conditional") is None
+
+
+def test_claims_are_decided_by_the_seeds_that_have_all_rows():
+    many = rows_with(retrained__hr=0.5, retrained__bicubic=0.3, retrained__sliced=0.3)
+    few = rows_with(retrained__hr=0.7, retrained__bicubic=0.6)
+    all_seeds = [Repetition(seed, 1.0, many if seed < 2 else few, {}, Path()) for seed in range(3)]
+    swept = [Repetition(seed, 0.2, rows_with(retrained__hr=0.1), {}, Path()) for seed in (1, 2)]
+    seeds, rows, shares = basis_of_claims(all_seeds + swept)
+    figures = {row["name"]: row["map50_95"] for row in rows}
+    assert seeds == [0, 1] and figures["retrained/hr"] == {"mean": 0.5, "std": 0.0, "n": 2}
+    assert {share: {row["name"]: row["map50_95"]["n"] for row in rows} for share, rows in shares.items()} == {
+        "1": dict.fromkeys(("retrained/hr", "retrained/bicubic", "retrained/sliced"), 1),  # seed 1 has both shares
+        "0.2": {"retrained/hr": 1},
+    }
+
+
+def test_ratios_are_taken_within_a_seed():
+    """The mean of ratios, not the ratio of means."""
+    pairs = [rows_with(frozen__hr=0.5, frozen__bicubic=low, frozen__lr=0.45) for low in (0.3, 0.4)]
+    repetitions = [Repetition(seed, 1.0, rows, {}, Path()) for seed, rows in enumerate(pairs)]
+    row = next(row for row in aggregate(repetitions, 1.0) if row["name"] == "frozen/lr")
+    assert row["gap_recovered"]["mean"] == pytest.approx((0.75 + 0.5) / 2)
+    assert row["over_bicubic"] == {"mean": pytest.approx(0.1), "std": pytest.approx(stdev([0.15, 0.05])), "n": 2}
+
+
+def test_rows_of_the_table():
+    table = aggregate(with_constant_rows(all_repetitions()), 1.0)
+    names = [row["name"] for row in table]
+    assert names[:6] == [f"frozen/{name}" for name in STATIC[:6]] and set(names[6:]) == {*STATIC[6:], *LABELLED}
+    for row in table:
+        assert set(FIGURES) <= row.keys() and row["family"] == row["name"].partition("/")[0]
+        raw = row["name"].removeprefix("frozen/") if row["name"].removeprefix("frozen/") in STATIC else row["name"]
+        values = [quality_of(raw, seed) for seed in (0, 1, 2)]
+        assert row["map50_95"] == {"mean": pytest.approx(fmean(values)), "std": pytest.approx(0.01), "n": 3}
+        assert row["total_ms"]["n"] == 1 and row["total_ms"]["std"] is None, "only the first seed is timed"
+        assert row["ap_large"] is None
+        assert row["ap_per_class"]["bright"]["mean"] == pytest.approx(fmean(values) - 0.05)
+
+
+def test_rows_without_labels_hold_for_every_share():
+    filled = with_constant_rows(all_repetitions())
+    few = {row["name"] for row in aggregate(filled, 0.2)}
+    assert {"frozen/hr", "frozen/bicubic", "frozen/conditional_unlabelled_budget_0.25", *LABELLED} <= few
+    frozen = next(row for row in aggregate(filled, 0.2) if row["name"] == "frozen/conditional_budget_0.25")
+    assert frozen["gap_recovered"]["n"] == 3, "its references come from the measurement with all labels"
+
+
+def test_labelled_rows_are_never_carried_over():
+    repetitions = [repetition(0, 1.0, LABELLED + STATIC), repetition(0, 0.2, LABELLED[:1])]
+    few = {row["name"] for row in aggregate(with_constant_rows(repetitions), 0.2)}
+    assert "retrained/bicubic" not in few and LABELLED[0] in few
+
+
+def test_summary():
+    summary = summarise(all_repetitions())
+    assert (summary["label_share"], summary["seeds"], list(summary["sweep"])) == (1.0, [0, 1, 2], ["0.2"])
+    assert summary["gap"]["1"]["frozen"]["mean"] == pytest.approx(0.2)
+    assert summary["gap"]["0.2"]["retrained"]["n"] == 3
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    text = json.dumps(summary)
+    assert "pr_curve" not in text and str(Path.cwd()) not in text
+
+
+def test_an_unfinished_comparison_counts_what_is_there():
+    repetitions = all_repetitions()[:-1]  # the last seed has no small label share yet
+    summary = summarise(repetitions)
+    row = next(row for row in summary["sweep"]["0.2"] if row["name"] == "retrained/hr")
+    assert row["map50_95"]["n"] == 2
+    with pytest.raises(ValueError, match="no measurement is finished yet"):
+        summarise([])
+
+
+def test_repetitions_of_different_protocols_are_refused():
+    repetitions = [repetition(0, 1.0, LABELLED), repetition(1, 1.0, LABELLED, scale=2)]
+    with pytest.raises(ValueError, match="seed1: another scale than in the other measurements"):
+        summarise(repetitions)
+
+
+def test_mean_curve():
+    repetitions = all_repetitions()
+    curve = mean_curve(repetitions, 1.0, "retrained/hr")
+    curves = [r.rows["retrained/hr"]["pr_curve"] for r in repetitions if r.label_share == 1.0]
+    assert len(curve) == 101 and curve[50] == pytest.approx(fmean(c[50] for c in curves))
+    assert mean_curve(repetitions, 1.0, "absent") is None
+
+
+def test_reading(tmp_path: Path):
+    (tmp_path / "results.json").write_text(json.dumps(results_of(["bicubic", "retrained/hr"], 3)))
+    found = read_repetition(tmp_path, 3, 0.2)
+    assert list(found.rows) == ["frozen/bicubic", "retrained/hr"] and (found.seed, found.label_share) == (3, 0.2)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"results.json: no result of evaluate.py"):
+        read_repetition(tmp_path, 0, 1.0)
+    with pytest.raises(FileNotFoundError, match="run the comparison again"):
+        read_repetition(tmp_path / "nowhere", 0, 1.0)

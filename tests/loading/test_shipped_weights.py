@@ -1,0 +1,65 @@
+"""The weights that come with the project: every file loads, is what its card says, and is found by configurations."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.schema import NetworkConfig
+from evaluation.sr_eval import benchmark, validation_sets
+from inference import main
+from loading.load import build_or_load_sr, load_sr, shipped_file
+from loading.shipped_weights import SHIPPED, shipped_specs, strongest_shipped
+from tests.drawn import draw_photographs
+from utils.checkpoint import CheckpointError
+
+SPECS = shipped_specs()
+BICUBIC_SET5 = {2: 33.68, 3: 30.40, 4: 28.42}  # dB
+
+
+def test_there_are_some():
+    assert {spec["args"]["scale"] for spec in SPECS.values()} >= {4}
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_configurations_get_them_by_name_and_arguments(path: Path):
+    args = dict(SPECS[path]["args"])
+    scale = args.pop("scale")
+    assert shipped_file(SPECS[path]) == path and path.with_suffix(".md").is_file()
+    assert path.stat().st_size < 8e6
+    network = build_or_load_sr(NetworkConfig(SPECS[path]["name"], args, SHIPPED), scale)
+    assert network.scale == scale and network.spec["name"] == SPECS[path]["name"] and not network.training
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_they_reach_what_their_cards_say(shared_data, path: Path):
+    set5, scale = shared_data("sr_bench") / "Set5", SPECS[path]["args"]["scale"]
+    stated = re.search(r"^\| Set5 \| (\S+) dB / (\S+):", path.with_suffix(".md").read_text(), re.MULTILINE)
+    measured = benchmark(load_sr(path), validation_sets([set5], [scale], 10**8), torch.device("cpu"))
+    assert measured["psnr/Set5"] == pytest.approx(float(stated[1]), abs=0.011)
+    assert measured["psnr/Set5"] > BICUBIC_SET5[scale] + 0.3
+    assert measured["ssim/Set5"] == pytest.approx(float(stated[2]), abs=0.0002)
+
+
+def test_what_is_not_shipped_is_refused_with_a_list():
+    with pytest.raises(ValueError, match=r"there are none for edsr\(.*n_feats=5.*shipped are .*edsr\("):
+        build_or_load_sr(NetworkConfig("edsr", {"n_feats": 5}, SHIPPED), 4)
+    with pytest.raises(ValueError, match="none are shipped for x7, only for x"):
+        strongest_shipped(7)
+
+
+def test_a_damaged_one_is_named(tmp_path: Path, monkeypatch):
+    (tmp_path / "a.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    monkeypatch.setattr("loading.shipped_weights.FOLDER", tmp_path)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: damaged .* restore it from the repository"):
+        strongest_shipped(4)
+
+
+def test_sr_only_works_without_naming_weights(tmp_path: Path, capsys):
+    draw_photographs(tmp_path / "images", images=1, size=(20, 16))
+    options = ["--source", str(tmp_path / "images"), "--out", str(tmp_path / "out"), "--device=cpu"]
+    assert main(["--sr-only", *options]) == 0
+    assert strongest_shipped(None).name in capsys.readouterr().out

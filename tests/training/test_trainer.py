@@ -1,0 +1,217 @@
+"""The training loop on a network of two numbers: steps, averaging, stopping before damage."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from configs.schema import OptimConfig, RunConfig
+from training.ema import ModelEMA
+from training.tasks.objectives import Progress
+from training.trainer import NonFiniteError, Trainer, TrainingData, Window, make_accelerator, micro_batches
+from utils.optimizer_utils import decay_groups, learning_rate_factor, stepped_factor
+
+OPTIM = OptimConfig(epochs=2, batch=4, lr=0.1, warmup=1, clip_norm=10.0)
+RUN = RunConfig(device="cpu", workers=0, checkpoint_every=1, log_every=1)
+
+
+@dataclass
+class Points:
+    x: torch.Tensor
+    files: list[str]
+
+    def to(self, device: torch.device) -> Points:
+        return Points(self.x.to(device), self.files)
+
+
+class Line(Dataset):
+    """Sample i is the number i; sample `poison` of epoch 1 is NaN."""
+
+    def __init__(self, length: int, poison: int | None = None):
+        self.length, self.poison = length, poison
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[float, str]:
+        epoch, index = key
+        return (float("nan") if epoch == 1 and index == self.poison else float(index)), f"{index}.png"
+
+
+def collate(samples: list[tuple[float, str]]) -> Points:
+    return Points(torch.tensor([x for x, _ in samples]), [name for _, name in samples])
+
+
+class Fit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 1))
+
+    def forward(self, batch: Points, progress: Progress) -> dict[str, torch.Tensor]:
+        error = (self.weight[0] * batch.x + self.weight[1] - (2 * batch.x + 1)).square().mean()
+        return {"total": error, "error": error.detach()}
+
+
+class Memory:
+    """Log that remembers."""
+
+    def __init__(self):
+        self.rows: list[tuple[dict, int]] = []
+
+    def scalars(self, values: dict, step: int) -> None:
+        self.rows.append((values, step))
+
+
+def make_trainer(folder: Path, optim: OptimConfig = OPTIM, poison: int | None = None) -> Trainer:
+    fit = Fit()
+    groups = decay_groups("line", fit.parameters(), optim.lr, optim.weight_decay)
+    data = TrainingData(Line(8, poison), collate)
+    return Trainer("test", fit, groups, data, optim, RUN, folder, Memory(), Accelerator(cpu=True))
+
+
+def test_makes_every_step_and_lowers_the_loss(tmp_path: Path):
+    trainer = make_trainer(tmp_path, replace(OPTIM, epochs=40))
+    trainer.fit()
+    losses = [row["train/error"] for row, _ in trainer.log.rows if "train/error" in row]
+    assert trainer.step == len(losses) == 80
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_log_means_are_over_the_steps_that_had_the_loss():
+    window = Window()
+    for losses in ({"total": 1.0, "a": 2.0}, {"total": 3.0, "b": 5.0}, {"total": 5.0, "a": 4.0}):
+        window.add(losses)
+    assert window.flush() == {"total": 3.0, "a": 3.0, "b": 5.0}
+    assert window.flush() == {}
+
+
+def test_state_of_an_older_version_is_taken_up(tmp_path: Path):
+    trainer = make_trainer(tmp_path)
+    trainer.window = Window({"total": 2}, {"total": 6.0})
+    trainer.save()
+    payload, _ = trainer.state.load_newest()
+    del payload["window_counts"]
+    trainer.state.save(payload | {"window_steps": 2})
+    again = make_trainer(tmp_path)
+    again.restore()
+    assert again.window == trainer.window
+
+
+def test_micro_batches_do_not_change_the_result(tmp_path: Path):
+    whole, split = make_trainer(tmp_path / "a"), make_trainer(tmp_path / "b", replace(OPTIM, micro_batch=2))
+    whole.fit()
+    split.fit()
+    torch.testing.assert_close(whole.objective.weight, split.objective.weight)
+
+
+def test_nan_stops_before_the_step_and_names_everything(tmp_path: Path):
+    trainer = make_trainer(tmp_path, poison=5)
+    with pytest.raises(NonFiniteError) as error:
+        trainer.fit()
+    assert torch.isfinite(trainer.objective.weight).all()
+    message = str(error.value)
+    assert "test" in message and "total=nan" in message and "5.png" in message and "epoch 2" in message
+    step = int(message.split("step ")[1].split()[0])
+    assert step == trainer.step + 1
+    again = make_trainer(tmp_path)
+    again.restore()
+    assert torch.equal(again.objective.weight, trainer.objective.weight), "weights were changed by the bad step"
+
+
+def test_infinite_gradient_stops(tmp_path: Path):
+    trainer = make_trainer(tmp_path)
+    trainer.objective.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NonFiniteError, match="gradient norm"):
+        trainer.fit()
+    assert torch.equal(trainer.objective.weight, torch.zeros(2, 1))
+
+
+def test_batch_must_split_evenly():
+    assert micro_batches(replace(OPTIM, batch=8, micro_batch=2), 2) == (2, 2)
+    with pytest.raises(ValueError, match=r"optim\.batch=8 must be a multiple of optim\.micro_batch=3"):
+        micro_batches(replace(OPTIM, batch=8, micro_batch=3), 1)
+
+
+def test_fp16_without_cuda_is_refused():
+    with pytest.raises(ValueError, match="fp16 needs CUDA"):
+        make_accelerator(replace(RUN, precision="fp16"))
+
+
+def test_learning_rate_rises_then_falls():
+    factors = [learning_rate_factor(step, 100, 10, 0.05) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0
+    assert factors[-1] == pytest.approx(0.05)
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
+
+
+def test_ema_follows_its_formula():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    ema, expected = ModelEMA(model, 0.9), 0.0
+    for n in range(1, 40):
+        nn.init.constant_(model.weight, float(n))
+        ema.update(model)
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * n
+    assert ema.shadow["weight"].item() == pytest.approx(expected, rel=1e-5)
+    with ema.applied(model):
+        assert model.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert model.weight.item() == 39
+
+
+def test_stepped_learning_rate():
+    factors = [stepped_factor(step, 10, 4, [2, 3], 0.5) for step in range(50)]
+    assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert factors[19:21] == [1.0, 0.5] and factors[29:31] == [0.5, 0.25] and factors[-1] == 0.25
+    assert [stepped_factor(step, 10, 0, [], 0.5) for step in (0, 99)] == [1.0, 1.0]
+
+
+def test_trainer_follows_the_schedule_it_is_given(tmp_path: Path):
+    optim = replace(OPTIM, epochs=4, schedule="step", milestones=[1, 3], gamma=0.1)
+    trainer = make_trainer(tmp_path, optim)
+    trainer.fit()
+    rates = [row["lr/line"] for row, _ in trainer.log.rows if "lr/line" in row]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.001, 0.001])
+
+
+class Delay:
+    """Hands on the batch before the last one."""
+
+    lead = 2
+
+    def __call__(self, batches):
+        held = []
+        for batch in batches:
+            held.append(batch)
+            if len(held) > self.lead:
+                yield held.pop(0)
+
+
+def test_mixed_batches_are_the_same_after_a_restart(tmp_path: Path):
+    """A stream that needs batches from before its start gets them, around the end of the epoch."""
+
+    def seen(trainer: Trainer, epoch: int, start: int) -> list[list[str]]:
+        loader = DataLoader(trainer.data.dataset, batch_sampler=trainer.sampler(epoch, start), collate_fn=collate)
+        return [batch.files for batch in trainer.on_device(loader)]
+
+    trainer = make_trainer(tmp_path, replace(OPTIM, micro_batch=2))
+    plain = seen(trainer, 1, 0)
+    trainer.data = replace(trainer.data, mix=Delay())
+    mixed = seen(trainer, 1, 0)
+    assert mixed == plain[-2:] + plain[:-2] and sorted(mixed) == sorted(plain)
+    assert seen(trainer, 1, 1) == mixed[2:]
+    trainer.fit()
+    assert trainer.step == trainer.total_steps
+
+
+def test_every_bad_micro_batch_is_named_alone(tmp_path: Path):
+    trainer = make_trainer(tmp_path, replace(OPTIM, micro_batch=1), poison=5)
+    with pytest.raises(NonFiniteError, match=r"error=nan, total=nan at step .*Images: 5\.png\. Look"):
+        trainer.fit()

@@ -1,0 +1,1 @@
+"""Programs beside the stage scripts: python -m tools.NAME --help."""

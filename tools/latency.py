@@ -1,0 +1,114 @@
+"""Latency profile of a system on a device: measured once, it predicts milliseconds for any image size and kept share.
+
+    python -m tools.latency --weights conditional_sr_yolo_jointly_tuned.pth --imgsz 640 --out latency.json
+
+Then `inference.py --policy latency_ms=40 --profile latency.json` keeps the largest share of patches that fits, and
+stage 3 with `losses.sparsity: latency` trains towards a number of milliseconds. Times are end to end: LR image in
+memory to boxes after non-maximum suppression. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from models.system import ConditionalSRDetector
+
+
+def system_to_measure(
+    weights: str | None, config: str | None, halo: int | Literal["exact"] | None = None
+) -> ConditionalSRDetector:
+    """The system of a stage-3 checkpoint, or the one that a stage-3 YAML describes, its weights left out.
+
+    Args:
+        weights: checkpoint, or None.
+        config: YAML, where `weights` is None.
+        halo: other than that of the system, see `loading.load.set_halo`.
+
+    Raises:
+        ValueError, OSError, CheckpointError: naming what is wrong with the file.
+    """
+    from loading.load import load_system, set_halo
+    from models.conditional_sr import ConditionalSR
+
+    system = load_system(weights) if weights is not None else _untrained(config)
+    if halo is not None and not isinstance(system.front, ConditionalSR):
+        raise ValueError(f"{weights or config}: this system has no masker; leave out --halo")
+    if halo is not None:
+        set_halo(weights or config, system.front, halo)
+    return system
+
+
+def _untrained(config: str) -> ConditionalSRDetector:
+    from configs.schema import Stage3Config
+    from data.detection import load_data_spec
+    from loading.load import build_system
+    from utils.config import load_config
+
+    stage3 = load_config(Stage3Config, config)
+    if not Path(stage3.data.yaml).is_file():
+        raise FileNotFoundError(f"{config}: data.yaml: {stage3.data.yaml!r} does not exist; give the data set's YAML")
+    untrained = {key: replace(getattr(stage3, key), weights=None) for key in ("sr_fast", "sr_quality", "detector")}
+    return build_system(replace(stage3, **untrained), load_data_spec(stage3.data.yaml).names).eval()
+
+
+def halo(text: str) -> int | str:
+    """Halo from the command line. Raises ValueError, which argparse reports."""
+    if text != "exact" and int(text) < 0:
+        raise ValueError(text)
+    return text if text == "exact" else int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--weights", help="stage-3 checkpoint")
+    source.add_argument("--config", help="stage-3 YAML: measured before training, with its networks")
+    parser.add_argument("--imgsz", type=int, nargs="+", default=[640], help="SR pixels: one side, or height and width")
+    parser.add_argument("--halo", type=halo, help="another than the system's: LR pixels, or exact")
+    parser.add_argument("--batch", type=int, default=8, help="largest batch that will be asked for")
+    parser.add_argument("--half", action="store_true", help="16 bit: fp16 on CUDA, bf16 on CPUs")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 keeps PyTorch's choice")
+    parser.add_argument("--rounds", type=int, default=7, help="timed calls of each measured point")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT")
+    options = parser.parse_args(argv)
+    if options.out.exists() and not options.overwrite:
+        parser.error(f"--out {options.out} exists: choose another name or add --overwrite")
+    if len(options.imgsz) > 2 or min(options.imgsz) < 32 or options.batch < 1 or options.rounds < 1:
+        parser.error("--imgsz takes one or two sides of at least 32, --batch and --rounds at least 1")
+
+    import torch
+
+    from deployment.latency_measurement import measure_profile
+    from deployment.latency_profile import save_profile
+    from models.tiling.plan import Geometry
+    from prediction.predictor import choose_device
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    dtype = torch.float32 if not options.half else torch.float16 if device.type == "cuda" else torch.bfloat16
+    system = system_to_measure(options.weights, options.config, options.halo)
+    height, width = options.imgsz if len(options.imgsz) == 2 else options.imgsz * 2
+    size = (height // system.scale, width // system.scale)
+    profile = measure_profile(system, device, dtype, size, options.batch, options.rounds)
+    save_profile(profile, options.out)
+    rows, columns = Geometry(*size, profile.patch, profile.halo).grid
+    print(f"LR {size[1]}x{size[0]}, batch 1, milliseconds from LR image to boxes:")
+    for share in (0, 0.1, 0.25, 0.5, 1):
+        kept = round(share * rows * columns)
+        total, front = profile.total_ms(*size, 1, kept), profile.sr_ms(*size, 1, kept)
+        print(f"  kept share {kept / (rows * columns):4.2f}: {total:8.1f}, of these super-resolution {front:8.1f}")
+    print(f"profile: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    from utils.cli import run
+
+    run(main)

@@ -1,0 +1,93 @@
+"""What stage 3 looks at after an epoch: mAP, kept share, PSNR, and pictures for TensorBoard."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from configs.schema import Stage3Config
+from data.detection import DetectionBatch, DetectionDataset, collate_detection
+from evaluation.detection_eval import detect_split
+from models.mask_policy import parse_policy
+from models.system import ConditionalSRDetector
+from utils.convert import to_uint8
+from utils.logger import MetricsLog
+from utils.overlay import detection_panel
+
+
+class Stage3Validation:
+    """Callable (epoch, step) -> metrics on the validation split under the learned policy."""
+
+    def __init__(
+        self,
+        system: ConditionalSRDetector,
+        dataset: DetectionDataset,
+        config: Stage3Config,
+        log: MetricsLog,
+        device: torch.device,
+    ):
+        self.system, self.dataset, self.config, self.log, self.device = system, dataset, config, log, device
+        self.policy = parse_policy("learned")
+
+    def loader(self, dataset) -> DataLoader:
+        run, optim = self.config.run, self.config.optim
+        return DataLoader(dataset, optim.batch, collate_fn=collate_detection, num_workers=run.workers)
+
+    def predict(self, batch: DetectionBatch):
+        run = self.config.run
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run.precision, torch.float32)
+        with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=run.precision != "fp32"):
+            return self.system.predict(self.system.images(batch), self.policy, conf=0.001)
+
+    def measure(self) -> dict[str, float]:
+        """Metrics of the whole validation split."""
+        self.system.eval()
+        patch = self.system.front.masker.patch if hasattr(self.system.front, "masker") else None
+        with_psnr = self.config.data.lr != "native" and not self.system.sees_hr
+        result = detect_split(self.predict, self.loader(self.dataset), self.device, patch=patch, with_psnr=with_psnr)
+        scores = result.metrics(self.dataset.names)
+        metrics = {"val/map50_95": scores["map50_95"], "val/map50": scores["map50"], "val/psnr": result.psnr}
+        metrics |= {"val/kept_share": result.kept_share}
+        metrics |= {"val/kept_inside": result.kept_inside, "val/kept_outside": result.kept_outside}
+        return {name: value for name, value in metrics.items() if value is not None}
+
+    @torch.no_grad()
+    def calibrate(self, share: float) -> float:
+        """Set the masker's offset so that it keeps this share of the patches of the validation images.
+
+        Training reaches the target share in expectation and on its own images; on others, with other backgrounds, the
+        decisions drift. Looks at LR images only, at no labels. Returns the share before.
+        """
+        masker = self.system.front.masker.eval()
+        logits = [masker(batch.to(self.device).lr) for batch in self.loader(self.dataset)]
+        scores = torch.cat([(x[:, 1] - x[:, 0]).flatten() for x in logits])
+        masker.calibrate(scores, share)
+        return (scores > 0).float().mean().item()
+
+    def pictures(self, step: int) -> None:
+        """LR, mask, SR with boxes of the first validation images, for TensorBoard."""
+        count = min(self.config.val_images, len(self.dataset))
+        if count == 0:
+            return
+        for batch in self.loader(Subset(self.dataset, range(count))):
+            batch = batch.to(self.device)
+            detections, output = self.predict(batch)
+            for row in range(len(batch.files)):
+                mask = None if output.mask is None else output.mask[row, 0].float().cpu().numpy()
+                boxes = detections[row].float().cpu().numpy() * ([self.system.zoom] * 4 + [1, 1])
+                picture = detection_panel(
+                    to_uint8(batch.lr[row]),
+                    to_uint8(output.sr[row]),
+                    boxes[boxes[:, 4] > 0.25],
+                    self.dataset.names,
+                    mask=mask,
+                    patch=None if mask is None else self.system.front.masker.patch,
+                )
+                self.log.images(f"val/{batch.indices[row]}", picture, step)
+
+    def __call__(self, epoch: int, step: int) -> dict[str, float]:
+        last = epoch + 1 == self.config.optim.epochs
+        if not (last or (epoch + 1) % self.config.val_every == 0):
+            return {}
+        self.pictures(step)
+        return self.measure()

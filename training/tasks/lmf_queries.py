@@ -1,0 +1,67 @@
+"""What trains a Latent Modulated Function: L1 at random pixels of the SR image, each image of its own scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.lmf.network import LMF
+from utils.errors import UserError
+
+STREAM = 1  # other numbers than those that chose the patch
+
+
+class QueryObjective(nn.Module):
+    """L1 at `queries` random HR pixels of each pair (He & Jin 2024, section 4.1).
+
+    The pixels are a pure function of (seed, epoch, sample index), so a resumed run draws the same.
+
+    Args:
+        network: LMF.
+        queries: HR pixels of a pair; the paper takes as many as the LR patch has: 48 * 48, LM-CiaoSR 64 * 64.
+        seed: seed of the run.
+    """
+
+    def __init__(self, network: LMF, queries: int = 2304, seed: int = 0):
+        super().__init__()
+        self.network = network
+        self.queries = queries
+        self.seed = seed
+
+    def losses(self, batch) -> dict[str, Tensor]:
+        """Named losses of a batch; "total" carries the gradient.
+
+        Args:
+            batch: has `lr` (B, 3, h, w) and `hr`, both in [0, 1], `indices` (B) and `epoch`. `hr` is (B, 3, H, W), or a
+                list of (3, H_i, W_i) where every pair has its own scale.
+
+        Raises:
+            ValueError: an HR patch has fewer pixels than are to be drawn.
+        """
+        rows, columns, sizes, targets = [], [], [], []
+        for hr, index in zip(batch.hr, batch.indices, strict=True):
+            height, width = hr.shape[-2:]
+            drawn = self.draw(int(index), batch.epoch, height * width).to(hr.device)
+            rows.append(drawn // width)
+            columns.append(drawn % width)
+            sizes.append(torch.tensor((height, width), device=hr.device))
+            targets.append(hr.flatten(1)[:, drawn].T)  # (Q, 3)
+        sr = self.network.sample(batch.lr, torch.stack(rows), torch.stack(columns), torch.stack(sizes))
+        loss = F.l1_loss(sr.float(), torch.stack(targets))
+        return {"total": loss, "l1": loss.detach()}
+
+    def forward(self, batch, progress=None) -> dict[str, Tensor]:
+        """`losses`, under the name that DDP wraps."""
+        return self.losses(batch)
+
+    def draw(self, index: int, epoch: int, pixels: int) -> Tensor:
+        """`queries` different pixels of `pixels`, int64."""
+        if pixels < self.queries:
+            raise UserError(
+                f"an HR patch has {pixels} pixels, but {self.queries} queries are to be drawn; lower queries or "
+                "enlarge the patch"
+            )
+        rng = np.random.default_rng((self.seed, epoch, index, STREAM))
+        return torch.from_numpy(rng.choice(pixels, self.queries, replace=False))

@@ -1,0 +1,267 @@
+"""What the training stages minimise: modules whose forward maps a batch to named losses.
+
+`total` carries the gradient; the other entries are for the log. Being modules, they wrap into DDP as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, cat, nn
+
+from models.arbitrary_scale import takes_size
+from models.conditional_sr import ConditionalOutput, ConditionalSR
+from models.detector_yolo import select_images
+from models.object_patches import detected_centres, objects_per_patch
+from models.system import ConditionalSRDetector
+from training.distillation import Distillation
+from utils.gumbel import gumbel_noise, random_shares, temperature
+from utils.losses import charbonnier, object_ranking, reconstruction, smoothness, sparsity_flops, sparsity_mean
+
+SURE = 0.25  # score from which a teacher's detection counts as an object
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: the optimiser step about to be made, of how many."""
+
+    step: int
+    total_steps: int
+
+
+class PixelObjective(nn.Module):
+    """Distance between the super-resolved and the HR patch (stage 2).
+
+    Args:
+        network: SR network, forward(lr) or forward(lr, size).
+        pixel: "l1" (Lim et al. 2017) or "charbonnier" (Lai et al. 2017).
+        epsilon: epsilon of Charbonnier.
+        perceptual: distance of images (B, 3, H, W) -> (B,), already on the device; None leaves the term out.
+        weight: of the perceptual term.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        pixel: str = "l1",
+        epsilon: float = 1e-3,
+        perceptual: nn.Module | None = None,
+        weight: float = 0.0,
+    ):
+        super().__init__()
+        self.network, self.pixel, self.epsilon, self.weight = network, pixel, epsilon, weight
+        self.arbitrary = takes_size(network)
+        # In a tuple, because its fixed weights belong neither into the checkpoints nor into the average.
+        self.perceptual = None if perceptual is None else (perceptual,)
+
+    def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
+        sr = self.network(batch.lr, tuple(batch.hr.shape[-2:])) if self.arbitrary else self.network(batch.lr)
+        sr = sr.float()
+        loss = F.l1_loss(sr, batch.hr) if self.pixel == "l1" else charbonnier(sr, batch.hr, self.epsilon)
+        losses = {self.pixel: loss.detach()}
+        if self.perceptual is not None:
+            distance = self.perceptual[0](sr, batch.hr).mean()
+            losses["perceptual"] = distance.detach()
+            loss = loss + self.weight * distance
+        return {"total": loss} | losses
+
+
+@dataclass(frozen=True)
+class JointWeights:
+    """Weights and forms of the stage-3 loss terms; see configs.schema.LossConfig."""
+
+    det: float = 1.0
+    sparse: float = 10.0
+    sparsity: str = "flops"
+    target: float = 0.25
+    ramp: float = 0.4
+    smooth: float = 0.01
+    objects: float = 0.0
+    rec: float = 0.0
+    hr_share: float = 0.0
+    alternate: bool = False
+
+
+class JointObjective(nn.Module):
+    """L = w_det L_det + w_sparse L_sparsity + w_smooth L_smooth + w_objects L_objects + w_rec L1(SR, HR) + L_distill.
+
+    Labels are looked at only where w_det > 0. L_det is a mean over the labelled images of a batch, weighted so that
+    each of them counts the same whatever batch it is in. L_objects takes the boxes of labelled images, and what the
+    teacher finds in the HR image of the others; without a teacher these take no part. In a step that shows the detector
+    HR images, L is what the detector alone has of it. With `alternate` front end and detector learn in turns, each from
+    the terms that reach it, in the manner of SR4IR (Kim et al. 2024, arXiv:2404.01692), which makes both steps on the
+    same batch, however; HR images then come in the detector's.
+
+    Args:
+        system: front end and detector.
+        weights: of the loss terms.
+        seed: of the Gumbel noise and of the budgets, which are pure functions of (seed, epoch, sample index).
+        tau: temperature at the first and at the last step.
+        fixed_share: cost of SR_Fast and Masker as a share of the cost with SR_Quality everywhere, in MACs or in
+            milliseconds, for `sparsity: flops` and `latency`.
+        budgets: lowest and highest kept share that is drawn for an image; None leaves the share to the masker.
+        distillation: the detector's distance from a teacher that sees the HR images; None leaves it out.
+        label_share: share of the training images that have labels.
+    """
+
+    def __init__(
+        self,
+        system: ConditionalSRDetector,
+        weights: JointWeights,
+        seed: int = 0,
+        tau: tuple[float, float] = (5.0, 0.1),
+        fixed_share: float = 0.0,
+        budgets: tuple[float, float] | None = None,
+        distillation: Distillation | None = None,
+        label_share: float = 1.0,
+    ):
+        super().__init__()
+        self.system = system
+        self.weights = weights
+        self.seed = seed
+        self.tau = tau
+        self.fixed_share = fixed_share
+        self.budgets = budgets
+        self.distillation = distillation
+        self.label_share = label_share
+
+    def target_share(self, progress: Progress) -> float:
+        """Kept share to aim at now: from a half, as coins fall, to `target` over the first `ramp` of the training."""
+        done = min(1.0, progress.step / max(1.0, self.weights.ramp * progress.total_steps))
+        return 0.5 + (self.weights.target - 0.5) * done
+
+    def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
+        seen, system = self.look(batch), self.system
+        turn, hr_step = turn_of(progress.step, self.weights.hr_share, self.weights.alternate)
+        if hr_step:
+            total, losses = self.detector_terms(batch.hr, batch, seen)
+            return {"total": total} | {f"hr_{name}": value for name, value in losses.items()}
+        with resting(system.front) if turn == "detector" else nullcontext():
+            sr, front_total, front_losses = self.front_terms(batch, progress, seen)
+        with resting(system.detector) if turn == "front" else nullcontext():
+            total, losses = self.detector_terms(sr, batch, seen)
+        return {"total": front_total + total} | front_losses | losses
+
+    def look(self, batch) -> dict | None:
+        """What the teacher makes of the HR images; None without one."""
+        return None if self.distillation is None else self.distillation.look(batch.hr)
+
+    def front_terms(
+        self, batch, progress: Progress, seen: dict | None
+    ) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
+        """SR images (B, 3, H, W), and the loss terms that do not need the detector; `seen` as from `look`."""
+        w, front = self.weights, self.system.front
+        losses: dict[str, Tensor] = {}
+        total = 0.0
+        if isinstance(front, ConditionalSR):
+            output, tau = self.draw(batch, progress)
+            sr = output.sr
+            # The expected mask instead of the drawn one: the same mean without the noise.
+            kept = sparsity_mean(output.probability)
+            if w.sparsity == "mean":
+                sparse = kept
+            else:
+                sparse = sparsity_flops(output.probability, self.target_share(progress), self.fixed_share)
+            smooth = smoothness(output.probability)
+            total = total + w.sparse * sparse + w.smooth * smooth
+            losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
+            losses |= {"kept_share": output.mask.detach().mean(), "tau": kept.new_tensor(tau)}
+            if w.objects > 0:
+                known = slice(None) if seen is not None or w.det == 0 else batch.labelled.to(output.score.device)
+                ranking = object_ranking(output.score[known], self.objects(batch, seen)[known])
+                total = total + w.objects * ranking
+                losses["objects"] = ranking.detach()
+        else:
+            sr = front(self.system.images(batch)).clamp(0, 1)
+        if w.rec > 0:
+            rec = reconstruction(sr.float(), batch.hr)
+            total = total + w.rec * rec
+            losses["rec"] = rec.detach()
+        return sr, total, losses
+
+    def objects(self, batch, seen: dict | None) -> Tensor:
+        """Objects per patch (B, 1, gh, gw): labels where they may be looked at, else what the teacher found."""
+        labelled = batch.labelled & (self.weights.det > 0)
+        centres, image_index = batch.boxes[:, :2], batch.image_index
+        if self.weights.det == 0:
+            centres, image_index = centres[:0], image_index[:0]
+        if seen is not None and not labelled.all():
+            found = self.distillation.teacher.boxes(seen, batch.canvas, conf=SURE)
+            found = [boxes[:0] if known else boxes for boxes, known in zip(found, labelled.tolist())]
+            more, images = detected_centres(found, batch.canvas)
+            centres, image_index = cat([centres, more]), cat([image_index, images])
+        masker, size = self.system.front.masker, batch.lr.shape[-2:]
+        return objects_per_patch(centres, image_index, len(batch.lr), size, masker.patch, masker.grid(*size))
+
+    def draw(self, batch, progress: Progress) -> tuple[ConditionalOutput, float]:
+        """The front end's output with the noise and budgets of these samples, and the temperature."""
+        front = self.system.front
+        tau = temperature(progress.step, progress.total_steps, *self.tau)
+        grid = front.masker.grid(*batch.lr.shape[-2:])
+        noise = gumbel_noise(batch.indices, batch.epoch, self.seed, grid).to(batch.lr.device)
+        shares = None
+        if self.budgets is not None:
+            shares = random_shares(batch.indices, batch.epoch, self.seed, self.budgets)
+        return front(batch.lr, tau, noise, shares), tau
+
+    def detector_terms(self, images: Tensor, batch, seen: dict | None) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """Loss terms of the detector on SR or HR images (B, 3, H, W); `seen` as from `look`."""
+        w, losses = self.weights, {}
+        total = 0.0
+        raw = None if self.distillation is None else self.system.detector.raw(images, one2one=w.det > 0)
+        if w.det > 0:
+            detection = self.detection(images, batch, raw)
+            total = total + w.det * detection["det"]
+            losses |= {name: value.detach() for name, value in detection.items()}
+        if self.distillation is not None:
+            distance, terms = self.distillation(raw, seen)
+            total = total + distance
+            losses |= terms
+        return total, losses
+
+    def detection(self, images: Tensor, batch, raw: dict | None) -> dict[str, Tensor]:
+        """Detection loss on the images whose labels are known; `raw` is the detector's output for all of them."""
+        detector, labelled = self.system.detector, batch.labelled
+        if not labelled.any():
+            return dict.fromkeys(("det", "box", "cls", "dfl"), images.new_zeros(()))
+        image_index = batch.image_index
+        if not labelled.all():
+            rows = labelled.nonzero()[:, 0].to(images.device)
+            images, raw = images[rows], None if raw is None else select_images(raw, rows)
+            image_index = (labelled.cumsum(0) - 1).to(image_index.device)[image_index]
+        losses = detector.loss(images, batch.boxes, batch.classes, image_index, raw)
+        # Else an image would weigh the more, the fewer labelled ones its batch has.
+        weight = labelled.float().mean().item() / self.label_share
+        return {name: weight * value for name, value in losses.items()}
+
+
+def turn_of(step: int, hr_share: float, alternate: bool) -> tuple[str, bool]:
+    """Who learns in this step, "both", "front" or "detector", and whether the detector sees HR images in it."""
+    if not alternate:
+        hr_step = is_hr_step(step, hr_share)
+        return "detector" if hr_step else "both", hr_step
+    if step % 2 == 0:
+        return "front", False
+    return "detector", is_hr_step(step // 2, 2 * hr_share)
+
+
+@contextmanager
+def resting(part: nn.Module) -> Iterator[None]:
+    """What is computed within gives this part's parameters no gradient; BatchNorm statistics still follow."""
+    learning = [parameter for parameter in part.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def is_hr_step(step: int, share: float) -> bool:
+    """Whether the detector sees HR images in this step: a share of the steps, evenly spread, the first one never."""
+    return math.floor((step + 1) * share) > math.floor(step * share)

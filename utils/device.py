@@ -1,0 +1,43 @@
+"""Where and in which precision to compute: the names that users give, and what PyTorch makes of them."""
+
+from __future__ import annotations
+
+import torch
+
+from utils.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Device for auto, cpu or cuda.
+
+    Raises:
+        ValueError: cuda was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: PyTorch finds no CUDA device; use --device cpu, or install its CUDA build")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def compute_type(device: torch.device, half: bool) -> torch.dtype:
+    """fp32, or the 16-bit type that the device is fast in."""
+    if not half:
+        return torch.float32
+    return torch.float16 if device.type == "cuda" else torch.bfloat16
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """torch.bfloat16 -> "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def set_threads(count: int) -> None:
+    """Let PyTorch use so many CPU threads; 0 keeps its choice."""
+    if count:
+        torch.set_num_threads(count)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether CUDA or the machine itself ran out of memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
