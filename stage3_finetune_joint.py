@@ -131,7 +131,7 @@ def cost_target(config: Stage3Config, system, lr_canvas: tuple[int, int]) -> tup
         ValueError: the profile is for another system, or the target cannot be met by any kept share.
     """
     from deployment.latency_profile import fingerprint, load_profile
-    from utils.flops_counter import fast_share
+    from models.conditional_cost import fast_share
 
     losses = config.losses
     if config.sr != "conditional":

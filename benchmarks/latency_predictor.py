@@ -41,9 +41,9 @@ def main(argv: list[str] | None = None) -> int:
 
     from deployment.latency_measurement import CONF, measure_profile
     from deployment.prepare import prepare_system
+    from loading.system_to_measure import system_to_measure
     from models.mask_policy import MaskPolicy
     from models.masker import patch_grid
-    from tools.latency import system_to_measure
     from utils.atomic_file import replace_text
     from utils.device import choose_device, compute_type
     from utils.logger import environment

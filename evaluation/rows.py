@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from data.detection import DetectionBatch
 from data.letterbox import GREY
 from evaluation.oracle_mask import OracleMask
+from models.conditional_cost import sr_macs
 from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy
 from models.sliced_detection import SlicedDetector
 from models.system import ConditionalSRDetector
-from utils.flops_counter import count_macs_at, count_parameters, sr_macs
+from utils.flops_counter import count_macs_at, count_parameters
 
 LEARNED = MaskPolicy("learned")
 

@@ -17,12 +17,12 @@ from configs.sr_schema import EvaluateSRConfig
 from data.images import ImageError
 from data.sr_pairs import benchmark_files, read_pair
 from evaluation.sr_eval import border_of, dataset_name
+from loading.cmsr_tables import REMEDY, TableFile, belongs, foreign, load_tables
 from models.arbitrary_scale import BicubicToSize, takes_size
 from models.lmf.cmsr import is_multiscale, rendered_share
 from models.lmf.network import LMF
 from models.lmf.queries import TRAINED_SCALE
 from prediction.sr_inference import Upscaler, load_sr_for, plain_scale
-from tools.cmsr_tables import REMEDY, TableFile, belongs, foreign, load_tables
 from utils.convert import to_image, to_tensor
 from utils.errors import UserError
 from utils.flops_counter import OnMeta, count_macs, count_parameters

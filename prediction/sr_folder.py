@@ -11,12 +11,12 @@ from torch import nn
 
 from configs.inference_schema import InferenceConfig
 from data.sources import Frame, Skipped, SourceFile, list_sources, read_frames
+from loading.cmsr_tables import use_tables
 from loading.shipped_weights import strongest_shipped
 from prediction.prediction_writer import new_run_folder, output_names
 from prediction.predictor import StageTimes
 from prediction.sr_inference import Upscaler, load_sr_for, target_size
 from prediction.video import VideoFiles
-from tools.cmsr_tables import use_tables
 from utils.checkpoint import CheckpointError, load_network
 from utils.convert import to_image, to_tensor
 from utils.device import choose_device, is_out_of_memory

@@ -19,13 +19,13 @@ from data.sr_pairs import benchmark_pairs
 from evaluate import main
 from evaluation.sr_comparison import Benchmark, Candidate, Comparison, as_list, gmacs, list_benchmarks, load_candidates
 from evaluation.sr_report import comparison_picture, crop_place, short_names
+from loading.cmsr_tables import TableFile, fingerprint, save_tables
 from models import build_sr
 from models.arbitrary_scale import BicubicToSize
 from models.lmf.cmsr import rendered_share
 from prediction.sr_inference import load_sr_for
 from tests.drawn import AnySize, draw_photographs
 from tests.loading import published
-from tools.cmsr_tables import TableFile, fingerprint, save_tables
 from utils.checkpoint import CheckpointError, save_network
 from utils.config import ConfigError
 from utils.convert import to_image, to_tensor

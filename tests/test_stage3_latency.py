@@ -10,6 +10,7 @@ import pytest
 import inference
 import stage3_finetune_joint as stage3
 from configs.schema import DetectionDataConfig, MaskerConfig, Stage3Config
+from deployment.latency_profile import Curve, load_profile, save_profile
 from loading.load import build_system, load_system
 from models.mask_policy import MaskPolicy
 from tests.drawn import draw_detection_set
@@ -34,14 +35,14 @@ def trained(tmp_path_factory) -> tuple[Path, Path, list[str]]:
     )
     profile = folder / "latency.json"
     assert latency.main(["--config", str(config), "--imgsz", "64", "--rounds", "1", "--out", str(profile)]) == 0
-    known = latency.load_profile(profile)
+    known = load_profile(profile)
     known = replace(  # a target needs room, which a busy machine may not measure
         known,
-        none=latency.Curve(known.none.work, [1.0] * len(known.none.work)),
-        tiles=latency.Curve(known.tiles.work, [float(work) for work in known.tiles.work]),
-        full=latency.Curve(known.full.work, [40.0] * len(known.full.work)),
+        none=Curve(known.none.work, [1.0] * len(known.none.work)),
+        tiles=Curve(known.tiles.work, [float(work) for work in known.tiles.work]),
+        full=Curve(known.full.work, [40.0] * len(known.full.work)),
     )
-    latency.save_profile(known, profile)
+    save_profile(known, profile)
     limit = (known.total_ms(32, 32, 1, 1) + known.total_ms(32, 32, 1, 16)) / 2
     arguments = [
         f"--run.out={folder / 'run'}", "--run.device=cpu", "--run.workers=0", f"--data.yaml={data}",
@@ -58,14 +59,14 @@ def test_the_target_comes_from_milliseconds(trained):
 
     profile, weights, arguments = trained
     limit = float(arguments[-2].partition("=")[2])
-    known = latency.load_profile(profile)
+    known = load_profile(profile)
     target = torch.load(weights, weights_only=True)["meta"]["target"]
     assert target == known.largest_share(limit, 32, 32) and 0 < target < 1
 
 
 def test_inference_within_milliseconds(trained, tmp_path, capsys):
     profile, weights, arguments = trained
-    known = latency.load_profile(profile)
+    known = load_profile(profile)
     images = next(Path(a.partition("=")[2]).parent for a in arguments if a.startswith("--data.yaml")) / "images"
     limit = known.total_ms(64, 64, 1, 5)
     common = ["--weights", str(weights), "--source", str(images / "val"), "--device", "cpu", "--save_images=false"]

@@ -10,122 +10,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from data.sr_pairs import benchmark_files, read_pair
-from loading.load import complete
+from loading.cmsr_tables import TableFile, fingerprint, save_tables
 from loading.published_weights import describe
 from models.lmf.cmsr import TARGETS, TOLERANCE, Table, Tables, build_table, rendered_share
 from models.lmf.network import LMF
 from models.lmf.queries import LARGEST_SCALE
 from prediction.sr_inference import load_sr_for, plain_scale
-from utils.atomic_file import replace_text
-from utils.checkpoint import checksum
 from utils.cli import run
 from utils.convert import to_tensor
 from utils.device import choose_device
-from utils.yaml_strict import ConfigError, dump_yaml, load_yaml
+from utils.yaml_strict import ConfigError
 
 MAX_PIXELS = 100_000_000  # of an HR image
-REMEDY = "make tables for it with `python -m tools.cmsr_tables`"
-
-
-@dataclass(frozen=True)
-class TableFile:
-    """What a file of tables holds.
-
-    Args:
-        tables: {target scale: {scale of a level: largest modulation strength}}, see models/lmf/cmsr.py.
-        network: `fingerprint` of the network that they were measured on; None in files that the LMF authors publish.
-    """
-
-    tables: Tables
-    network: str | None
-
-
-def fingerprint(network: LMF) -> str:
-    """SHA-256, in hex, of what a network computes: its arguments besides the scale, and its weights."""
-    spec = complete(network.spec)
-    args = {key: value for key, value in sorted(spec["args"].items()) if key != "scale"}
-    weights = {key: value.cpu() for key, value in network.state_dict().items()}
-    return checksum({"name": spec["name"], "args": args, "weights": weights})
-
-
-def belongs(file: TableFile, network: nn.Module) -> bool:
-    """Whether the tables were measured on this network, as far as they tell."""
-    return isinstance(network, LMF) and file.network in (None, fingerprint(network))
-
-
-def use_tables(network: nn.Module, path: str | Path) -> None:
-    """Let a network render beyond x4 by the tables of a file.
-
-    Raises:
-        ConfigError: no such tables, or those of another network.
-    """
-    file = load_tables(path)
-    if not belongs(file, network):
-        raise ConfigError(f"{path}: {foreign(file)}, not to {describe(network.spec)}; {REMEDY}")
-    if file.network is None:
-        print(f"{path}: does not say which weights its tables belong to; taken as those of {describe(network.spec)}")
-    network.cmsr = file.tables
-
-
-def foreign(file: TableFile) -> str:
-    """To which network tables belong."""
-    return f"belongs to the network with the fingerprint {file.network[:12]}" if file.network else "belongs to an LMF"
-
-
-# --------------------------------------------------------------------------------------------------------------- files
-
-
-def save_tables(path: str | Path, file: TableFile) -> None:
-    """Write tables in the order of their scales; the file is replaced in one step."""
-    tables = {s: dict(sorted(table.items())) for s, table in sorted(file.tables.items())}
-    replace_text(path, dump_yaml({"network": file.network, "tables": tables}))
-
-
-def load_tables(path: str | Path) -> TableFile:
-    """Read tables, also those that the authors of LMF publish.
-
-    Raises:
-        ConfigError: not such a file; the message names the file and the entry.
-    """
-    content, network = load_yaml(path), None
-    if isinstance(content, dict) and "tables" in content:
-        network, content = content.get("network"), content["tables"]
-        if not isinstance(network, str | None):
-            raise ConfigError(f"{path}: network is {network!r}, expected a fingerprint; build the tables anew")
-    if not isinstance(content, dict) or not content:
-        raise ConfigError(f"{path}: expected CMSR tables {{target scale: {{scale: strength}}}}; build them anew")
-    for target, table in content.items():
-        _check_scale(path, target)
-        if not isinstance(table, dict) or not table:
-            raise ConfigError(f"{path}: the table of target {target} is {table!r}, expected {{scale: strength}}")
-        thresholds = []
-        for scale in table:
-            _check_scale(path, scale)
-        for scale, strength in sorted(table.items()):
-            if type(strength) not in (int, float) or not 0 <= strength <= 1:
-                raise ConfigError(f"{path}: target {target}, scale {scale}: strength {strength!r} is not from 0 to 1")
-            thresholds.append(strength)
-        if thresholds != sorted(thresholds):
-            raise ConfigError(
-                f"{path}: target {target}: strengths must not fall as the scale grows, found {thresholds}"
-            )
-    return TableFile(content, network)
-
-
-def _check_scale(path: str | Path, scale: object) -> None:
-    if type(scale) not in (int, float) or not scale >= 1:
-        raise ConfigError(f"{path}: scale {scale!r} is not a number of at least 1")
-
-
-# ----------------------------------------------------------------------------------------------------------- measuring
 
 
 def lr_images(folders: list[str], scale: float, limit: int, device: torch.device, title: str) -> Iterator[Tensor]:

@@ -10,49 +10,7 @@ memory to boxes after non-maximum suppression. Nothing else should run meanwhile
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from models.system import ConditionalSRDetector
-
-
-def system_to_measure(
-    weights: str | None, config: str | None, halo: int | Literal["exact"] | None = None
-) -> ConditionalSRDetector:
-    """The system of a stage-3 checkpoint, or the one that a stage-3 YAML describes, its weights left out.
-
-    Args:
-        weights: checkpoint, or None.
-        config: YAML, where `weights` is None.
-        halo: other than that of the system, see `loading.load.set_halo`.
-
-    Raises:
-        ValueError, OSError, CheckpointError: naming what is wrong with the file.
-    """
-    from loading.load import load_system, set_halo
-    from models.conditional_sr import ConditionalSR
-
-    system = load_system(weights) if weights is not None else _untrained(config)
-    if halo is not None and not isinstance(system.front, ConditionalSR):
-        raise ValueError(f"{weights or config}: this system has no masker; leave out --halo")
-    if halo is not None:
-        set_halo(weights or config, system.front, halo)
-    return system
-
-
-def _untrained(config: str) -> ConditionalSRDetector:
-    from configs.schema import Stage3Config
-    from data.detection import load_data_spec
-    from loading.load import build_system
-    from utils.config import load_config
-
-    stage3 = load_config(Stage3Config, config)
-    if not Path(stage3.data.yaml).is_file():
-        raise FileNotFoundError(f"{config}: data.yaml: {stage3.data.yaml!r} does not exist; give the data set's YAML")
-    untrained = {key: replace(getattr(stage3, key), weights=None) for key in ("sr_fast", "sr_quality", "detector")}
-    return build_system(replace(stage3, **untrained), load_data_spec(stage3.data.yaml).names).eval()
 
 
 def halo(text: str) -> int | str:
@@ -86,8 +44,9 @@ def main(argv: list[str] | None = None) -> int:
 
     from deployment.latency_measurement import measure_profile
     from deployment.latency_profile import save_profile
+    from loading.system_to_measure import system_to_measure
     from models.tiling.plan import Geometry
-    from prediction.predictor import choose_device
+    from utils.device import choose_device
 
     if options.threads:
         torch.set_num_threads(options.threads)

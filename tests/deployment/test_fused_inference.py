@@ -46,6 +46,10 @@ def test_fp32_equals_the_network(name, scale):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="this CPU has no bf16 convolutions (AVX-512 or AVX-NE-CONVERT)",
+)
 def test_bf16_is_close_to_the_network(name):
     network = random_network(name)
     lr = torch.rand(1, 3, 20, 24)

@@ -17,7 +17,6 @@ from deployment.latency_profile import (
     attach_profile,
     fingerprint,
     load_profile,
-    main,
     save_profile,
     shared_area,
 )
@@ -29,6 +28,7 @@ from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.system import ConditionalSRDetector
 from models.tiling.plan import Geometry
+from tools.latency import main
 from utils.checkpoint import save_network
 from utils.logger import cpu_name
 

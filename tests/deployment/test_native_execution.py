@@ -227,7 +227,7 @@ def avx512(monkeypatch):
 
 
 def test_a_library_of_another_source_or_cpu_is_not_loaded(tmp_path, avx512, monkeypatch):
-    with pytest.raises(NativeError, match=r"not built: python -m native\.build"):
+    with pytest.raises(NativeError, match=r"not built: python -m deployment.native\.build"):
         native_build.find_library(tmp_path)
     path = native_build.library_path(tmp_path)
     path.touch()

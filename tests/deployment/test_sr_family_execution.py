@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from models import ARBITRARY_SCALE, SR_NETWORKS, build_sr
+from models.conditional_cost import sr_macs
 from models.conditional_sr import ConditionalSR
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.tiling.execution import default_halo, run_on_tiles
-from utils.flops_counter import sr_macs
 
 SMALL = {
     "bicubic": {},

@@ -136,8 +136,8 @@ def test_saved_weights_give_the_same_image(name, args, scale, tmp_path):
 def test_a_batch_gives_what_its_images_give(name, args, scale):
     network = random_network(name, args, scale)
     lr = torch.rand(3, 3, 11, 9)
-    single = 4e-6 if name.startswith("swinir") else 1e-6  # small sums of a LayerNorm are rounded more
-    for dtype, tolerance in ((torch.float32, single), (torch.float64, 1e-14)):
+    # CPUs with narrow registers sum a batch in another order than its images.
+    for dtype, tolerance in ((torch.float32, 4e-6), (torch.float64, 1e-14)):
         batch = network.to(dtype)(lr.to(dtype))
         singles = torch.cat([network(image[None]) for image in lr.to(dtype)])
         assert (batch - singles).abs().max() <= tolerance * batch.abs().max()

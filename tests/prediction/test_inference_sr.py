@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from inference import main
+from loading.cmsr_tables import TableFile, fingerprint, save_tables
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.masker import Masker
 from models.system import ConditionalSRDetector
 from tests.drawn import draw_photographs
-from tools.cmsr_tables import TableFile, fingerprint, save_tables
 from utils.checkpoint import save_network
 from utils.convert import to_image, to_tensor
 

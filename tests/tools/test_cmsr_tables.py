@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from data.images import ImageError
+from loading.cmsr_tables import TableFile, fingerprint, load_tables, save_tables, use_tables
 from models import build_sr
 from models.lmf.cmsr import build_table, rendered_share
 from tests.drawn import draw_photographs
-from tools.cmsr_tables import TableFile, fingerprint, load_tables, lr_images, main, save_tables, use_tables
+from tools.cmsr_tables import lr_images, main
 from utils.checkpoint import CheckpointError, save_network
 from utils.yaml_strict import ConfigError
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from configs.schema import RunConfig
 from utils.cli import run
 from utils.config import config_to_dict, parse_config
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def behave(folder: Path) -> None:
         file.write(f"{os.getpid()}\n")
     for trigger in os.environ.get("FAKE_FAILS", "").split():
         if trigger in str(folder):
-            raise ValueError(f"{folder}: it was asked to fail")
+            raise UserError(f"{folder}: it was asked to fail")
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
 
 
