@@ -1,4 +1,4 @@
-"""The system of a checkpoint, or the one that a stage-3 YAML describes before it was trained: both cost the same time."""
+"""The system whose time is measured: that of a checkpoint, or the untrained one that a stage-3 YAML describes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from loading.load import build_system, load_system, set_halo
 from models.conditional_sr import ConditionalSR
 from models.system import ConditionalSRDetector
 from utils.config import load_config
+from utils.errors import UserError
 
 
 def system_to_measure(
@@ -27,17 +28,15 @@ def system_to_measure(
     Raises:
         ValueError, OSError, CheckpointError: naming what is wrong with the file.
     """
-
     system = load_system(weights) if weights is not None else _untrained(config)
     if halo is not None and not isinstance(system.front, ConditionalSR):
-        raise ValueError(f"{weights or config}: this system has no masker; leave out --halo")
+        raise UserError(f"{weights or config}: this system has no masker; leave out --halo")
     if halo is not None:
         set_halo(weights or config, system.front, halo)
     return system
 
 
 def _untrained(config: str) -> ConditionalSRDetector:
-
     stage3 = load_config(Stage3Config, config)
     if not Path(stage3.data.yaml).is_file():
         raise FileNotFoundError(f"{config}: data.yaml: {stage3.data.yaml!r} does not exist; give the data set's YAML")

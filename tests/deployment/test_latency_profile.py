@@ -103,7 +103,7 @@ def test_files_survive_and_others_are_refused(tmp_path):
     assert load_profile(file) == profile()
     for content in ("{", "[]", json.dumps({"none": 1}), json.dumps({"none": {"work": [], "ms": []}})):
         file.write_text(content)
-        with pytest.raises(ValueError, match=r"no latency profile.*utils\.latency"):
+        with pytest.raises(ValueError, match=r"no latency profile.*tools\.latency"):
             load_profile(file)
     for change in (
         {"none": {"work": [1.0, 2.0], "ms": [1.0, float("nan")]}}, {"tiles": {"work": [2.0, 1.0], "ms": [1.0, 2.0]}},
