@@ -9,6 +9,8 @@ conditional_sr_yolo_jointly_tuned.pth into the run folder.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from configs.combinations import check_stage3, distills, some_parts_rest
 from configs.schema import Stage3Config
 from utils.cli import run
@@ -28,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     from loading.load import build_system, build_teacher
     from training.distillation import Distillation
     from training.stage3_validation import Stage3Validation
-    from training.tasks.objectives import JointObjective, JointWeights
+    from training.tasks.objectives import JointObjective
     from training.trainer import Trainer, TrainingData, make_accelerator
     from utils.checkpoint import save_network
     from utils.logger import MetricsLog, open_run
@@ -72,15 +74,13 @@ def main(argv: list[str] | None = None) -> int:
     # 3. Training
     losses = config.losses
     target, fixed_share = cost_target(config, system, train.lr_canvas)
-    terms = ("det", "sparse", "sparsity", "ramp", "smooth", "objects", "rec", "hr_share", "alternate")
-    weights = JointWeights(target=target, **{name: getattr(losses, name) for name in terms})
     distillation = None
     if distills(config):
         teacher = build_teacher(config, detector).to(accelerator.device, memory_format=torch.channels_last)
         distillation = Distillation(teacher, losses.distill, losses.distill_outputs)
     objective = JointObjective(
         system,
-        weights,
+        replace(losses, target=target),
         seed=config.run.seed,
         tau=(config.gumbel.start, config.gumbel.end),
         fixed_share=fixed_share,

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_split
     from models.conditional_sr import ConditionalSR
     from stage3_finetune_joint import build_system
-    from training.tasks.objectives import JointObjective, JointWeights
+    from training.tasks.objectives import JointObjective
     from training.trainer import Trainer, TrainingData, make_accelerator
     from utils.gumbel import gumbel_noise
     from utils.logger import environment, open_run
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     groups = stage3_groups(system, config.mode, config.optim)
     if config.freeze_bn:
         system.detector.freeze_batchnorm()
-    objective = JointObjective(system, JointWeights(config.losses.det, config.losses.sparse), config.run.seed)
+    objective = JointObjective(system, config.losses, config.run.seed)
     trainer = Trainer(
         "throughput", objective, groups, TrainingData(train, collate_detection, config.run.workers), config.optim,
         config.run, folder, Quiet(), accelerator,

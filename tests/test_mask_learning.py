@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from configs.schema import LossConfig
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.masker import Masker
-from training.tasks.objectives import JointObjective, JointWeights, Progress
+from training.tasks.objectives import JointObjective, Progress
 from utils.gumbel import gumbel_noise
 
 STEPS, PATCH, GRID = 150, 8, 8
@@ -49,7 +50,7 @@ def test_masker_finds_the_objects_and_the_target_share():
     front = ConditionalSR(Masker(PATCH, bias=1.0), build_sr("bicubic", 2), quality)
     system = nn.Module()
     system.front, system.detector = front, RegionLoss()
-    weights = JointWeights(det=1.0, sparse=10.0, target=0.25, smooth=0.0)
+    weights = LossConfig(det=1.0, sparse=10.0, target=0.25, smooth=0.0, objects=0.0)
     objective = JointObjective(system, weights, tau=(2.0, 0.1)).train()
     optimizer = torch.optim.Adam(
         [{"params": front.masker.parameters(), "lr": 3e-3}, {"params": quality.parameters(), "lr": 3e-3}]

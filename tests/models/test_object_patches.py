@@ -10,14 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.schema import LossConfig
 from models.object_patches import detected_centres, objects_per_patch
 from tests.models.test_system import make_batch, make_system
 from training.distillation import Distillation
-from training.tasks.objectives import JointObjective, JointWeights, Progress
+from training.tasks.objectives import JointObjective, Progress
 from utils.losses import object_ranking
 
 PROGRESS = Progress(step=0, total_steps=10)
-RANKING = JointWeights(det=0.0, sparse=0.0, smooth=0.0, objects=1.0)
+RANKING = LossConfig(det=0.0, sparse=0.0, smooth=0.0, objects=1.0)
 
 
 @given(

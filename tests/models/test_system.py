@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from configs.schema import OptimConfig
+from configs.schema import LossConfig, OptimConfig
 from deployment.prepare import prepare_system
 from loading.load import load_system
 from models import build_sr
@@ -16,7 +16,7 @@ from models.detector_yolo import YoloDetector
 from models.mask_policy import parse_policy
 from models.masker import Masker
 from models.system import ConditionalSRDetector, HRImages, shared_stem
-from training.tasks.objectives import JointObjective, JointWeights, PixelObjective, Progress
+from training.tasks.objectives import JointObjective, PixelObjective, Progress
 from utils.checkpoint import save_network
 from utils.gumbel import gumbel_noise
 from utils.optimizer_utils import stage3_groups
@@ -60,7 +60,7 @@ def make_batch(images: int = 2) -> SimpleNamespace:
 
 def test_gradient_reaches_the_masker_from_the_detection_loss_alone():
     system = make_system().train()
-    weights = JointWeights(det=1.0, sparse=0.0, smooth=0.0, rec=0.0)
+    weights = LossConfig(det=1.0, sparse=0.0, smooth=0.0, rec=0.0, objects=0.0)
     JointObjective(system, weights)(make_batch(), PROGRESS)["total"].backward()
     for name, parameter in system.front.masker.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
@@ -69,7 +69,7 @@ def test_gradient_reaches_the_masker_from_the_detection_loss_alone():
 def test_every_term_pulls_where_it_should():
     for name in ("sparse", "smooth", "rec"):
         system = make_system().train()
-        weights = JointWeights(**({"det": 0.0, "sparse": 0.0, "smooth": 0.0, "rec": 0.0} | {name: 1.0}))
+        weights = LossConfig(**({"det": 0.0, "objects": 0.0, "sparse": 0.0, "smooth": 0.0, "rec": 0.0} | {name: 1.0}))
         losses = JointObjective(system, weights)(make_batch(), Progress(step=9, total_steps=10))
         losses["total"].backward()
         masker = sum(p.grad.abs().sum() for p in system.front.masker.parameters() if p.grad is not None)
@@ -80,7 +80,7 @@ def test_every_term_pulls_where_it_should():
 
 def test_sparsity_lowers_the_kept_share():
     system = make_system().train()
-    objective = JointObjective(system, JointWeights(det=0.0, sparse=10.0, smooth=0.0, target=0.25))
+    objective = JointObjective(system, LossConfig(det=0.0, sparse=10.0, smooth=0.0, target=0.25, objects=0.0))
     optimizer = torch.optim.Adam(system.front.masker.parameters(), lr=3e-3)
     batch, shares = make_batch(), []
     for step in range(60):
@@ -101,7 +101,7 @@ def test_frozen_detector_passes_gradient_and_keeps_every_number():
     system.train()
     front_before = {name: value.clone() for name, value in system.front.state_dict().items()}
     for _ in range(2):
-        JointObjective(system, JointWeights(rec=0.0))(make_batch(), PROGRESS)["total"].backward()
+        JointObjective(system, LossConfig(rec=0.0, objects=0.0))(make_batch(), PROGRESS)["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
     assert all(torch.equal(value, before[name]) for name, value in system.detector.state_dict().items())
@@ -123,7 +123,7 @@ def test_frozen_parts_keep_every_number(freeze: list[str], share: bool):
     optimizer = torch.optim.AdamW(stage3_groups(system, "joint", OptimConfig(lr=1e-2, lr_low=1e-2), freeze))
     before = {name: value.clone() for name, value in system.state_dict().items()}
     system.train()
-    objective = JointObjective(system, JointWeights(objects=1.0), budgets=(0.25, 0.25))
+    objective = JointObjective(system, LossConfig(objects=1.0), budgets=(0.25, 0.25))
     for _ in range(2):
         losses = objective(make_batch(), PROGRESS)
         assert losses["kept_share"] == 0.25, "budgets are drawn whatever rests"
@@ -144,7 +144,7 @@ def test_a_shared_stem_learns_once_and_comes_back(tmp_path):
     ours = [id(p) for group in groups for p in group["params"]]
     assert len(ours) == len(set(ours))
     optimizer = torch.optim.AdamW(groups)
-    JointObjective(system.train(), JointWeights())(make_batch(), PROGRESS)["total"].backward()
+    JointObjective(system.train(), LossConfig(objects=0.0))(make_batch(), PROGRESS)["total"].backward()
     optimizer.step()
     spec = system.spec
     save_network(tmp_path / "system.pth", "system", spec["name"], spec["args"], system.state_dict(), {})
@@ -260,7 +260,7 @@ def test_baselines_train_and_rebuild(front: torch.nn.Module):
     system, batch = ConditionalSRDetector(front, YoloDetector("yolo11n.yaml", NAMES)), make_batch()
     stage3_groups(system, "detector_only", OptimConfig())
     system.train()
-    losses = JointObjective(system, JointWeights(rec=0.0))(batch, PROGRESS)
+    losses = JointObjective(system, LossConfig(rec=0.0, objects=0.0))(batch, PROGRESS)
     losses["total"].backward()
     shown = batch.hr if system.sees_hr else front(batch.lr)
     assert system.images(batch) is (batch.hr if system.sees_hr else batch.lr)

@@ -17,12 +17,12 @@ from models.system import ConditionalSRDetector, HRImages
 from tests.models.test_system import NAMES, make_batch, make_system
 from training.distillation import Distillation
 from training.ema import ModelEMA
-from training.tasks.objectives import JointObjective, JointWeights, Progress
+from training.tasks.objectives import JointObjective, Progress
 from utils.checkpoint import CheckpointError, save_network
 from utils.optimizer_utils import stage3_groups
 
 PROGRESS = Progress(step=0, total_steps=10)
-QUIET = JointWeights(det=0.0, sparse=0.0, smooth=0.0)
+QUIET = LossConfig(det=0.0, sparse=0.0, smooth=0.0, objects=0.0)
 
 
 def frozen(detector: YoloDetector) -> YoloDetector:
@@ -80,7 +80,7 @@ def test_teacher_stays_as_it_was_and_out_of_checkpoint_and_average():
     teacher = build_teacher(Stage3Config(), system.detector)
     assert teacher is not system.detector
     keys = set(JointObjective(system, QUIET).state_dict())
-    objective = JointObjective(system, JointWeights(), distillation=Distillation(teacher, 1.0, 1.0)).train()
+    objective = JointObjective(system, LossConfig(objects=0.0), distillation=Distillation(teacher, 1.0, 1.0)).train()
     optimizer = torch.optim.AdamW(stage3_groups(system, "joint", OptimConfig(lr=1e-2, lr_low=1e-2)))
     before = copy.deepcopy(teacher.state_dict())
     for _ in range(2):
@@ -123,7 +123,7 @@ def test_detector_learns_towards_its_teacher_without_labels():
 def test_bfloat16_gives_float32_losses_near_those_of_float32():
     system = make_system()
     distillation = Distillation(frozen(copy.deepcopy(system.detector)), 1.0, 1.0)
-    objective = JointObjective(system.train(), JointWeights(), distillation=distillation)
+    objective = JointObjective(system.train(), LossConfig(objects=0.0), distillation=distillation)
     whole = objective(make_batch(), PROGRESS)
     with torch.autocast("cpu", torch.bfloat16):
         half = objective(make_batch(), PROGRESS)

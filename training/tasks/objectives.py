@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
+from configs.schema import LossConfig
 from models.arbitrary_scale import takes_size
 from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.detector_yolo import select_images
@@ -70,22 +71,6 @@ class PixelObjective(nn.Module):
         return {"total": loss} | losses
 
 
-@dataclass(frozen=True)
-class JointWeights:
-    """Weights and forms of the stage-3 loss terms; see configs.schema.LossConfig."""
-
-    det: float = 1.0
-    sparse: float = 10.0
-    sparsity: str = "flops"
-    target: float = 0.25
-    ramp: float = 0.4
-    smooth: float = 0.01
-    objects: float = 0.0
-    rec: float = 0.0
-    hr_share: float = 0.0
-    alternate: bool = False
-
-
 class JointObjective(nn.Module):
     """L = w_det L_det + w_sparse L_sparsity + w_smooth L_smooth + w_objects L_objects + w_rec L1(SR, HR) + L_distill.
 
@@ -98,7 +83,7 @@ class JointObjective(nn.Module):
 
     Args:
         system: front end and detector.
-        weights: of the loss terms.
+        weights: of the loss terms, and their forms; `target` is the kept share to aim at, whatever it comes from.
         seed: of the Gumbel noise and of the budgets, which are pure functions of (seed, epoch, sample index).
         tau: temperature at the first and at the last step.
         fixed_share: cost of SR_Fast and Masker as a share of the cost with SR_Quality everywhere, in MACs or in
@@ -111,7 +96,7 @@ class JointObjective(nn.Module):
     def __init__(
         self,
         system: ConditionalSRDetector,
-        weights: JointWeights,
+        weights: LossConfig,
         seed: int = 0,
         tau: tuple[float, float] = (5.0, 0.1),
         fixed_share: float = 0.0,
