@@ -106,8 +106,9 @@ def report_markdown(content: dict, pictures: dict[str, str] | None = None) -> st
     parts = [f"# {title_of(content)}", *about(content), heading(content), provenance(content)]
     claims = [Claim(**claim) for claim in content["claims"]]
     parts += with_title("## Claims", markdown(claim_table(claims), left=4) if claims else None)
-    if claims and content["claim_seeds"] != content["seeds"]:
-        numbers = ", ".join(map(str, content["claim_seeds"]))
+    claim_seeds = content.get("claim_seeds", content["seeds"])  # files of one seed once left them out
+    if claims and claim_seeds != content["seeds"]:
+        numbers = ", ".join(map(str, claim_seeds))
         parts.append(
             f"What sets a system against other rows is decided by seed {numbers}, which has all rows; what concerns "
             "one system and the references by all its seeds."
