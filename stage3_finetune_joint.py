@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from configs.combinations import check_stage3, distills, some_parts_rest
 from configs.schema import Stage3Config
+from loading.stage3_checks import check_stage3, distills, some_parts_rest
 from utils.cli import run
 from utils.config import parse_config
 from utils.errors import UserError
