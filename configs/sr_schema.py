@@ -91,6 +91,8 @@ class SRDataConfig:
         degradation: how LR patches come about.
         cache: decoded images stay nowhere, in memory, or as memory-mapped files on the disk.
         cache_folder: folder of `cache: disk`, may be shared by runs; null takes cache/ in the run folder.
+        on_bad_image: training images that cannot be read are counted and skipped, or stop the run; in the validation
+            folders one always does, before training begins.
         max_pixels: images with more pixels than this are refused before decoding.
     """
 
@@ -104,6 +106,7 @@ class SRDataConfig:
     degradation: DegradationConfig = field(default_factory=DegradationConfig)
     cache: Literal["none", "memory", "disk"] = "memory"
     cache_folder: str | None = None
+    on_bad_image: Literal["skip", "error"] = "skip"
     max_pixels: PositiveInt = 100_000_000
 
 
