@@ -72,7 +72,8 @@ class DetectionDataConfig:
 
     Args:
         yaml: Ultralytics data-set YAML (path, train, val, test, names), used unmodified.
-        imgsz: HR canvas in pixels, one side or [height, width]; LR canvas = imgsz / scale.
+        imgsz: HR canvas in pixels, one side or [height, width], each a multiple of `scale` and of the detector's stride
+            (32 for most); LR canvas = imgsz / scale.
         scale: super-resolution factor.
         lr: bicubic (made from HR on the fly), folder (read from lr_folder) or native (the images are LR, no HR exists).
         lr_folder: folder that mirrors the image folders with LR copies, for `lr: folder`.
@@ -80,6 +81,7 @@ class DetectionDataConfig:
         on_bad_label: faulty label lines stop the run, or their image is counted and skipped.
         max_pixels: images with more pixels than this are refused before decoding.
         label_share: share of the training images (at least one) whose labels are used; validation uses all of its own.
+            An image with an empty label file, or without one, counts as labelled and without objects.
         label_seed: seed of the choice of these images; smaller shares are subsets of larger ones.
         unlabelled: what becomes of the other training images in stage 3. true: they stay, without labels, for the loss
             terms that need none; false: they are left out, as in stage 1.
