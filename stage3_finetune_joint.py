@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from configs.combinations import check_stage3, distills, some_parts_rest
 from configs.schema import Stage3Config
+from loading.stage3_checks import check_stage3, distills, some_parts_rest
 from utils.cli import run
 from utils.config import parse_config
 from utils.errors import UserError
@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_split
-    from data.label_share import share_labels
+    from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_splits
+    from data.label_share import label_counts, share_labels
     from loading.load import build_system, build_teacher
     from training.distillation import Distillation
     from training.stage3_validation import Stage3Validation
@@ -46,15 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     data = config.data
     spec = load_data_spec(data.yaml)
-    records = {}
-    for split in ("train", "val"):
-        records[split], report = scan_split(
-            spec, split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label
-        )
-        accelerator.print(report.summary())
+    records = scan_splits(spec, data, ("train", "val"), accelerator.print)
     records["train"] = share_labels(records["train"], data.label_share, data.label_seed, data.unlabelled)
     labelled = sum(record.labelled for record in records["train"])
-    accelerator.print(f"stage 3: {len(records['train'])} training images, {labelled} of them with labels")
+    accelerator.print(f"stage 3: {label_counts(records['train'])}")
 
     # 2. System, and what of it learns
     torch.manual_seed(config.run.seed)

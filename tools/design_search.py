@@ -214,13 +214,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from models.tiling.plan import Geometry, choose_halo
     from utils.atomic_file import replace_text
-    from utils.device import choose_device, compute_type
+    from utils.device import choose_device, compute_type, set_threads
     from utils.logger import environment
 
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     device = choose_device(options.device)
     costs, rest_ms, fast_ms, fixed_macs = measure(options, device, compute_type(device, options.half))
     size = tuple(side // options.scale for side in options.imgsz)
