@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import OptimConfig, RunConfig
 from training.ema import ModelEMA
-from training.loss_terms import NonFiniteError, Window
+from training.loss_terms import NonFiniteError, Window, shown
 from training.processes import make_accelerator, micro_batches
 from training.task import MAIN, OptimizerSpec, Progress, Task
 from training.trainer import Trainer, TrainingData
@@ -182,6 +183,44 @@ def test_trainer_follows_the_schedule_it_is_given(tmp_path: Path):
     trainer.fit()
     rates = [row["lr/line"] for row, _ in trainer.log.rows if "lr/line" in row]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_a_checkpoint_with_one_unnamed_optimiser_is_taken_up(tmp_path: Path):
+    """The format of before tasks: keys step, model, optimizer, ema, scaler, window_counts, window_sums."""
+    optim = replace(OPTIM, ema=0.9)
+    whole = make_trainer(tmp_path / "whole", optim)
+    whole.fit()
+    trainer = make_trainer(tmp_path / "old", optim)
+    trainer.total_steps = 2
+    trainer.optimizers["main"].factor = lambda *_: learning_rate_factor(trainer.step, 4, optim.warmup, optim.lr_final)
+    trainer.fit()
+    payload, _ = trainer.state.load_newest()
+    payload["optimizer"] = payload.pop("optimizers")["main"]
+    del payload["numbers"]
+    trainer.state.save(payload)
+    again = make_trainer(tmp_path / "old", optim)
+    assert again.restore() == 2
+    again.fit()
+    assert torch.equal(again.task.weight, whole.task.weight)
+
+
+def test_an_epochs_line_shows_the_mean_terms_and_the_time_left(tmp_path: Path, capsys):
+    trainer = make_trainer(tmp_path)
+    trainer.fit()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "epoch" in line]
+    errors = [row["train/error"] for row, _ in trainer.log.rows if "train/error" in row]
+    assert len(lines) == 2
+    for epoch, line in enumerate(lines):
+        mean = sum(errors[2 * epoch : 2 * epoch + 2]) / 2
+        assert line.startswith(f"test epoch {epoch + 1}/2: loss {mean:.4g} (error {mean:.3g}), ")
+        assert re.search(r", \d+:\d\d:\d\d left$", line)
+    assert lines[1].endswith(" 0:00:00 left")
+
+
+def test_terms_are_shown_with_the_sum_of_every_turn_in_front():
+    terms = {"b/total": 2.0, "b/real": 0.51239, "g/l1": 0.0, "g/total": 1.0}
+    assert shown(terms) == "b/loss 2, g/loss 1 (b/real 0.512, g/l1 0)"
+    assert shown({"total": 1.5}) == "loss 1.5"
 
 
 class Delay:
