@@ -16,6 +16,7 @@ from loading.load import build_system, load_system
 from models.mask_policy import MaskPolicy
 from tests.drawn import draw_detection_set
 from tools import latency
+from training.joint_training import image_share
 
 NETWORKS = [
     "--sr_fast.name=espcn", "--sr_fast.args={n_feats: 8}",
@@ -68,8 +69,8 @@ def test_the_target_comes_from_milliseconds(trained):
 def test_milliseconds_are_a_larger_share_where_a_part_of_the_canvas_is_padding(tmp_path):
     records, _ = scan_split(load_data_spec(draw_detection_set(tmp_path / "wide", images=2, size=(32, 64))), "train")
     whole = DetectionDataset(records, ("dark", "bright"), (32, 64), 2)
-    assert stage3.image_share(whole, 8) == 1
-    assert stage3.image_share(DetectionDataset(records, ("dark", "bright"), (64, 64), 2), 8) == 0.5
+    assert image_share(whole, 8) == 1
+    assert image_share(DetectionDataset(records, ("dark", "bright"), (64, 64), 2), 8) == 0.5
 
 
 def test_inference_within_milliseconds(trained, tmp_path, capsys):
