@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-
 import torch
 from torch import Tensor, nn
 
+from models.capabilities import AnyScale, Capabilities
 from utils.errors import UserError
 from utils.resize import cubic_matrix
 
 
 def takes_size(network: nn.Module) -> bool:
     """Whether the network is an arbitrary-scale one, with forward(lr, size)."""
-    return "size" in inspect.signature(network.forward).parameters
+    return network.capabilities.takes_size
 
 
 def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -37,7 +36,7 @@ def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tens
 class BicubicToSize(nn.Module):
     """Bicubic interpolation (MATLAB's convention) to any size, as two matrix products; the row to beat."""
 
-    radius = 2
+    capabilities = Capabilities(radius=2, scales=AnyScale(), as_quality=False)
     tail = None
     scale = None
 
