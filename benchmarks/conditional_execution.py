@@ -226,7 +226,7 @@ def assembly(front, lr, mask):
     from models.tiling.execution import run_on_tiles
 
     class Nothing:
-        scale, radius = front.scale, front.sr_quality.radius
+        scale, radius = front.scale, front.sr_quality.capabilities.radius
 
         def __call__(self, part):
             sides = [side * self.scale for side in part.shape[-2:]]

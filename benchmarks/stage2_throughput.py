@@ -51,7 +51,6 @@ def measure(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Con
     import torch
 
     from loading.load import build_or_load_sr
-    from models.arbitrary_scale import takes_size
     from training.gradient_checkpointing import checkpoint_blocks
     from training.sr_training import sr_objective, sr_training_data
     from training.tasks.objectives import Progress
@@ -61,7 +60,7 @@ def measure(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Con
     network = build_or_load_sr(network_config, config.scale)
     if config.gradient_checkpointing:
         checkpoint_blocks(network)
-    data = sr_training_data(config, optim, folder, accelerator.num_processes, takes_size(network))
+    data = sr_training_data(config, optim, folder, accelerator.num_processes, network.capabilities.takes_size)
     groups = decay_groups("network", network.parameters(), optim.lr, optim.weight_decay)
     trainer = Trainer(
         "throughput", sr_objective(network, config, accelerator.device), groups, data, optim, config.run, folder,

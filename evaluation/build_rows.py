@@ -13,7 +13,6 @@ from evaluation.oracle_mask import OracleMask
 from evaluation.rows import LEARNED, Row
 from loading.load import (
     check_classes,
-    check_scale,
     load_any_detector,
     load_detector_checkpoint,
     load_sr,
@@ -21,6 +20,7 @@ from loading.load import (
     set_halo,
     shipped_file,
 )
+from loading.published_weights import check_scale
 from loading.shipped_weights import SHIPPED
 from models import build_sr
 from models.conditional_sr import ConditionalSR

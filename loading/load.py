@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from configs.schema import DetectorConfig, NetworkConfig, Stage3Config
 from loading.detector_weights import load_detector
-from loading.published_weights import check_finite, check_scale, describe, load_community_sr
+from loading.published_weights import check_finite, check_network_scale, describe, load_community_sr
 from loading.shipped_weights import SHIPPED, shipped_specs
 from models import SR_NETWORKS, build_sr
-from models.arbitrary_scale import takes_size
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.masker import Masker
@@ -101,7 +100,7 @@ def load_sr(path: str | Path, scale: float | None = None) -> nn.Module:
     network = load_system(path).front if stage3 else _load_stage2(path)
     if stage3 and front_spec(network)["name"] not in SR_NETWORKS:
         raise CheckpointError(f"{path}: its front end is no single SR network; for a whole front end there is `start`")
-    check_scale(path, network.scale, network.scale if scale is None or takes_size(network) else scale)
+    check_network_scale(path, network, scale)
     return network
 
 

@@ -13,6 +13,9 @@ from utils.errors import UserError
 WHOLE_SCALES = (2, 3, 4)
 EVERY_TYPE = (torch.float32, torch.bfloat16, torch.float16)
 
+Table = dict[float, float]
+Tables = dict[float, Table]
+
 
 @dataclass(frozen=True)
 class AnyScale:
@@ -36,7 +39,8 @@ class AnyScale:
 class CoarseRendering:
     """The network renders smooth parts of large images coarsely, by tables that are measured on photographs.
 
-    Such a network has three more methods, see models/lmf/network.py: `build_table(images, scale, tolerance)`,
+    A table says for a target factor up to which strength of detail rendering at a smaller factor suffices:
+    {target: {factor: strength}}. Such a network has three more methods: `build_table(images, scale, tolerance)`,
     `with_tables(tables)`, a copy that renders by them and shares the weights, and `rendered_share(lr, size)`.
 
     Args:

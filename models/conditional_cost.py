@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from models.conditional_sr import ConditionalSR
 from models.masker import patch_grid
-from models.tiling.execution import default_halo
 from models.tiling.plan import Geometry
 from utils.errors import UserError
 from utils.flops_counter import count_macs_at
@@ -35,7 +34,7 @@ def sr_macs(conditional: ConditionalSR, height: int, width: int, kept_patches: f
     if not 0 <= kept_patches <= rows * columns:
         raise UserError(f"kept_patches is {kept_patches}, but {height}x{width} has {rows * columns} patches")
     quality = conditional.sr_quality
-    halo = default_halo(quality) if conditional.halo is None else conditional.halo
+    halo = quality.capabilities.halo if conditional.halo is None else conditional.halo
     geometry = Geometry(height, width, conditional.patch, halo)
     if kept_patches * geometry.area(1, 1) >= height * width:  # such an image is run densely
         cost = count_macs_at(quality, height, width)

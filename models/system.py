@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models import build_sr
+from models.capabilities import Capabilities
 from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy
@@ -22,7 +23,7 @@ from utils.errors import UserError
 class HRImages(nn.Module):
     """Front end of a detector that is trained and run on HR images, the upper bound: it shows them as they are."""
 
-    scale, radius, size_multiple, tail = 1, 0, 1, None
+    scale, capabilities, tail = 1, Capabilities(radius=0), None
     sees_hr = True
 
     @property

@@ -14,12 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.capabilities import Table, Tables
 from models.lmf.latent import Latent, Renderer
 from models.lmf.queries import place_all, relative_cell, target_size
 from utils.errors import UserError
-
-Table = dict[float, float]
-Tables = dict[float, Table]
 
 CANDIDATES = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 TARGETS = (6, 12, 18)  # the authors build 2, 3 and 4 too, but up to TRAINED_SCALE every pixel is rendered

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.capabilities import AnyScale, Capabilities, CoarseRendering, checked_scale
-from models.lmf.cmsr import TARGETS, TOLERANCE, Table, Tables, build_table, render_multiscale, rendered_share
+from models.capabilities import AnyScale, Capabilities, CoarseRendering, Table, Tables, checked_scale
+from models.lmf.cmsr import TARGETS, TOLERANCE, build_table, render_multiscale, rendered_share
 from models.lmf.latent import Latent
 from models.lmf.mlp import WIDTH
 from models.lmf.queries import (
@@ -139,7 +139,7 @@ class LMF(nn.Module):
         return self.cmsr is not None and not self.training and scale > TRAINED_SCALE
 
     def rendered_share(self, lr: Tensor, size: tuple[int, int]) -> float:
-        """Pixels that are rendered for this size, at all levels, divided by those of the SR images; 1 without tables."""
+        """Pixels rendered for this size, at all levels, divided by those of the SR images; 1 without tables."""
         return rendered_share(self, lr, size, self.cmsr) if self.renders_coarsely(lr.shape[-2:], size) else 1.0
 
     def build_table(self, images: Iterable[Tensor], scale: float, tolerance: float = TOLERANCE) -> Table:

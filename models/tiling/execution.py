@@ -56,9 +56,9 @@ def run_on_tiles(
 
     A window never leaves the image: at the image border the network's own padding acts, exactly as in a dense run.
     With a halo of at least the network's radius the result is that of the dense network; one whose radius is None gives
-    local semantics, see `Capabilities.halo`. An image whose windows would cost more than the image is run densely. All images
-    share the calls, but what is merged or run densely is decided image by image, hence a batch gives what its images
-    give one by one.
+    local semantics, see `Capabilities.halo`. An image whose windows would cost more than the image is run densely. All
+    images share the calls, but what is merged or run densely is decided image by image, hence a batch gives what its
+    images give one by one.
 
     Args:
         network: SR network with a whole `scale`.
