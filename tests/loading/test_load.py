@@ -12,12 +12,12 @@ from loading.load import (
     build_or_load_detector,
     build_or_load_sr,
     check_classes,
-    check_scale,
     load_detector_checkpoint,
     load_sr,
     load_system,
     set_halo,
 )
+from loading.published_weights import check_scale
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
