@@ -44,9 +44,8 @@ def compare_detection(argv: list[str]) -> int:
     import torch
 
     from data.detection import DetectionDataset, canvas_size, load_data_spec, scan_split
-    from deployment.latency_profile import attach_profile
     from deployment.prepare import how_it_runs
-    from evaluation.build_rows import build_rows, conditional_systems, fits_profile
+    from evaluation.build_rows import build_rows, conditional_systems, with_profiles
     from evaluation.detections_file import DETECTIONS, write_detections
     from evaluation.measure_rows import Evaluation
     from evaluation.report import RESULTS, table_markdown, write_report
@@ -60,14 +59,11 @@ def compare_detection(argv: list[str]) -> int:
         torch.set_num_threads(config.run.threads)
     spec = load_data_spec(data.yaml)
     rows = build_rows(config, spec.names)
+    if config.profile:
+        rows = with_profiles(rows, config, device, DTYPES[config.run.precision])
     systems = conditional_systems(rows)
     if config.halo is not None and not systems:
         print(f"halo: no row has a masker, so {config.halo} changes nothing")
-    for name, system in systems.items() if config.profile else ():
-        if name == "conditional_learned" or fits_profile(system, config):
-            attach_profile(system, config.profile, device, DTYPES[config.run.precision])
-        elif config.latencies:
-            print(f"{name}: {config.profile} is for another architecture, so there are no rows with latencies")
     canvas = canvas_size(data.imgsz, data.scale, math.lcm(*{row.detector.stride for row in rows}))
     records, report = scan_split(
         spec, config.split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label

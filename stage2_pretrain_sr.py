@@ -25,8 +25,7 @@ def train_network(
     import torch
 
     from evaluation.sr_eval import benchmark, validation_sets
-    from loading.load import build_or_load_sr
-    from models.arbitrary_scale import takes_size
+    from loading.sr_networks import build_or_load_sr
     from training.best_weights import BestWeights
     from training.gradient_checkpointing import checkpoint_blocks
     from training.sr_training import sr_objective, sr_training_data
@@ -40,7 +39,7 @@ def train_network(
     network = build_or_load_sr(network_config, config.scale)
     if config.gradient_checkpointing:
         accelerator.print(f"{role}: {checkpoint_blocks(network)} blocks are recomputed in the backward pass")
-    arbitrary, data = takes_size(network), config.data
+    arbitrary, data = network.capabilities.takes_size, config.data
     if data.scales and not arbitrary:
         accelerator.print(f"{role}: {network_config.name} has one scale, so data.scales is left aside for it")
 

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_split
     from data.label_share import share_labels
-    from loading.load import build_system, build_teacher
+    from loading.systems import build_system, build_teacher
     from training.distillation import Distillation
     from training.stage3_validation import Stage3Validation
     from training.tasks.objectives import JointObjective

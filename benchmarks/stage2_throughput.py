@@ -50,7 +50,7 @@ def measure(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Con
     """Rates of one network in patches per second."""
     import torch
 
-    from loading.load import build_or_load_sr
+    from loading.sr_networks import build_or_load_sr
     from training.gradient_checkpointing import checkpoint_blocks
     from training.sr_training import sr_objective, sr_training_data
     from training.tasks.objectives import Progress

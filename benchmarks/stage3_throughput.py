@@ -34,8 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     from torch.utils.data import DataLoader
 
     from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_split
-    from models.conditional_sr import ConditionalSR
-    from stage3_finetune_joint import build_system
+    from loading.systems import build_system
     from training.tasks.objectives import JointObjective
     from training.trainer import Trainer, TrainingData, make_accelerator
     from utils.gumbel import gumbel_noise
@@ -75,11 +74,11 @@ def main(argv: list[str] | None = None) -> int:
 
     def run_front() -> None:
         with accelerator.autocast():
-            if isinstance(front, ConditionalSR):
+            noise = None
+            if front.patch is not None:
                 noise = gumbel_noise(batch.indices, 0, 0, front.masker.grid(*batch.lr.shape[-2:]))
-                sr = front(batch.lr, 1.0, noise.to(accelerator.device)).sr
-            else:
-                sr = front(batch.lr)
+                noise = noise.to(accelerator.device)
+            sr = front(batch.lr, 1.0, noise).sr
         if sr.requires_grad:
             sr.float().mean().backward()
 

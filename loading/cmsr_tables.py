@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from loading.load import complete
 from loading.published_weights import describe
+from loading.sr_networks import complete
 from models.capabilities import Tables
 from utils.atomic_file import replace_text
 from utils.checkpoint import checksum

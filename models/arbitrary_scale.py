@@ -10,11 +10,6 @@ from utils.errors import UserError
 from utils.resize import cubic_matrix
 
 
-def takes_size(network: nn.Module) -> bool:
-    """Whether the network is an arbitrary-scale one, with forward(lr, size)."""
-    return network.capabilities.takes_size
-
-
 def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tensor:
     """SR images (B, 3, *size) of LR images (B, 3, h, w), not clamped.
 
@@ -22,7 +17,7 @@ def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tens
         ValueError: a fixed-scale network gives another size.
     """
     size = (int(size[0]), int(size[1]))
-    if takes_size(network):
+    if network.capabilities.takes_size:
         return network(lr, size)
     scale, (height, width) = network.scale, lr.shape[-2:]
     if (scale * height, scale * width) != size:

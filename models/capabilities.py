@@ -72,6 +72,7 @@ class Capabilities:
         steps: passes through the network that one image takes (diffusion).
         dtypes: types in which it computes.
         as_quality: it may be SR_Quality of a conditional system, which runs it on patches.
+        shares_stem: it has `features`, its layers at LR resolution before the last, which a masker may share.
         samples: it has `sample(lr, rows, columns, sizes)`, which colours single HR pixels, so it can be trained there.
         coarse: see CoarseRendering; None where it has nothing of the kind.
     """
@@ -85,6 +86,7 @@ class Capabilities:
     steps: int = 1
     dtypes: tuple[torch.dtype, ...] = EVERY_TYPE
     as_quality: bool = True
+    shares_stem: bool = False
     samples: bool = False
     coarse: CoarseRendering | None = None
 

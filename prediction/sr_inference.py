@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from loading.load import is_community_file, load_sr
 from loading.published_weights import describe
+from loading.sr_networks import is_community_file, load_sr
 from models.arbitrary_scale import super_resolve
 from models.tiling.whole import run_tiles
 from utils.device import DTYPES

@@ -20,7 +20,7 @@ from torch import nn
 from configs.schema import Stage2Config
 from configs.sr_schema import EvaluateSRConfig
 from evaluation.sr_comparison import Comparison, list_benchmarks, load_candidates
-from loading.load import load_sr
+from loading.sr_networks import load_sr
 from tools.weight_card import ROLES, card_text
 from utils.atomic_file import replace_file, replace_text
 from utils.checkpoint import CheckpointError, load_network

@@ -13,7 +13,6 @@ from data.pair_pool import PairPool
 from data.real_degradation import RealDegradation, check_range
 from data.sr_pairs import SRPairDataset, collate_pairs
 from loading.load_lpips import load_lpips
-from models.lmf.network import LMF
 from training.tasks.lmf_queries import QueryObjective
 from training.tasks.objectives import PixelObjective
 from training.trainer import TrainingData, micro_batches
@@ -72,7 +71,7 @@ def sr_objective(network: nn.Module, config: Stage2Config, device: torch.device)
         CheckpointError: see `load_lpips`.
     """
     loss = config.loss
-    if isinstance(network, LMF) and loss.queries:
+    if network.capabilities.samples and loss.queries:
         if loss.pixel != "l1" or loss.perceptual > 0:
             raise UserError("loss.queries trains at single pixels, by l1 alone; set it to 0 for other losses")
         return QueryObjective(network, loss.queries, config.run.seed)

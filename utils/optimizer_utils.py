@@ -61,22 +61,17 @@ def stage3_groups(system: nn.Module, mode: str, optim, freeze: Sequence[str] = (
     named: list[tuple[str, Iterable[nn.Parameter], float]] = []
     if mode == "detector_only":
         front.requires_grad_(False)
-    elif hasattr(front, "masker"):
-        for name in freeze:
-            part = getattr(front, name)
-            for parameter in part.own_parameters() if name == "masker" else part.parameters():
-                parameter.requires_grad_(False)
-        named.append(
-            ("masker", front.masker.own_parameters(), optim.lr if optim.lr_masker is None else optim.lr_masker)
-        )
-        networks = {"sr_fast": front.sr_fast, "sr_quality": front.sr_quality}
     else:
-        networks = {"sr": front}
-    if mode != "detector_only":
-        for name, network in networks.items():
-            tail, body = split_tail(network)
-            lr_body = optim.lr_low if optim.lr_sr is None else optim.lr_sr
-            named += [(f"{name}/tail", tail, optim.lr), (f"{name}/body", body, lr_body)]
+        parts = front.parameter_parts()
+        for name, parameters in parts.items():
+            for parameter in parameters if name.partition("/")[0] in freeze else ():
+                parameter.requires_grad_(False)
+        rates = {
+            "masker": optim.lr if optim.lr_masker is None else optim.lr_masker,
+            "tail": optim.lr,
+            "body": optim.lr_low if optim.lr_sr is None else optim.lr_sr,
+        }
+        named += [(name, parameters, rates[name.rpartition("/")[2]]) for name, parameters in parts.items()]
     if mode == "frozen_detector":
         detector.freeze()
     else:

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from configs.schema import LossConfig
-from models.arbitrary_scale import takes_size
-from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.content import image_cells, image_patches
 from models.detector_yolo import select_images
+from models.front_end import ConditionalOutput
 from models.object_patches import detected_centres, objects_per_patch
 from models.system import ConditionalSRDetector
 from models.tiling.execution import expand_mask
@@ -65,7 +64,7 @@ class PixelObjective(nn.Module):
     ):
         super().__init__()
         self.network, self.pixel, self.epsilon, self.weight = network, pixel, epsilon, weight
-        self.arbitrary = takes_size(network)
+        self.arbitrary = network.capabilities.takes_size
         # In a tuple, because its fixed weights belong neither into the checkpoints nor into the average.
         self.perceptual = None if perceptual is None else (perceptual,)
 
@@ -156,7 +155,7 @@ class JointObjective(nn.Module):
         w, front = self.weights, self.system.front
         losses: dict[str, Tensor] = {}
         total = 0.0
-        if isinstance(front, ConditionalSR):
+        if front.patch is not None:
             output, tau = self.draw(batch, progress)
             sr = output.sr
             image = image_patches(batch.content, batch.lr.shape[-2:], front.patch)
@@ -178,7 +177,7 @@ class JointObjective(nn.Module):
                 total = total + w.objects * ranking
                 losses["objects"] = ranking.detach()
         else:
-            sr = front(self.system.images(batch)).clamp(0, 1)
+            sr = front(self.system.images(batch)).sr
         if w.rec > 0:
             rec = reconstruction(sr.float(), batch.hr, self.image_pixels(batch))
             total = total + w.rec * rec

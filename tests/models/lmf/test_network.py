@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loading.load import load_sr
+from loading.sr_networks import load_sr
 from models import SR_NETWORKS, build_sr
 from models.lmf import LMF, SwinIREncoder
 from models.lmf.cross_scale_attention import tiles
