@@ -42,13 +42,13 @@ class RCAN(nn.Module):
         div2k_mean: bool = True,
     ):
         super().__init__()
+        self.scale = checked_scale(self, scale)
         if n_feats < reduction:
             raise UserError(f"RCAN: n_feats is {n_feats}, but must be at least reduction = {reduction}")
         from spandrel.architectures.RCAN import RCAN as Layers
 
         sizes = {"n_resgroups": n_groups, "n_resblocks": n_blocks, "n_feats": n_feats, "reduction": reduction}
         layers = Layers(scale=scale, norm=False, **sizes)
-        self.scale = checked_scale(self, scale)
         reach = 1 + n_groups * (2 * n_blocks + 1) + 1 + tail_radius(scale, 3)
         self.capabilities = Capabilities(None, local_radius=reach, tiling="overlap")
         self.head, self.body, self.tail = layers.head, layers.body, layers.tail

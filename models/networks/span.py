@@ -27,10 +27,10 @@ class SPAN(nn.Module):
 
     def __init__(self, scale: int, n_feats: int = 52, div2k_mean: bool = True):
         super().__init__()
+        self.scale = checked_scale(self, scale)
         from spandrel.architectures.SPAN import SPAN as Layers
 
         layers = Layers(num_in_ch=3, num_out_ch=3, feature_channels=n_feats, upscale=scale)
-        self.scale = checked_scale(self, scale)
         self.capabilities = Capabilities(radius=1 + 6 * 3 + 1 + 1)
         adopt(self, merge_branches(layers))
         self.register_buffer("mean", mean_or_zero(div2k_mean), persistent=False)

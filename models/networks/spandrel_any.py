@@ -47,6 +47,7 @@ class SpandrelNetwork(nn.Module):
         multiple: int = 1,
     ):
         super().__init__()
+        self.scale = checked_scale(self, scale)
         from spandrel import architectures
 
         layers = getattr(getattr(architectures, package, None), network, None)
@@ -59,7 +60,6 @@ class SpandrelNetwork(nn.Module):
             self.net = layers(**json.loads(settings))
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"spandrel's {package}.{network} cannot be built from {settings}: {error}") from error
-        self.scale = checked_scale(self, scale)
         self.minimum = minimum
         self.multiple = multiple
         self.capabilities = Capabilities(None, local_radius=HALO, tiling="overlap", size_multiple=multiple)

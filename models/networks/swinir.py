@@ -51,6 +51,7 @@ class SwinIR(nn.Module):
         connection: str = "1conv",
     ):
         super().__init__()
+        self.scale = checked_scale(self, scale)
         if upsampler not in ("pixelshuffle", "pixelshuffledirect", "nearest+conv"):
             raise UserError(
                 f"SwinIR: upsampler is {upsampler!r}; use 'pixelshuffle', 'pixelshuffledirect' or 'nearest+conv'"
@@ -75,7 +76,6 @@ class SwinIR(nn.Module):
             upsampler=upsampler,
             resi_connection=connection,
         )
-        self.scale = checked_scale(self, scale)
         self.window = window
         self.upsampler = upsampler
         group = {"1conv": 1, "3conv": 2}[connection]
