@@ -59,7 +59,6 @@ def prepare(config: InferenceConfig) -> tuple:
     Raises:
         ValueError, OSError, CheckpointError: arguments or weights that cannot be used.
     """
-    import torch
 
     from data.sources import list_sources
     from deployment.latency_profile import with_profile
@@ -68,7 +67,7 @@ def prepare(config: InferenceConfig) -> tuple:
     from models.mask_policy import parse_policy
     from prediction.prediction_writer import new_run_folder
     from prediction.predictor import Predictor
-    from utils.device import choose_device, compute_type
+    from utils.device import choose_device, compute_type, set_threads
 
     check(config)
     if config.sr_only:
@@ -87,8 +86,7 @@ def prepare(config: InferenceConfig) -> tuple:
             f"policy {policy} needs a latency profile; measure one with `python -m tools.latency` and name it with "
             "--profile"
         )
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    set_threads(config.threads)
     if config.profile:
         system = with_profile(system, config.profile, device, compute_type(device, config.half))
     predictor = Predictor(

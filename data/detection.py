@@ -33,7 +33,7 @@ from data.augment import (
     view,
     view_boxes,
 )
-from data.data_spec import DataSetError, DataSpec, Record, ScanReport, load_data_spec, scan_split
+from data.data_spec import DataSetError, DataSpec, Record, ScanReport, load_data_spec, scan_split, scan_splits
 from data.degradation import degrade_bicubic
 from data.images import ImageError, check_image, read_rgb
 from data.letterbox import Letterbox, blank, fit_letterbox, paste, resample, resample_lr
@@ -53,6 +53,7 @@ __all__ = [
     "load_data_spec",
     "make_loader",
     "scan_split",
+    "scan_splits",
 ]
 
 EVALUATION = -1

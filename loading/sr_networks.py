@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from configs.schema import NetworkConfig
 from loading.checkpoints import load_front, load_stage2
 from loading.published_weights import check_network_scale, describe, load_community_sr
 from loading.shipped_weights import SHIPPED, shipped_specs
+from loading.state_dict_file import is_community_file
 from models import SR_NETWORKS, build_sr
 from utils.checkpoint import CheckpointError, load_network
 from utils.errors import UserError
@@ -83,18 +83,6 @@ def complete(spec: dict) -> dict:
     parameters = inspect.signature(SR_NETWORKS[spec["name"]]).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return {"name": spec["name"], "args": defaults | spec["args"]}
-
-
-def is_community_file(path: str | Path) -> bool:
-    """Whether a file is a readable weight file that none of the stage scripts wrote."""
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        return True
-    try:
-        content = torch.load(path, map_location="meta", weights_only=True)
-    except Exception:  # missing, damaged or unsafe: the reader of own checkpoints says what is wrong
-        return False
-    return not (isinstance(content, dict) and "checksum" in content)
 
 
 def shipped_file(spec: dict) -> Path:

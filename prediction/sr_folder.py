@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import nn
 
@@ -19,7 +18,7 @@ from prediction.sr_inference import Upscaler, load_sr_for, target_size
 from prediction.video import VideoFiles
 from utils.checkpoint import CheckpointError, load_network
 from utils.convert import to_image, to_tensor
-from utils.device import choose_device, is_out_of_memory
+from utils.device import choose_device, is_out_of_memory, set_threads
 
 OUT_OF_MEMORY = "out of memory; compute it in tiles (--tile 256), or use --half"
 
@@ -36,8 +35,7 @@ def prepare_sr(config: InferenceConfig) -> tuple[list[SourceFile], nn.Module, Up
     network = load_weights(weights, config.scale).to(device).eval()
     if config.cmsr:
         network = use_tables(network, config.cmsr)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    set_threads(config.threads)
     precision = "fp32" if not config.half else "fp16" if device.type == "cuda" else "bf16"
     upscaler = Upscaler(device, precision, config.tile, config.tile_halo, config.self_ensemble)
     return files, network, upscaler, new_run_folder(config.out)

@@ -23,7 +23,7 @@ from models.capabilities import Table, Tables
 from prediction.sr_inference import load_sr_for, plain_scale
 from utils.cli import run
 from utils.convert import to_tensor
-from utils.device import choose_device
+from utils.device import choose_device, set_threads
 from utils.yaml_strict import ConfigError
 
 MAX_PIXELS = 100_000_000  # of an HR image
@@ -76,8 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--out {options.out} exists: choose another name or add --overwrite")
     if (options.tolerance is not None and options.tolerance <= 0) or options.limit < 0:
         parser.error("--tolerance must be positive, --limit not negative")
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     device = choose_device(options.device)
     network = load_sr_for(options.weights, None).to(device).eval()
     coarse, valid = network.capabilities.coarse, network.capabilities.scales

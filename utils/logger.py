@@ -10,15 +10,21 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from utils.atomic_file import replace_text
 from utils.config import ConfigError, changed_keys, load_config, save_config
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 PACKAGES = ("torchvision", "ultralytics", "numpy", "accelerate", "opencv-python", "pillow", "pycocotools")
 _OWN_FILES = ("config.yaml", "environment.json")
@@ -27,7 +33,7 @@ _OWN_FILES = ("config.yaml", "environment.json")
 # ---------------------------------------------------------------------------------------------------------- run folder
 
 
-def open_run(config: Any, main: bool = True) -> Path:
+def open_run(config: Any, main: bool = True, extends: Sequence[str] = ()) -> Path:
     """Create or re-open the run folder `config.run.out` with config.yaml and environment.json.
 
     A folder that holds nothing but these two files (a run that stopped before it did anything) is taken over.
@@ -35,6 +41,8 @@ def open_run(config: Any, main: bool = True) -> Path:
     Args:
         config: configuration with a `run` section.
         main: False in the further processes of a distributed run, which write and check nothing.
+        extends: keys that may change on resuming although results depend on them (number of epochs); such a change is
+            said, and config.yaml holds the new value from then on.
 
     Raises:
         ConfigError: the folder holds another run and run.resume is false, or resuming with other settings.
@@ -51,7 +59,7 @@ def open_run(config: Any, main: bool = True) -> Path:
             f"run.out: {folder} holds another run; continue it with --run.resume true or choose another --run.out"
         )
     if begun:
-        _check_same(load_config(type(config), stored), config, folder)
+        _resume(load_config(type(config), stored), config, folder, extends)
         _note_resume(folder / "environment.json")
         return folder
     replace_text(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
@@ -59,13 +67,20 @@ def open_run(config: Any, main: bool = True) -> Path:
     return folder
 
 
-def _check_same(old: Any, new: Any, folder: Path) -> None:
-    changed = changed_keys(old, new)
-    if changed:
+def _resume(old: Any, new: Any, folder: Path, extends: Sequence[str]) -> None:
+    """Refuse other settings than the run began with, but for `extends`; note the new values of those."""
+    stored, changed = folder / "config.yaml", changed_keys(old, new)
+    refused = [name for name in changed if name not in extends]
+    if refused:
         raise ConfigError(
-            f"run.resume: {folder} was begun with other settings ({', '.join(changed)}); take those of "
-            f"{folder / 'config.yaml'} or choose another --run.out"
+            f"run.resume: {folder} was begun with other settings ({', '.join(refused)}); take those of {stored} or "
+            "choose another --run.out"
         )
+    for name in changed:
+        before, now = (reduce(getattr, name.split("."), config) for config in (old, new))
+        print(f"run.resume: {name} is {now}, was {before}; from here on the schedule is that of a run with {now}")
+    if changed:
+        save_config(replace(new, run=old.run), stored)
 
 
 def _note_resume(path: Path) -> None:
@@ -151,7 +166,7 @@ class MetricsLog:
     def __init__(self, folder: str | Path, main: bool = True):
         self.folder, self.main = Path(folder), main
         self.path = self.folder / "metrics.jsonl"
-        self._writer = None
+        self._writer: SummaryWriter | None = None
         self._purge_step: int | None = None
 
     def resume_from(self, step: int) -> None:
@@ -169,15 +184,15 @@ class MetricsLog:
 
     def scalars(self, values: dict[str, float | None], step: int) -> None:
         """Log numbers of one step; None is left out, an infinite value or NaN becomes null in metrics.jsonl."""
-        values = {name: float(value) for name, value in values.items() if value is not None}
-        if not self.main or not values:
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        if not self.main or not known:
             return
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in known.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         writer = self._tensorboard()
-        for name, value in values.items():
+        for name, value in known.items():
             writer.add_scalar(name, value, step)
 
     def images(self, tag: str, image: np.ndarray, step: int) -> None:
@@ -191,7 +206,7 @@ class MetricsLog:
             self._writer.close()
             self._writer = None
 
-    def _tensorboard(self):
+    def _tensorboard(self) -> SummaryWriter:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # costs a second; --help and evaluation do without
 

@@ -44,37 +44,41 @@ def stepped_factor(step: int, steps_per_epoch: int, warmup: int, milestones: lis
     return gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
 
 
-def stage3_groups(system: nn.Module, mode: str, optim, freeze: Sequence[str] = ()) -> list[Group]:
-    """Optimiser groups of stage 3; parameters that the mode or `freeze` keeps fixed lose `requires_grad`.
-
-    High rate (optim.lr): masker, detector head, last layers of both SR networks. Low rate (optim.lr_low): detector
-    backbone, all other SR layers (these at optim.lr_sr where it is given). `detector_only` fixes the front end,
-    `frozen_detector` the detector.
+def freeze_parts(system: nn.Module, mode: str, freeze: Sequence[str] = ()) -> None:
+    """Take `requires_grad` from the parameters of stage 3 that stay as they are.
 
     Args:
         system: ConditionalSRDetector.
-        mode: joint, frozen_detector or detector_only.
-        optim: OptimConfig.
-        freeze: parts of a conditional front end that stay as they are: masker, sr_fast, sr_quality.
+        mode: joint, frozen_detector (the detector stays) or detector_only (the front end stays).
+        freeze: parts of a conditional front end that stay: masker, sr_fast, sr_quality.
     """
-    front, detector = system.front, system.detector
-    named: list[tuple[str, Iterable[nn.Parameter], float]] = []
+    front = system.front
     if mode == "detector_only":
         front.requires_grad_(False)
-    else:
-        parts = front.parameter_parts()
-        for name, parameters in parts.items():
-            for parameter in parameters if name.partition("/")[0] in freeze else ():
+    elif mode == "frozen_detector":
+        system.detector.freeze()
+    for name, parameters in front.parameter_parts().items():
+        if name.partition("/")[0] in freeze:
+            for parameter in parameters:
                 parameter.requires_grad_(False)
-        rates = {
-            "masker": optim.lr if optim.lr_masker is None else optim.lr_masker,
-            "tail": optim.lr,
-            "body": optim.lr_low if optim.lr_sr is None else optim.lr_sr,
-        }
-        named += [(name, parameters, rates[name.rpartition("/")[2]]) for name, parameters in parts.items()]
-    if mode == "frozen_detector":
-        detector.freeze()
-    else:
-        parts = detector.parameter_groups()
-        named += [("head", parts["head"], optim.lr), ("backbone", parts["backbone"], optim.lr_low)]
+
+
+def stage3_groups(system: nn.Module, optim) -> list[Group]:
+    """Optimiser groups of stage 3, of the parameters that `freeze_parts` has left.
+
+    High rate (optim.lr): masker (or optim.lr_masker), detector head, last layers of both SR networks. Low rate
+    (optim.lr_low): detector backbone, all other SR layers (these at optim.lr_sr where it is given).
+
+    Args:
+        system: ConditionalSRDetector.
+        optim: OptimConfig.
+    """
+    rates = {
+        "masker": optim.lr if optim.lr_masker is None else optim.lr_masker,
+        "tail": optim.lr,
+        "body": optim.lr_low if optim.lr_sr is None else optim.lr_sr,
+    }
+    front, parts = system.front.parameter_parts(), system.detector.parameter_groups()
+    named = [(name, parameters, rates[name.rpartition("/")[2]]) for name, parameters in front.items()]
+    named += [("head", parts["head"], optim.lr), ("backbone", parts["backbone"], optim.lr_low)]
     return [group for name, params, lr in named for group in decay_groups(name, params, lr, optim.weight_decay)]
