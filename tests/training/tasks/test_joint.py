@@ -213,3 +213,40 @@ def test_budgets_belong_to_training_only():
     held, _ = objective.draw(make_batch(), PROGRESS)
     assert torch.equal(free.mask, held.mask)
     assert objective.train().draw(make_batch(), PROGRESS)[0].mask.sum() == 0
+
+
+# ---------------------------------------------------------------------- padding
+
+
+def test_terms_of_patches_and_pixels_do_not_see_the_padding():
+    """Half of each canvas is padding, of which the HR and LR images say this or that, and so does the masker."""
+    found = []
+    for level in (0.1, 0.9):
+        torch.manual_seed(0)
+        system, batch = make_system(halo=1).train(), make_batch()
+        batch.content = torch.tensor([[[0, 0, 16, 32]]] * 2)
+        batch.boxes[:, 1] = 0.2
+        batch.hr[:, :, 32:] = level
+        # A masker that looks at single pixels, so that no patch of the image sees what lies beside it.
+        pooled = torch.nn.AvgPool2d(8)
+        system.front.masker._patch_features = lambda lr, pooled=pooled: pooled(lr)[:, [0, 1, 2, 0, 1, 2, 0, 1]]
+        batch.lr[:, :, 16:] = level
+        weights = LossConfig(det=1e-9, sparse=1.0, smooth=1.0, objects=1.0)
+        losses = JointTask(system, weights, budgets=(0.5, 0.5))(batch, PROGRESS)
+        found.append({name: losses[name].item() for name in ("sparse", "smooth", "objects", "expected_share")})
+        assert losses["kept_share"] == 0.5, "of the patches that hold image"
+        drawn = JointTask(system, weights, budgets=(0.5, 0.5)).draw(batch, PROGRESS)[0].mask
+        assert drawn[:, :, :2].sum((1, 2, 3)).tolist() == [4, 4] and drawn[:, :, 2:].sum() == 0
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_reconstruction_compares_image_pixels_alone():
+    system, batch = make_system().train(), make_batch()
+    batch.content = torch.tensor([[[0, 0, 16, 32]], [[4, 4, 32, 12]]])
+    pixels = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    pixels[0, :, :32], pixels[1, :, 8:64, 8:24] = True, True
+    objective = JointTask(system, LossConfig(det=0.0, sparse=0.0, smooth=0.0, objects=0.0, rec=1.0))
+    assert torch.equal(objective.image_pixels(batch), pixels)
+    before = objective(batch, PROGRESS)["rec"]
+    batch.hr[~pixels.expand_as(batch.hr)] = 7.0
+    assert objective(batch, PROGRESS)["rec"] == before
