@@ -61,9 +61,9 @@ def prepare(config: InferenceConfig) -> tuple:
     """
 
     from data.sources import list_sources
-    from deployment.latency_profile import attach_profile
+    from deployment.latency_profile import with_profile
     from deployment.prepare import how_it_runs
-    from loading.load import load_system, set_halo
+    from loading.systems import load_system, with_halo
     from models.mask_policy import parse_policy
     from prediction.prediction_writer import new_run_folder
     from prediction.predictor import Predictor
@@ -77,8 +77,8 @@ def prepare(config: InferenceConfig) -> tuple:
     policy, device = parse_policy(config.policy), choose_device(config.device)
     files = list_sources(config.source)
     system = load_system(config.weights)
-    if hasattr(system.front, "masker"):
-        set_halo(config.weights, system.front, config.halo)
+    if system.patch is not None:
+        system = with_halo(config.weights, system, config.halo)
     elif config.policy != "learned" or config.save_mask or config.halo is not None:
         raise UserError(f"{config.weights}: this system has no masker; leave out --policy, --halo and --save_mask")
     if policy.kind == "latency_ms" and not config.profile:
@@ -88,7 +88,7 @@ def prepare(config: InferenceConfig) -> tuple:
         )
     set_threads(config.threads)
     if config.profile:
-        attach_profile(system, config.profile, device, compute_type(device, config.half))
+        system = with_profile(system, config.profile, device, compute_type(device, config.half))
     predictor = Predictor(
         system, policy, device, config.half, config.conf, config.iou, config.max_det, config.memory_mb
     )

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data.letterbox import GREY
 from data.sources import Frame, Skipped
 from deployment.prepare import prepare_system
 from models.mask_policy import MaskPolicy
 from models.system import ConditionalSRDetector
-from utils.convert import to_uint8
+from utils.convert import GREY, to_uint8
 from utils.device import compute_type, is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory; use a smaller --batch, a cheaper --policy (budget=0.1, all_fast), or --half"
@@ -133,7 +132,7 @@ class Predictor:
         sr = sr[:, : scale * height, : scale * width]
         if mask is None:
             return Prediction(boxes, sr, None, None, None, ms)
-        patch = self.system.front.masker.patch
+        patch = self.system.patch
         own = mask[: -(-height // patch), : -(-width // patch)]
         return Prediction(boxes, sr, own, patch, float(own.mean()), ms)
 

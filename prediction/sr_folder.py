@@ -34,7 +34,7 @@ def prepare_sr(config: InferenceConfig) -> tuple[list[SourceFile], nn.Module, Up
     weights = config.weights or str(strongest_shipped(config.scale))
     network = load_weights(weights, config.scale).to(device).eval()
     if config.cmsr:
-        use_tables(network, config.cmsr)
+        network = use_tables(network, config.cmsr)
     set_threads(config.threads)
     precision = "fp32" if not config.half else "fp16" if device.type == "cuda" else "bf16"
     upscaler = Upscaler(device, precision, config.tile, config.tile_halo, config.self_ensemble)

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 
 import training.trainer
 from evaluation.sr_eval import mean_psnr
-from loading.load import load_sr
+from loading.sr_networks import load_sr
 from stage2_pretrain_sr import main
 from tests.drawn import AnySize, draw_photographs
 from training.best_weights import BestWeights
