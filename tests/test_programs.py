@@ -22,7 +22,6 @@ FILES = sorted(
 )
 PROGRAMS = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in FILES]
 HEAVY = ("torch", "ultralytics", "accelerate", "matplotlib", "cv2")
-SLOW = ("tools.cmsr_tables", "tools.publish_weights")  # import everything at once, still
 
 SHOW = """
 import runpy, sys
@@ -66,7 +65,6 @@ def test_programs_are_found():
 def test_help_costs_nothing(name: str):
     text, status = shown(name)
     assert "usage:" in text and "--help" in text and len(text) > 150
-    status = status.split()[0] if name in SLOW else status
     assert status == "0", "exit status, then what need not be imported for a help text"
 
 

@@ -11,20 +11,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from tqdm import tqdm
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from data.sr_pairs import benchmark_files, read_pair
-from loading.cmsr_tables import TableFile, fingerprint, save_tables
-from loading.published_weights import describe
-from models.capabilities import Table, Tables
-from prediction.sr_inference import load_sr_for, plain_scale
-from utils.cli import run
-from utils.convert import to_tensor
-from utils.device import choose_device, set_threads
-from utils.yaml_strict import ConfigError
+    from models.capabilities import Table, Tables
 
 MAX_PIXELS = 100_000_000  # of an HR image
 
@@ -35,6 +28,11 @@ def lr_images(folders: list[str], scale: float, limit: int, device: torch.device
     Raises:
         ImageError: an empty folder, or an image that is unreadable or smaller than an LR pixel.
     """
+    from tqdm import tqdm
+
+    from data.sr_pairs import benchmark_files, read_pair
+    from utils.convert import to_tensor
+
     files = [hr for folder in folders for hr, _ in benchmark_files(hr_folder(folder), scale)[: limit or None]]
     for file in tqdm(files, desc=title, unit="image", leave=False, disable=None):
         yield to_tensor(read_pair(file, None, scale, MAX_PIXELS)[0], device)
@@ -76,6 +74,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--out {options.out} exists: choose another name or add --overwrite")
     if (options.tolerance is not None and options.tolerance <= 0) or options.limit < 0:
         parser.error("--tolerance must be positive, --limit not negative")
+
+    from loading.cmsr_tables import TableFile, fingerprint, save_tables
+    from loading.published_weights import describe
+    from prediction.sr_inference import load_sr_for, plain_scale
+    from utils.device import choose_device, set_threads
+    from utils.yaml_strict import ConfigError
+
     set_threads(options.threads)
     device = choose_device(options.device)
     network = load_sr_for(options.weights, None).to(device).eval()
@@ -102,4 +107,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    from utils.cli import run
+
     run(main)

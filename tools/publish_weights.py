@@ -12,26 +12,25 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-
-import torch
-from safetensors.torch import save
-from torch import nn
+from typing import TYPE_CHECKING
 
 from configs.schema import Stage2Config
 from configs.sr_schema import EvaluateSRConfig
-from evaluation.sr_comparison import Comparison, list_benchmarks, load_candidates
-from loading.sr_networks import load_sr
-from tools.weight_card import ROLES, card_text
 from utils.atomic_file import replace_file, replace_text
-from utils.checkpoint import CheckpointError, load_network
 from utils.config import load_config
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 AGREE = 0.02  # dB between the checkpoint's own validation and the published file
 
 
 def to_safetensors(network: nn.Module) -> bytes:
     """Weights with the header {"name", "args": JSON} that `load_community_sr` builds the network from."""
+    from safetensors.torch import save
+
     weights = {key: value.contiguous() for key, value in network.state_dict().items()}
     return save(weights, {"name": network.spec["name"], "args": json.dumps(network.spec["args"])})
 
@@ -49,6 +48,8 @@ def measure(file: Path, network: nn.Module, config: Stage2Config, folders: list[
     Raises:
         ImageError: see `list_benchmarks`.
     """
+    from evaluation.sr_comparison import Comparison, list_benchmarks, load_candidates
+
     arbitrary = network.capabilities.takes_size
     scales = [float(scale) for scale in (arbitrary and config.data.val_scales) or [config.scale]]
     settings = EvaluateSRConfig(
@@ -120,6 +121,10 @@ def publish(checkpoint: Path, name: str, out: Path, run: Path, hr: list[str], de
         CheckpointError: a file that stage 2 did not write, or a damaged one.
         ValueError: no validation set, or figures that are not those of the checkpoint.
     """
+    from loading.sr_networks import load_sr
+    from tools.weight_card import ROLES, card_text
+    from utils.checkpoint import CheckpointError, load_network
+
     meta = load_network(checkpoint, "sr")["meta"]
     if meta.get("role") not in ROLES:
         raise CheckpointError(f"{checkpoint}: does not say which network of stage 2 it is; give a file of stage 2")
