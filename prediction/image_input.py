@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from data.images import pillow_to_rgb, to_8_bit
 from data.sources import Frame, Skipped, SourceFile, list_sources, read_frames
 from utils.errors import UserError
 
+Item = TypeVar("Item")
+MAX_PIXELS = 100_000_000  # of a file, judged by its header; a larger one is a mistake or an attack more often than not
 CHANNEL_ORDERS = ("rgb", "bgr")
 KINDS = "a path, folder, glob or video, a Pillow image, a NumPy array, a tensor, or a list of these"
 RANGE_REMEDY = "floating-point images have values in [0, 1]: divide by 255, or clamp"
@@ -30,8 +34,8 @@ def open_source(source, channels: str | None, max_pixels: int) -> Iterator[Frame
     Args:
         source: path of an image, folder, glob or video (str or PathLike); Pillow image of any mode; NumPy array (H, W),
             (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16 or floating point in [0, 1]; tensor (3, H, W) or
-            (B, 3, H, W) RGB, floating point in [0, 1] or uint8; list or tuple of these; or an iterator over these, which
-            is taken item by item.
+            (B, 3, H, W) RGB, floating point in [0, 1] or uint8; list or tuple of these; or an iterator over these,
+            which is taken item by item.
         channels: rgb or bgr, the order of colours in NumPy arrays, which do not tell; nothing else needs it.
         max_pixels: largest height x width accepted of files, judged before decoding.
 
@@ -133,3 +137,25 @@ def _from_unit_range(values: np.ndarray, what: str) -> np.ndarray:
     if low < 0 or high > 1:
         raise UserError(f"{what} has values from {low:g} to {high:g}; {RANGE_REMEDY}")
     return np.rint(values * 255).astype(np.uint8)
+
+
+def without_skipped(items: Iterable[Item | Skipped], on_bad_image: str) -> Iterator[Item]:
+    """Items without what was skipped, which ends the stream (error) or is left out with a warning (skip).
+
+    Raises:
+        UserError: something was skipped, where that is an error; or `on_bad_image` is neither.
+    """
+    if on_bad_image not in ("error", "skip"):
+        raise UserError(f"on_bad_image is {on_bad_image!r}; give 'error' or 'skip'")
+    return _without_skipped(items, on_bad_image == "skip")
+
+
+def _without_skipped(items: Iterable[Item | Skipped], warn: bool) -> Iterator[Item]:
+    for item in items:
+        if not isinstance(item, Skipped):
+            yield item
+            continue
+        message = f"{item.file.path}: {item.reason}"
+        if not warn:
+            raise UserError(f"{message}; or leave it out with on_bad_image='skip'")
+        warnings.warn(f"{message}; left out", stacklevel=2)

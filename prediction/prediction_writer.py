@@ -60,20 +60,16 @@ class PredictionWriter:
             self._json.write("\n]\n")
             self._json.close()
 
-    def line(self, frame: Frame, result: Prediction) -> str:
+    def line(self, result: Prediction) -> str:
         """`3 persons, 1 car, kept 0.24, 35.2ms`."""
         counts = sorted(Counter(result.boxes[:, 5].astype(int).tolist()).items())
         found = [f"{count} {self.names[label]}{'s' * (count > 1)}" for label, count in counts] or ["(no detections)"]
         kept = [] if result.kept_share is None else [f"kept {result.kept_share:.2f}"]
         return ", ".join([*found, *kept, f"{result.ms:.1f}ms"])
 
-    def counts(self) -> list[str]:
-        """Number of objects, for the summary."""
-        return [f"{self.objects} objects"]
-
-    def saved(self) -> list[str]:
-        """Number of label files, for the summary."""
-        return [f"({self.labels} label files)"] if self.config.save_txt else []
+    def summary(self) -> tuple[list[str], list[str]]:
+        """Numbers of objects and of label files."""
+        return [f"{self.objects} objects"], [f"({self.labels} label files)"] if self.config.save_txt else []
 
     def write(self, frame: Frame, result: Prediction) -> None:
         """Save what was found in one frame.

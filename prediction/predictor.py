@@ -17,7 +17,7 @@ from deployment.prepare import prepare_system
 from models.mask_policy import MaskPolicy
 from models.system import ConditionalSRDetector
 from prediction.stage_times import StageTimes
-from utils.convert import to_uint8
+from utils.convert import to_image, to_tensor, to_uint8
 from utils.device import compute_type, is_out_of_memory
 from utils.errors import UserError
 
@@ -92,9 +92,7 @@ class Predictor:
         memory_mb: see `prepare_system`.
     """
 
-    def __init__(
-        self, system: ConditionalSRDetector, device: torch.device, half: bool = False, memory_mb: int = 1024
-    ):
+    def __init__(self, system: ConditionalSRDetector, device: torch.device, half: bool = False, memory_mb: int = 1024):
         self.system = prepare_system(system.eval(), device, compute_type(device, half), memory_mb)
         self.device = device
         self.unit = system.detector.stride // math.gcd(system.detector.stride, system.front.scale)
@@ -129,6 +127,17 @@ class Predictor:
         speed = dict(zip(("preprocess", "inference", "postprocess"), spent, strict=True))
         rows = zip(images, found, output.sr, masks, strict=True)
         return [self._of_image(*image.shape[:2], boxes, sr, mask, speed) for image, boxes, sr, mask in rows]
+
+    @torch.no_grad()
+    def upscale(self, image: np.ndarray, policy: MaskPolicy) -> np.ndarray:
+        """Super-resolve one image without detecting, uint8 (H, W, 3) RGB -> uint8 (s * H, s * W, 3) RGB.
+
+        The image is not padded, so next to its lower and right border the result may differ from `Prediction.sr`.
+
+        Raises:
+            UserError: the result holds NaN.
+        """
+        return to_image(self.system.upscale(to_tensor(image, self.device), policy).sr)
 
     def stream(
         self,

@@ -6,11 +6,11 @@ from copy import copy
 
 import numpy as np
 import torch
+from ultralytics.engine.results import Results
 
 import models.detector_yolo  # noqa: F401  first: it switches off what Ultralytics would download
 from data.sources import Frame
 from prediction.predictor import Prediction
-from ultralytics.engine.results import Results
 
 
 class ConditionalResults(Results):
@@ -43,10 +43,14 @@ class ConditionalResults(Results):
 
     @property
     def sr(self) -> np.ndarray:
-        """Super-resolved image that the detector saw, uint8 (s * H, s * W, 3) RGB; brought to the host when asked for."""
+        """Super-resolved image that the detector saw, uint8 (s * H, s * W, 3) RGB; on the host once asked for."""
         if self._sr is None:
             self._sr, self._prediction = self._prediction.sr_image(), None
         return self._sr
+
+    def compact(self) -> None:
+        """Keep the super-resolved image as 8 bit on the host only."""
+        _ = self.sr
 
     def new(self) -> ConditionalResults:
         """The same image without boxes; Ultralytics makes `.cpu()`, `.numpy()`, `[index]`, ... of it."""

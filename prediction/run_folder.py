@@ -4,76 +4,79 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 from data.sources import Frame, Skipped, SourceFile
 from prediction.stage_times import StageTimes
 
 SUBFOLDERS = ("sr", "masks", "labels")
-Result = TypeVar("Result", contravariant=True)
 
 
-class Writer(Protocol[Result]):
-    """Saves results as they come."""
+class Writer(Protocol):
+    """Saves results of one kind as they come."""
 
-    def write(self, frame: Frame, result: Result) -> None:
+    def write(self, frame: Frame, result: Any) -> None:
         """Save what was made of one frame. Raises OSError where the run folder cannot be written."""
 
-    def line(self, frame: Frame, result: Result) -> str:
-        """What to print of it, behind the label of the frame."""
+    def line(self, result: Any) -> str:
+        """What to print of it, behind the label and size of the frame."""
+
+    def summary(self) -> tuple[list[str], list[str]]:
+        """What was counted (12 objects), and what else was saved ((9 label files))."""
 
     def close(self) -> None:
         """End what is still open, also after an error."""
 
-    def counts(self) -> list[str]:
-        """`12 objects` and the like, for the summary."""
 
-    def saved(self) -> list[str]:
-        """`(9 label files)` and the like, for the summary."""
-
-
-def save_all(
-    files: list[SourceFile],
-    items: Iterable[tuple[Frame, Result] | Skipped],
-    writer: Writer[Result],
-    folder: Path,
-    times: StageTimes,
-) -> dict[SourceFile, str]:
-    """Save results with a printed line each, then print a summary.
+@dataclass(frozen=True)
+class Run:
+    """One run of inference, ready to start.
 
     Args:
-        files: all files of the run.
-        items: results in order, and what was skipped.
-        writer: where they go; it is closed at the end.
-        folder: the run folder, to be named.
-        times: the stage saving is added.
-
-    Returns:
-        Skipped file -> reason.
-
-    Raises:
-        OSError: results cannot be saved.
+        files: all files of the run, images first.
+        items: results in order, made as they are asked for, and what was skipped.
+        writer: where the results go.
+        folder: the run folder.
+        times: stages and their seconds.
     """
-    skipped, images = {}, 0
-    try:
-        for item in items:
-            if isinstance(item, Skipped):
-                print(f"{item.file.label}: skipped, {item.reason}", flush=True)
-                skipped[item.file] = item.reason
-                continue
-            frame, result = item
-            with times.measure("saving"):
-                writer.write(frame, result)
-            print(f"{frame.label}: {frame.width}x{frame.height} {writer.line(frame, result)}", flush=True)
-            images += 1
-    finally:
-        writer.close()
-    counts = [f"{len(files)} files", f"{images} images", *writer.counts(), f"{len(skipped)} files skipped"]
-    print(f"\n{', '.join(counts)}")
-    print(f"Speed per image: {times.per_image(images)}")
-    print(f"Results saved to {folder}", *writer.saved())
-    return skipped
+
+    files: list[SourceFile]
+    items: Iterable[tuple[Frame, Any] | Skipped]
+    writer: Writer
+    folder: Path
+    times: StageTimes
+
+    def save(self) -> dict[SourceFile, str]:
+        """Save all results with a printed line each, then print a summary.
+
+        Returns:
+            Skipped file -> reason.
+
+        Raises:
+            OSError: results cannot be saved.
+        """
+        skipped, images = {}, 0
+        try:
+            for item in self.items:
+                if isinstance(item, Skipped):
+                    print(f"{item.file.label}: skipped, {item.reason}", flush=True)
+                    skipped[item.file] = item.reason
+                    continue
+                frame, result = item
+                with self.times.measure("saving"):
+                    self.writer.write(frame, result)
+                print(f"{frame.label}: {frame.width}x{frame.height} {self.writer.line(result)}", flush=True)
+                images += 1
+        finally:
+            self.writer.close()
+        counts, saved = self.writer.summary()
+        counts = [f"{len(self.files)} files", f"{images} images", *counts, f"{len(skipped)} files skipped"]
+        print(f"\n{', '.join(counts)}")
+        print(f"Speed per image: {self.times.per_image(images)}")
+        print(f"Results saved to {self.folder}", *saved)
+        return skipped
 
 
 def new_run_folder(out: str | Path) -> Path:

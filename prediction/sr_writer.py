@@ -33,15 +33,12 @@ class SRWriter:
         else:
             self._videos.write(path.with_name(f"{path.name}.mp4"), result, frame.fps, "take its frames as images")
 
-    def line(self, frame: Frame, result: np.ndarray) -> str:
+    def line(self, result: np.ndarray) -> str:
         """`-> 640x480`."""
         return f"-> {result.shape[1]}x{result.shape[0]}"
 
+    def summary(self) -> tuple[list[str], list[str]]:
+        return [], []
+
     def close(self) -> None:
         self._videos.close()
-
-    def counts(self) -> list[str]:
-        return []
-
-    def saved(self) -> list[str]:
-        return []

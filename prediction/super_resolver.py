@@ -11,6 +11,7 @@ from torch import nn
 from data.sources import Frame, Skipped
 from loading.cmsr_tables import use_tables
 from loading.shipped_weights import SHIPPED, strongest_shipped
+from prediction.image_input import MAX_PIXELS, open_source, without_skipped
 from prediction.sr_inference import Upscaler, load_sr_for, target_size
 from prediction.stage_times import StageTimes
 from utils.checkpoint import CheckpointError, load_network
@@ -61,6 +62,33 @@ class SuperResolver:
         precision = "fp32" if not half else "fp16" if place.type == "cuda" else "bf16"
         self.upscaler = Upscaler(place, precision, tile, tile_halo, self_ensemble)
 
+    def upscale(
+        self,
+        source,
+        scale: float | None = None,
+        channels: str | None = None,
+        stream: bool = False,
+        on_bad_image: str = "error",
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[np.ndarray] | Iterator[np.ndarray]:
+        """Super-resolve images of any kind.
+
+        Args:
+            source, channels, max_pixels: see `open_source`.
+            scale: factor; None takes `self.scale`. Fixed-scale networks have one only.
+            stream: give an iterator that makes one image at a time instead of a list.
+            on_bad_image: files that cannot be read raise an error, or are left out with a warning (skip).
+
+        Returns:
+            Per image uint8 (round(s * H), round(s * W), 3) RGB.
+
+        Raises:
+            UserError: a source that cannot be used, or see `image`.
+        """
+        frames = without_skipped(open_source(source, channels, max_pixels), on_bad_image)
+        images = (self.image(frame.image, scale) for frame in frames)
+        return images if stream else list(images)
+
     def image(self, image: np.ndarray, scale: float | None = None) -> np.ndarray:
         """Super-resolve one image, uint8 (H, W, 3) RGB -> uint8 (round(s * H), round(s * W), 3) RGB.
 
@@ -78,7 +106,7 @@ class SuperResolver:
         Args:
             frames: what `read_frames` yields.
             times: the stages reading and SR are added.
-            scale: see `upscale`.
+            scale: factor; None takes `self.scale`.
         """
         for frame in times.over("reading", frames):
             if isinstance(frame, Skipped):
