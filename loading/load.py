@@ -6,24 +6,25 @@ import inspect
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from configs.schema import DetectorConfig, NetworkConfig, Stage3Config
-from loading.detector_weights import load_detector
 from loading.published_weights import check_finite, check_scale, describe, load_community_sr
 from loading.shipped_weights import SHIPPED, shipped_specs
 from models import SR_NETWORKS, build_sr
 from models.arbitrary_scale import takes_size
 from models.conditional_sr import ConditionalSR
-from models.detector_yolo import YoloDetector
 from models.masker import Masker
-from models.system import ConditionalSRDetector, HRImages, front_spec, shared_stem
+from models.system import ConditionalSRDetector, HRImages, build_front, shared_stem
 from models.tiling.plan import choose_halo, choose_patch
 from utils.checkpoint import CheckpointError, load_network
 from utils.errors import UserError
+
+if TYPE_CHECKING:  # at run time only where there is a detector: SR alone loads no Ultralytics
+    from models.detector_yolo import YoloDetector
 
 
 def load_system(path: str | Path) -> ConditionalSRDetector:
@@ -65,6 +66,8 @@ def load_detector_checkpoint(path: str | Path) -> YoloDetector:
     Raises:
         CheckpointError: missing, damaged, or not a stage-1 checkpoint.
     """
+    from models.detector_yolo import YoloDetector
+
     payload = load_network(path, kind="detector")
     return _filled(path, lambda: YoloDetector(**payload["args"]), payload["weights"])
 
@@ -97,10 +100,7 @@ def load_sr(path: str | Path, scale: float | None = None) -> nn.Module:
         network, found = load_community_sr(path, scale)
         print(f"{path}: {found}")
         return network
-    stage3 = load_network(path)["kind"] == "system"
-    network = load_system(path).front if stage3 else _load_stage2(path)
-    if stage3 and front_spec(network)["name"] not in SR_NETWORKS:
-        raise CheckpointError(f"{path}: its front end is no single SR network; for a whole front end there is `start`")
+    network = _load_sr_of_stage3(path) if load_network(path)["kind"] == "system" else _load_stage2(path)
     check_scale(path, network.scale, network.scale if scale is None or takes_size(network) else scale)
     return network
 
@@ -110,6 +110,16 @@ def _load_stage2(path: str | Path) -> nn.Module:
     payload = load_network(path, kind="sr")
     args = dict(payload["args"])
     return _filled(path, lambda: build_sr(payload["name"], args.pop("scale"), args), payload["weights"])
+
+
+def _load_sr_of_stage3(path: str | Path) -> nn.Module:
+    """The single SR network in front of the detector of stage 3. Raises CheckpointError, also where there are two."""
+    payload = load_network(path, kind="system")
+    spec = payload["args"].get("front", {})
+    if spec.get("name") not in SR_NETWORKS:
+        raise CheckpointError(f"{path}: its front end is no single SR network; for a whole front end there is `start`")
+    weights = {key.removeprefix("front."): x for key, x in payload["weights"].items() if key.startswith("front.")}
+    return _filled(path, lambda: build_front(spec), weights)
 
 
 def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
@@ -150,6 +160,8 @@ def build_or_load_detector(config: DetectorConfig, names: tuple[str, ...]) -> Yo
     Raises:
         ValueError, CheckpointError: see `load_detector`.
     """
+    from loading.detector_weights import load_detector
+
     detector, taken = load_detector(config.model, config.weights, names)
     print(f"detector {config.model}: {taken}")
     return detector

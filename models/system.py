@@ -6,17 +6,21 @@ from its `spec`, so a checkpoint needs no YAML beside it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from models import build_sr
 from models.conditional_sr import ConditionalOutput, ConditionalSR
-from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.sr_fast import ESPCN, FSRCNN
 from models.tiling.execution import DEFAULT, run_whole
 from utils.errors import UserError
+
+if TYPE_CHECKING:  # at run time only where there is a detector: SR alone loads no Ultralytics
+    from models.detector_yolo import YoloDetector
 
 
 class HRImages(nn.Module):
@@ -130,6 +134,8 @@ class ConditionalSRDetector(nn.Module):
     @classmethod
     def from_spec(cls, args: dict) -> ConditionalSRDetector:
         """System with fresh weights from `spec["args"]`."""
+        from models.detector_yolo import YoloDetector
+
         return cls(build_front(args["front"]), YoloDetector(**args["detector"]))
 
     def upscale(self, lr: Tensor, policy: MaskPolicy) -> ConditionalOutput:
