@@ -15,6 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class ConditionalYOLO:
         half: bool = False,
         *,
         scale: float | None = None,
-        halo: int | str | None = None,
+        halo: int | Literal["exact"] | None = None,
         profile: str | Path | None = None,
         memory_mb: int = 1024,
     ):

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -42,7 +43,7 @@ class PredictionWriter:
     """
 
     def __init__(
-        self, folder: Path, files: Iterable[SourceFile], config: InferenceConfig, scale: int, names: tuple[str, ...]
+        self, folder: Path, files: Iterable[SourceFile], config: InferenceConfig, scale: float, names: tuple[str, ...]
     ):
         self.folder, self.config, self.scale, self.names = folder, config, scale, names
         self.outputs = output_names(files)
@@ -81,14 +82,15 @@ class PredictionWriter:
             self._write_picture(frame, result)
         if self.config.save_sr:
             Image.fromarray(result.sr_image()).save(self._path(frame, "sr", ".png"), compress_level=1)
-        if self.config.save_mask and result.mask is not None:
-            self._write_mask(frame, result)
+        if self.config.save_mask and result.mask is not None and result.patch is not None:
+            self._write_mask(frame, result.mask, result.patch)
         if self.config.save_txt and len(result.boxes):
             lines = label_lines(result.boxes, frame.height, frame.width)
             self._path(frame, "labels", ".txt").write_text(lines, encoding="utf-8")
             self.labels += 1
         if self._json:
-            self._write_json(frame, result)
+            self._json.write((",\n" if self._json_entries else "\n") + json.dumps(self._entry(frame, result)))
+            self._json_entries += 1
         self.objects += len(result.boxes)
 
     def _path(self, frame: Frame, subfolder: str, suffix: str) -> Path:
@@ -110,21 +112,23 @@ class PredictionWriter:
             return
         jpeg = frame.file.path.suffix.lower() in JPEG_SUFFIXES and max(picture.shape) <= LARGEST_JPEG_SIDE
         path = self._path(frame, "", ".jpg" if jpeg else ".png")
-        Image.fromarray(picture).save(path, **({"quality": 95} if jpeg else {"compress_level": 1}))
+        options: dict[str, Any] = {"quality": 95} if jpeg else {"compress_level": 1}
+        Image.fromarray(picture).save(path, **options)
 
-    def _write_mask(self, frame: Frame, prediction: Prediction) -> None:
+    def _write_mask(self, frame: Frame, mask: np.ndarray, patch: int) -> None:
         """White where SR_Quality ran, at the size of the image."""
-        pixels = np.kron(prediction.mask, np.ones((prediction.patch, prediction.patch), bool))
-        mask = (pixels[: frame.height, : frame.width] * 255).astype(np.uint8)
-        Image.fromarray(mask).save(self._path(frame, "masks", ".png"))
+        pixels = np.kron(mask, np.ones((patch, patch), bool))[: frame.height, : frame.width]
+        Image.fromarray((pixels * 255).astype(np.uint8)).save(self._path(frame, "masks", ".png"))
 
-    def _write_json(self, frame: Frame, prediction: Prediction) -> None:
-        entry = {"file": str(frame.file.path)} | ({} if frame.index is None else {"frame": frame.index})
+    def _entry(self, frame: Frame, prediction: Prediction) -> dict[str, Any]:
+        """What predictions.json says of one frame."""
+        entry: dict[str, Any] = {"file": str(frame.file.path)}
+        if frame.index is not None:
+            entry["frame"] = frame.index
         kept = None if prediction.kept_share is None else round(prediction.kept_share, 6)
         detections = [
             {"class": label, "name": self.names[label], "score": round(score, 5), "box": [round(v, 3) for v in box]}
             for *box, score, label in ((*row[:5], int(row[5])) for row in prediction.boxes.tolist())
         ]
         entry |= {"width": frame.width, "height": frame.height, "kept_share": kept, "detections": detections}
-        self._json.write((",\n" if self._json_entries else "\n") + json.dumps(entry))
-        self._json_entries += 1
+        return entry

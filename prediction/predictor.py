@@ -119,14 +119,14 @@ class Predictor:
             output = self.system.upscale(lr.permute(0, 3, 1, 2).float().div(255), options.policy)
         with measure("detection"):
             found = self.system.detect(output.sr, options.conf, options.iou, options.max_det)
-            found = [boxes.float().cpu().numpy() for boxes in found]
+            boxes = [rows.float().cpu().numpy() for rows in found]
         clock.append(time.perf_counter())
         masks = [None] * len(images) if output.mask is None else output.mask[:, 0].cpu().numpy() > 0.5
         clock.append(time.perf_counter())
         spent = [1e3 * seconds / len(images) for seconds in np.diff(clock).tolist()]
         speed = dict(zip(("preprocess", "inference", "postprocess"), spent, strict=True))
-        rows = zip(images, found, output.sr, masks, strict=True)
-        return [self._of_image(*image.shape[:2], boxes, sr, mask, speed) for image, boxes, sr, mask in rows]
+        rows = zip(images, boxes, output.sr, masks, strict=True)
+        return [self._of_image(image, found, sr, mask, speed) for image, found, sr, mask in rows]
 
     @torch.no_grad()
     def upscale(self, image: np.ndarray, policy: MaskPolicy) -> np.ndarray:
@@ -171,8 +171,9 @@ class Predictor:
             else:
                 yield from zip(group, predictions, strict=True)
 
-    def _of_image(self, height: int, width: int, boxes, sr, mask, speed: dict[str, float]) -> Prediction:
+    def _of_image(self, image: np.ndarray, boxes, sr, mask, speed: dict[str, float]) -> Prediction:
         """From the padded image's results to those of the image itself."""
+        height, width = image.shape[:2]
         boxes, scale = to_image_pixels(boxes, self.system.scale, height, width), self.system.front.scale
         sr = sr[:, : scale * height, : scale * width]
         if mask is None:

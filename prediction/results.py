@@ -39,12 +39,12 @@ class ConditionalResults(Results):
         self.patch_mask, self.patch, self.kept_share = prediction.mask, prediction.patch, prediction.kept_share
         self.frame_index = frame.index
         self._prediction: Prediction | None = prediction
-        self._sr: np.ndarray | None = None
+        self._sr: np.ndarray
 
     @property
     def sr(self) -> np.ndarray:
         """Super-resolved image that the detector saw, uint8 (s * H, s * W, 3) RGB; on the host once asked for."""
-        if self._sr is None:
+        if self._prediction is not None:
             self._sr, self._prediction = self._prediction.sr_image(), None
         return self._sr
 

@@ -56,7 +56,7 @@ class SuperResolver:
         place = choose_device(device)
         self.weights = str(strongest_shipped(scale)) if weights == SHIPPED else str(weights)
         self.network: nn.Module = load_network_alone(self.weights, scale).to(place).eval()
-        self.scale = self.network.scale if scale is None else scale
+        self.scale: float = self.network.scale if scale is None else scale
         if tables is not None:
             use_tables(self.network, tables)
         precision = "fp32" if not half else "fp16" if place.type == "cuda" else "bf16"
@@ -95,7 +95,8 @@ class SuperResolver:
         Raises:
             UserError: another scale than a fixed-scale network has, no tiles of this size, or NaN in the result.
         """
-        size = target_size(self.network, *image.shape[:2], self.scale if scale is None else scale)
+        height, width = image.shape[:2]
+        size = target_size(self.network, height, width, self.scale if scale is None else scale)
         return to_image(self.upscaler(self.network, to_tensor(image, self.upscaler.device), size))
 
     def stream(
