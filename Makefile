@@ -25,6 +25,7 @@ new-environment:
 
 test: .venv/.stamp
 	$(PY) -m ruff check .
+	$(PY) -m mypy
 	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 # An interrupted demo goes on where it stopped; what is finished is not repeated.
@@ -40,5 +41,5 @@ demo: .venv/.stamp
 	@echo "Table, Pareto picture, masks and boxes: $(DEMO)/evaluate. Detections on LR images: $(DEMO)/inference."
 
 clean:
-	rm -rf $(DEMO) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

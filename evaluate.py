@@ -41,23 +41,20 @@ def main(argv: list[str] | None = None) -> int:
 def compare_detection(argv: list[str]) -> int:
     config = parse_config(EvaluateConfig, __doc__, argv)
 
-    import torch
-
-    from data.detection import DetectionDataset, canvas_size, load_data_spec, scan_split
+    from data.detection import DetectionDataset, canvas_size, load_data_spec, scan_splits
     from deployment.latency_profile import attach_profile
     from deployment.prepare import how_it_runs
     from evaluation.build_rows import build_rows, conditional_systems, fits_profile
     from evaluation.detections_file import DETECTIONS, write_detections
     from evaluation.measure_rows import Evaluation
     from evaluation.report import RESULTS, table_markdown, write_report
-    from utils.device import DTYPES, choose_device
+    from utils.device import DTYPES, choose_device, set_threads
     from utils.logger import open_run
 
     # 1. Data and rows; the run folder is opened once all input is known to be good
     check(config)
     device, data = choose_device(config.run.device), config.data
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
+    set_threads(config.run.threads)
     spec = load_data_spec(data.yaml)
     rows = build_rows(config, spec.names)
     systems = conditional_systems(rows)
@@ -69,10 +66,7 @@ def compare_detection(argv: list[str]) -> int:
         elif config.latencies:
             print(f"{name}: {config.profile} is for another architecture, so there are no rows with latencies")
     canvas = canvas_size(data.imgsz, data.scale, math.lcm(*{row.detector.stride for row in rows}))
-    records, report = scan_split(
-        spec, config.split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label
-    )
-    print(report.summary())
+    records = scan_splits(spec, data, [config.split])[config.split]
     dataset = DetectionDataset(
         records[: config.limit or None],
         spec.names,
@@ -113,17 +107,14 @@ def compare_detection(argv: list[str]) -> int:
 def compare_sr(argv: list[str]) -> int:
     config = parse_config(EvaluateSRConfig, SR_DESCRIPTION, argv)
 
-    import torch
-
     from evaluation.sr_comparison import Comparison, list_benchmarks, load_candidates
     from evaluation.sr_report import describe_sr, empty_folder, save_comparisons, write_sr_report
     from loading.load_lpips import load_lpips
-    from utils.device import choose_device
+    from utils.device import choose_device, set_threads
 
     # 1. Networks and folders; the result's folder is made once all input is known to be good
     device = choose_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    set_threads(config.threads)
     benchmarks = list_benchmarks(config)
     lpips = load_lpips(config.lpips).to(device) if config.lpips else None
     comparison = Comparison(load_candidates(config, device), config, device, lpips)

@@ -85,9 +85,9 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from data.data_spec import load_data_spec, scan_split
+    from data.data_spec import load_data_spec, scan_splits
     from data.detection_view import build_view
-    from data.label_share import share_labels
+    from data.label_share import label_counts, share_labels
     from loading.detector_weights import load_detector
     from training.yolo_training import HRDetectionTrainer, epochs_done, take_best
     from utils.checkpoint import save_network
@@ -101,14 +101,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"stage 1: already finished, {output}")
         return 0
     spec = load_data_spec(data.yaml)
-    records = {}
-    for split in ("train", "val"):
-        records[split], report = scan_split(
-            spec, split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label
-        )
-        print(report.summary())
+    records = scan_splits(spec, data, ("train", "val"))
     records["train"] = share_labels(records["train"], data.label_share, data.label_seed, keep_unlabelled=False)
-    print(f"stage 1: {len(records['train'])} training images")
+    print(f"stage 1: {label_counts(records['train'])}")
     view = build_view(folder / "view", spec.names, records)
 
     # 2. Detector

@@ -46,8 +46,8 @@ def train_network(
 
     # 2. Data
     training = sr_training_data(config, optim, folder, accelerator.num_processes, arbitrary)
-    if training.dataset.too_small:
-        accelerator.print(f"{len(training.dataset.too_small)} images are smaller than a patch and are left out")
+    for note in training.dataset.notes():
+        accelerator.print(note)
     sets = validation_sets(data.val, (arbitrary and data.val_scales) or [config.scale], data.max_pixels)
     best = BestWeights(folder / f"{role}_best.pth", network, {"stage": 2, "role": role, "seed": config.run.seed})
 

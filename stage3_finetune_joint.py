@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from configs.combinations import check_stage3, distills, some_parts_rest
 from configs.schema import Stage3Config
+from loading.stage3_checks import check_stage3, distills, some_parts_rest
 from utils.cli import run
 from utils.config import parse_config
 from utils.errors import UserError
@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_split
-    from data.label_share import share_labels
+    from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_splits
+    from data.label_share import label_counts, share_labels
     from loading.load import build_system, build_teacher
     from training.distillation import Distillation
     from training.stage3_validation import Stage3Validation
@@ -46,15 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     data = config.data
     spec = load_data_spec(data.yaml)
-    records = {}
-    for split in ("train", "val"):
-        records[split], report = scan_split(
-            spec, split, max_pixels=data.max_pixels, on_bad_image=data.on_bad_image, on_bad_label=data.on_bad_label
-        )
-        accelerator.print(report.summary())
+    records = scan_splits(spec, data, ("train", "val"), accelerator.print)
     records["train"] = share_labels(records["train"], data.label_share, data.label_seed, data.unlabelled)
     labelled = sum(record.labelled for record in records["train"])
-    accelerator.print(f"stage 3: {len(records['train'])} training images, {labelled} of them with labels")
+    accelerator.print(f"stage 3: {label_counts(records['train'])}")
 
     # 2. System, and what of it learns
     torch.manual_seed(config.run.seed)
@@ -73,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
     # 3. Training
     losses = config.losses
-    target, fixed_share = cost_target(config, system, train.lr_canvas)
+    target, fixed_share = cost_target(config, system, train)
     distillation = None
     if distills(config):
         teacher = build_teacher(config, detector).to(accelerator.device, memory_format=torch.channels_last)
@@ -122,10 +117,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def cost_target(config: Stage3Config, system, lr_canvas: tuple[int, int]) -> tuple[float, float]:
-    """Kept share to aim at, and what always runs as a share of the cost of running everything.
+def cost_target(config: Stage3Config, system, dataset) -> tuple[float, float]:
+    """Kept share to aim at, and what always runs as a share of the cost of running everything, canvas filled.
 
-    In milliseconds from the latency profile for `sparsity: latency`, else in MACs.
+    In milliseconds from the latency profile for `sparsity: latency`, else in MACs. Milliseconds buy a number of
+    patches; where images of the data set leave a part of the canvas to padding, that is a larger share of theirs.
 
     Raises:
         ValueError: the profile is for another system, or the target cannot be met by any kept share.
@@ -133,7 +129,7 @@ def cost_target(config: Stage3Config, system, lr_canvas: tuple[int, int]) -> tup
     from deployment.latency_profile import fingerprint, load_profile
     from models.conditional_cost import fast_share
 
-    losses = config.losses
+    losses, lr_canvas = config.losses, dataset.lr_canvas
     if config.sr != "conditional":
         return losses.target, 0.0
     if losses.sparsity != "latency":
@@ -153,8 +149,19 @@ def cost_target(config: Stage3Config, system, lr_canvas: tuple[int, int]) -> tup
             f"{lr_canvas[1]}x{lr_canvas[0]} LR pixels take {lowest:.1f} ms with one patch and {highest:.1f} ms with all"
             " of them; choose a number between"
         )
+    share = min(1.0, share / image_share(dataset, system.front.patch))
     print(f"stage 3: {losses.latency_ms:g} ms allow a kept share of {share:.3f}")
     return share, profile.sr_share(*lr_canvas)
+
+
+def image_share(dataset, patch: int) -> float:
+    """Share of the canvas' patches that hold image, the mean over a data set as it is without augmentation."""
+    import torch
+
+    from models.content import image_cells
+
+    content = torch.tensor([[dataset.letterbox(index).lr_rectangle(dataset.scale)] for index in range(len(dataset))])
+    return image_cells(content, dataset.lr_canvas, patch).double().mean().item()
 
 
 if __name__ == "__main__":

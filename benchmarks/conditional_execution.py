@@ -63,11 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from utils.atomic_file import replace_text
-    from utils.device import choose_device
+    from utils.device import choose_device, set_threads
     from utils.logger import environment
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     device = choose_device(options.device)
     settings = list(itertools.product(options.nets, options.scales, options.lr, options.batches, options.dtypes))
     rows = []

@@ -12,8 +12,6 @@ import argparse
 import json
 from pathlib import Path
 
-from utils.convert import to_uint8
-
 HALOS, PATCHES = (0, 1, 2, 4), (8, 16, 32)
 PARTS = 8  # tiles are run in parts: all at once, the engine would notice that the dense run is cheaper and take it
 
@@ -32,6 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     from loading.load import load_sr
     from models.masker import patch_grid
     from models.tiling.execution import run_on_tiles
+    from utils.convert import to_uint8
     from utils.logger import environment
     from utils.metrics import psnr_y
 

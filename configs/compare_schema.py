@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from configs.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, Range, UnitInterval
 from configs.evaluate_schema import SlicedConfig
 
 Scalar = bool | int | float | str | list[int] | list[float] | None
@@ -30,13 +31,13 @@ class MeasureConfig:
 
     split: Literal["train", "val", "test"] = "test"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    budgets: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5])
-    halo: int | Literal["exact"] | None = None
-    batch: int = 8
-    timing_runs: int = 20
-    overlays: int = 6
-    limit: int = 0
-    failures: int = 12
+    budgets: list[UnitInterval] = field(default_factory=lambda: [0.1, 0.25, 0.5])
+    halo: NonNegativeInt | Literal["exact"] | None = None
+    batch: PositiveInt = 8
+    timing_runs: NonNegativeInt = 20
+    overlays: NonNegativeInt = 6
+    limit: NonNegativeInt = 0
+    failures: NonNegativeInt = 12
 
 
 @dataclass(frozen=True)
@@ -97,27 +98,27 @@ class CompareConfig:
     stage1: str = "configs/stage1_yolo_pretrain.yaml"
     stage3: str = "configs/stage3_joint_finetune.yaml"
     data: str | None = None
-    scale: int | None = None
+    scale: Annotated[int, Range(2, 4)] | None = None
     sr_fast: str = "weights/edsr_2x16_x4.safetensors"
     sr_quality: str = "weights/edsr_8x32_x4.safetensors"
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    label_shares: list[float] = field(default_factory=lambda: [1.0, 0.2, 0.05])
+    seeds: list[NonNegativeInt] = field(default_factory=lambda: [0, 1, 2])
+    label_shares: list[Annotated[float, Range(0, 1, open_low=True)]] = field(default_factory=lambda: [1.0, 0.2, 0.05])
     rows: list[str] = field(default_factory=list)
     repeat_rows: list[str] = field(default_factory=list)
-    sweep_seeds: list[int] | None = None
+    sweep_seeds: list[NonNegativeInt] | None = None
     sweep_rows: list[str] = field(default_factory=list)
-    epochs: int | None = None
-    unlabelled_epochs: int | None = None
-    masker_epochs: int | None = None
-    distill: float = 1.0
-    distill_outputs: float = 0.5
+    epochs: PositiveInt | None = None
+    unlabelled_epochs: PositiveInt | None = None
+    masker_epochs: PositiveInt | None = None
+    distill: NonNegativeFloat = 1.0
+    distill_outputs: NonNegativeFloat = 0.5
     warm_up: bool = True
     shared_detector: bool = False
     stage1_labels: Literal["share", "all"] = "share"
-    sweep_epochs: float = 1.0
+    sweep_epochs: Annotated[float, Range(1)] = 1.0
     sweep_unlabelled: list[Literal["frozen", "retrained"]] = field(default_factory=list)
-    jobs: int = 1
-    threads: int = 0
+    jobs: PositiveInt = 1
+    threads: NonNegativeInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     sliced: SlicedConfig = field(default_factory=SlicedConfig)
@@ -145,8 +146,8 @@ class AblationConfig:
     row: str = "retrained/conditional"
     out: str = "runs/ablations"
     data: str | None = None
-    seeds: list[int] = field(default_factory=lambda: [0])
-    label_share: float = 1.0
+    seeds: list[NonNegativeInt] = field(default_factory=lambda: [0])
+    label_share: Annotated[float, Range(0, 1, open_low=True)] = 1.0
     metric: Literal["val/map50_95", "val/map50", "val/psnr", "val/kept_inside"] = "val/map50_95"
     common: dict[str, Scalar] = field(default_factory=dict)
     variants: Overrides = field(default_factory=dict)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from configs.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Range, UnitInterval
 from configs.schema import DetectionDataConfig, RunConfig
 
 
@@ -24,12 +25,12 @@ class SlicedConfig:
     """
 
     weights: str = ""
-    rows: int = 2
-    columns: int = 2
-    overlap: float = 0.2
+    rows: Annotated[int, Range(1, 16)] = 2
+    columns: Annotated[int, Range(1, 16)] = 2
+    overlap: Annotated[float, Range(0, 0.9)] = 0.2
     full: bool = True
     match: Literal["ios", "iou"] = "ios"
-    match_threshold: float = 0.5
+    match_threshold: UnitInterval = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,15 @@ class EvaluateConfig:
     detectors: dict[str, str] = field(default_factory=dict)
     sliced: dict[str, SlicedConfig] = field(default_factory=dict)
     retrained: dict[str, str] = field(default_factory=dict)
-    halo: int | Literal["exact"] | None = None
-    budgets: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5])
+    halo: NonNegativeInt | Literal["exact"] | None = None
+    budgets: list[UnitInterval] = field(default_factory=lambda: [0.1, 0.25, 0.5])
     profile: str | None = None
-    latencies: list[float] = field(default_factory=list)
-    batch: int = 8
-    conf: float = 0.001
-    iou: float = 0.7
-    max_det: int = 300
-    limit: int = 0
-    timing_runs: int = 20
-    overlays: int = 8
+    latencies: list[PositiveFloat] = field(default_factory=list)
+    batch: PositiveInt = 8
+    conf: UnitInterval = 0.001
+    iou: UnitInterval = 0.7
+    max_det: PositiveInt = 300
+    limit: NonNegativeInt = 0
+    timing_runs: NonNegativeInt = 20
+    overlays: NonNegativeInt = 8
     save_detections: bool = False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from configs.bounds import NonNegativeInt, PositiveInt, Range, UnitInterval
 
 
 @dataclass(frozen=True)
@@ -43,26 +45,26 @@ class InferenceConfig:
     source: str = ""
     weights: str = ""
     policy: str = "learned"
-    halo: int | Literal["exact"] | None = None
+    halo: NonNegativeInt | Literal["exact"] | None = None
     profile: str | None = None
-    conf: float = 0.25
-    iou: float = 0.7
-    max_det: int = 300
+    conf: UnitInterval = 0.25
+    iou: UnitInterval = 0.7
+    max_det: PositiveInt = 300
     device: Literal["auto", "cpu", "cuda"] = "auto"
     half: bool = False
-    batch: int = 1
-    threads: int = 0
+    batch: PositiveInt = 1
+    threads: NonNegativeInt = 0
     save_sr: bool = False
     save_mask: bool = False
     save_txt: bool = False
     save_json: bool = False
     save_images: bool = True
     sr_only: bool = False
-    scale: float | None = None
+    scale: Annotated[float, Range(1, 30)] | None = None
     self_ensemble: bool = False
-    tile: int = 0
-    tile_halo: int | None = None
+    tile: NonNegativeInt = 0
+    tile_halo: NonNegativeInt | None = None
     cmsr: str | None = None
     out: str = "runs/inference"
-    max_pixels: int = 100_000_000
-    memory_mb: int = 1024
+    max_pixels: PositiveInt = 100_000_000
+    memory_mb: Annotated[int, Range(16)] = 1024

@@ -6,11 +6,10 @@ The scripts import this file before anything heavy, so it must stay free of torc
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from configs.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, UnitInterval
 from configs.sr_schema import SRDataConfig, SRLossConfig
-
-Number = int | float
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,14 @@ class RunConfig:
     """
 
     out: str = "runs/run"
-    seed: int = 0
+    seed: NonNegativeInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    threads: int = 0
-    workers: int = 2
+    threads: NonNegativeInt = 0
+    workers: NonNegativeInt = 2
     resume: bool = False
-    checkpoint_every: int = 200
-    log_every: int = 20
+    checkpoint_every: PositiveInt = 200
+    log_every: PositiveInt = 20
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,15 @@ class AugmentConfig:
         hsv_v: largest relative change of brightness.
     """
 
-    mosaic: float = 0.0
-    close_mosaic: int = 0
-    scale: float = 0.0
-    translate: float = 0.0
-    flip_lr: float = 0.5
-    flip_ud: float = 0.0
-    hsv_h: float = 0.0
-    hsv_s: float = 0.0
-    hsv_v: float = 0.0
+    mosaic: UnitInterval = 0.0
+    close_mosaic: NonNegativeInt = 0
+    scale: Annotated[float, Range(0, 0.9)] = 0.0
+    translate: UnitInterval = 0.0
+    flip_lr: UnitInterval = 0.5
+    flip_ud: UnitInterval = 0.0
+    hsv_h: UnitInterval = 0.0
+    hsv_s: UnitInterval = 0.0
+    hsv_v: UnitInterval = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ class DetectionDataConfig:
 
     Args:
         yaml: Ultralytics data-set YAML (path, train, val, test, names), used unmodified.
-        imgsz: HR canvas in pixels, one side or [height, width]; LR canvas = imgsz / scale.
+        imgsz: HR canvas in pixels, one side or [height, width], each a multiple of `scale` and of the detector's stride
+            (32 for most); LR canvas = imgsz / scale.
         scale: super-resolution factor.
         lr: bicubic (made from HR on the fly), folder (read from lr_folder) or native (the images are LR, no HR exists).
         lr_folder: folder that mirrors the image folders with LR copies, for `lr: folder`.
@@ -81,21 +81,22 @@ class DetectionDataConfig:
         on_bad_label: faulty label lines stop the run, or their image is counted and skipped.
         max_pixels: images with more pixels than this are refused before decoding.
         label_share: share of the training images (at least one) whose labels are used; validation uses all of its own.
+            An image with an empty label file, or without one, counts as labelled and without objects.
         label_seed: seed of the choice of these images; smaller shares are subsets of larger ones.
         unlabelled: what becomes of the other training images in stage 3. true: they stay, without labels, for the loss
             terms that need none; false: they are left out, as in stage 1.
     """
 
     yaml: str = ""
-    imgsz: int | list[int] = 640
-    scale: int = 4
+    imgsz: PositiveInt | list[PositiveInt] = 640
+    scale: Annotated[int, Range(2, 4)] = 4
     lr: Literal["bicubic", "folder", "native"] = "bicubic"
     lr_folder: str | None = None
     on_bad_image: Literal["skip", "error"] = "skip"
     on_bad_label: Literal["error", "skip"] = "error"
-    max_pixels: int = 100_000_000
-    label_share: float = 1.0
-    label_seed: int = 0
+    max_pixels: PositiveInt = 100_000_000
+    label_share: Annotated[float, Range(0, 1, open_low=True)] = 1.0
+    label_seed: NonNegativeInt = 0
     unlabelled: bool = False
 
 
@@ -151,11 +152,11 @@ class Stage1Config:
     run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/stage1"))
     data: DetectionDataConfig = field(default_factory=DetectionDataConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    epochs: int = 100
-    batch: int = 16
-    lr: float = 1e-3
-    warmup_epochs: float = 3.0
-    patience: int = 0
+    epochs: PositiveInt = 100
+    batch: PositiveInt = 16
+    lr: UnitInterval = 1e-3
+    warmup_epochs: NonNegativeFloat = 3.0
+    patience: NonNegativeInt = 0
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(
             mosaic=1.0, close_mosaic=10, scale=0.5, translate=0.1, hsv_h=0.015, hsv_s=0.7, hsv_v=0.4
@@ -185,21 +186,21 @@ class OptimConfig:
         ema: decay of the exponential moving average of the weights, 0 switches it off.
     """
 
-    epochs: int = 10
-    batch: int = 16
-    micro_batch: int = 0
-    lr: float = 1e-4
-    lr_low: float = 1e-6
-    lr_sr: float | None = None
-    lr_masker: float | None = None
+    epochs: PositiveInt = 10
+    batch: PositiveInt = 16
+    micro_batch: NonNegativeInt = 0
+    lr: UnitInterval = 1e-4
+    lr_low: UnitInterval = 1e-6
+    lr_sr: UnitInterval | None = None
+    lr_masker: UnitInterval | None = None
     schedule: Literal["cosine", "step"] = "cosine"
-    lr_final: float = 0.05
-    milestones: list[int] = field(default_factory=list)
-    gamma: float = 0.5
-    warmup: int = 100
-    weight_decay: float = 0.0
-    clip_norm: float = 10.0
-    ema: float = 0.0
+    lr_final: UnitInterval = 0.05
+    milestones: list[PositiveInt] = field(default_factory=list)
+    gamma: UnitInterval = 0.5
+    warmup: NonNegativeInt = 100
+    weight_decay: NonNegativeFloat = 0.0
+    clip_norm: NonNegativeFloat = 10.0
+    ema: Annotated[float, Range(0, 0.99999)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ class Stage2Config:
 
     run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/stage2"))
     data: SRDataConfig = field(default_factory=SRDataConfig)
-    scale: int = 4
+    scale: Annotated[int, Range(1, 30)] = 4
     sr_fast: NetworkConfig = field(
         default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 2, "n_feats": 16, "tail": "single"})
     )
@@ -232,7 +233,7 @@ class Stage2Config:
     optim_quality: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=100, lr=2e-4))
     loss: SRLossConfig = field(default_factory=SRLossConfig)
     gradient_checkpointing: bool = False
-    val_every: int = 5
+    val_every: PositiveInt = 5
 
 
 @dataclass(frozen=True)
@@ -253,13 +254,13 @@ class MaskerConfig:
             masker's own decision). null: the masker decides patch by patch.
     """
 
-    patch: int | Literal["auto"] = 16
-    channels: int = 16
-    bias: float = 1.0
-    halo: int | Literal["auto"] | None = "auto"
+    patch: Annotated[int, Range(4, 64)] | Literal["auto"] = 16
+    channels: Annotated[int, Range(1, 1024)] = 16
+    bias: Annotated[float, Range(-20, 20)] = 1.0
+    halo: NonNegativeInt | Literal["auto"] | None = "auto"
     shared_stem: bool = False
     train: Literal["dense", "tiles"] = "dense"
-    budget_dropout: list[float] | None = None
+    budget_dropout: list[UnitInterval] | None = None
 
 
 @dataclass(frozen=True)
@@ -289,20 +290,20 @@ class LossConfig:
             SR4IR; each then makes half of the updates. false: all learn in every step.
     """
 
-    det: float = 1.0
-    sparse: float = 10.0
+    det: NonNegativeFloat = 1.0
+    sparse: NonNegativeFloat = 10.0
     sparsity: Literal["mean", "flops", "latency"] = "flops"
-    target: float = 0.25
-    latency_ms: float | None = None
+    target: Annotated[float, Range(0.01, 0.99)] = 0.25
+    latency_ms: PositiveFloat | None = None
     profile: str | None = None
-    ramp: float = 0.4
-    smooth: float = 0.01
-    objects: float = 1.0
-    rec: float = 0.0
-    distill: float = 0.0
-    distill_outputs: float = 0.0
+    ramp: UnitInterval = 0.4
+    smooth: NonNegativeFloat = 0.01
+    objects: NonNegativeFloat = 1.0
+    rec: NonNegativeFloat = 0.0
+    distill: NonNegativeFloat = 0.0
+    distill_outputs: NonNegativeFloat = 0.0
     teacher: str | None = None
-    hr_share: float = 0.0
+    hr_share: Annotated[float, Range(0, 0.9)] = 0.0
     alternate: bool = False
 
 
@@ -315,8 +316,8 @@ class GumbelConfig:
         end: temperature at the last step.
     """
 
-    start: float = 5.0
-    end: float = 0.1
+    start: Annotated[float, Range(0.01, 100)] = 5.0
+    end: Annotated[float, Range(0.01, 100)] = 0.1
 
 
 @dataclass(frozen=True)
@@ -351,7 +352,7 @@ class Stage3Config:
     data: DetectionDataConfig = field(default_factory=DetectionDataConfig)
     mode: Literal["joint", "frozen_detector", "detector_only"] = "joint"
     sr: Literal["conditional", "bicubic", "sr_fast", "sr_quality", "hr"] = "conditional"
-    upscale: int = 1
+    upscale: Annotated[int, Range(1, 4)] = 1
     masker: MaskerConfig = field(default_factory=MaskerConfig)
     sr_fast: NetworkConfig = field(
         default_factory=lambda: NetworkConfig("edsr", {"n_blocks": 2, "n_feats": 16, "tail": "single"})
@@ -369,5 +370,5 @@ class Stage3Config:
     gumbel: GumbelConfig = field(default_factory=GumbelConfig)
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(scale=0.25, translate=0.1, hsv_v=0.2))
     freeze_bn: bool = True
-    val_every: int = 1
-    val_images: int = 4
+    val_every: PositiveInt = 1
+    val_images: NonNegativeInt = 4

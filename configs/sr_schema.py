@@ -6,7 +6,9 @@ A part of configs/schema.py in a file of its own, and as free of torch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from configs.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, Range, UnitInterval
 
 
 @dataclass(frozen=True)
@@ -30,20 +32,20 @@ class DegradationStageConfig:
         jpeg: JPEG qualities.
     """
 
-    blur: float = 1.0
-    kernel: list[int] = field(default_factory=lambda: [7, 21])
-    kinds: list[float] = field(default_factory=lambda: [0.45, 0.25, 0.12, 0.03, 0.12, 0.03])
-    sinc: float = 0.1
-    sigma: list[float] = field(default_factory=lambda: [0.2, 3.0])
-    generalised: list[float] = field(default_factory=lambda: [0.5, 4.0])
-    plateau: list[float] = field(default_factory=lambda: [1.0, 2.0])
-    resize: list[float] = field(default_factory=lambda: [0.2, 0.7, 0.1])
-    resize_factor: list[float] = field(default_factory=lambda: [0.15, 1.5])
-    gaussian: float = 0.5
-    noise: list[float] = field(default_factory=lambda: [1.0, 30.0])
-    poisson: list[float] = field(default_factory=lambda: [0.05, 3.0])
-    grey: float = 0.4
-    jpeg: list[float] = field(default_factory=lambda: [30.0, 95.0])
+    blur: UnitInterval = 1.0
+    kernel: list[Annotated[int, Range(1, 51)]] = field(default_factory=lambda: [7, 21])
+    kinds: list[NonNegativeFloat] = field(default_factory=lambda: [0.45, 0.25, 0.12, 0.03, 0.12, 0.03])
+    sinc: UnitInterval = 0.1
+    sigma: list[Annotated[float, Range(0.05, 20)]] = field(default_factory=lambda: [0.2, 3.0])
+    generalised: list[Annotated[float, Range(0.1, 10)]] = field(default_factory=lambda: [0.5, 4.0])
+    plateau: list[Annotated[float, Range(0.1, 10)]] = field(default_factory=lambda: [1.0, 2.0])
+    resize: list[NonNegativeFloat] = field(default_factory=lambda: [0.2, 0.7, 0.1])
+    resize_factor: list[Annotated[float, Range(0.05, 4)]] = field(default_factory=lambda: [0.15, 1.5])
+    gaussian: UnitInterval = 0.5
+    noise: list[Annotated[float, Range(0, 255)]] = field(default_factory=lambda: [1.0, 30.0])
+    poisson: list[Annotated[float, Range(0, 20)]] = field(default_factory=lambda: [0.05, 3.0])
+    grey: UnitInterval = 0.4
+    jpeg: list[Annotated[float, Range(1, 100)]] = field(default_factory=lambda: [30.0, 95.0])
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class DegradationConfig:
             poisson=[0.05, 2.5],
         )
     )
-    final_sinc: float = 0.8
-    pool: int = 180
+    final_sinc: UnitInterval = 0.8
+    pool: Annotated[int, Range(0, 10_000)] = 180
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,23 @@ class SRDataConfig:
         degradation: how LR patches come about.
         cache: decoded images stay nowhere, in memory, or as memory-mapped files on the disk.
         cache_folder: folder of `cache: disk`, may be shared by runs; null takes cache/ in the run folder.
+        on_bad_image: training images that cannot be read are counted and skipped, or stop the run; in the validation
+            folders one always does, before training begins.
         max_pixels: images with more pixels than this are refused before decoding.
     """
 
     train: list[str] = field(default_factory=list)
     lr_train: list[str] = field(default_factory=list)
     val: list[str] = field(default_factory=list)
-    val_scales: list[float] = field(default_factory=list)
-    patch: int = 48
-    scales: list[float] = field(default_factory=list)
-    samples_per_epoch: int = 16_000
+    val_scales: list[Annotated[float, Range(1, 30)]] = field(default_factory=list)
+    patch: PositiveInt = 48
+    scales: list[Annotated[float, Range(1, 30)]] = field(default_factory=list)
+    samples_per_epoch: PositiveInt = 16_000
     degradation: DegradationConfig = field(default_factory=DegradationConfig)
     cache: Literal["none", "memory", "disk"] = "memory"
     cache_folder: str | None = None
-    max_pixels: int = 100_000_000
+    on_bad_image: Literal["skip", "error"] = "skip"
+    max_pixels: PositiveInt = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -118,9 +123,9 @@ class SRLossConfig:
     """
 
     pixel: Literal["l1", "charbonnier"] = "l1"
-    epsilon: float = 1e-3
-    perceptual: float = 0.0
-    queries: int = 2304
+    epsilon: Annotated[float, Range(1e-8, 1)] = 1e-3
+    perceptual: NonNegativeFloat = 0.0
+    queries: NonNegativeInt = 2304
     perceptual_weights: list[str] = field(default_factory=list)
 
 
@@ -152,18 +157,18 @@ class EvaluateSRConfig:
     weights: str | list[str] = ""
     hr: str | list[str] = ""
     lr: str | list[str] | None = None
-    scale: float | list[float] = 4.0
+    scale: Annotated[float, Range(1, 30)] | list[Annotated[float, Range(1, 30)]] = 4.0
     out: str = "runs/evaluate_sr"
-    border: int | None = None
+    border: NonNegativeInt | None = None
     self_ensemble: bool = False
-    tile: int = 0
-    tile_halo: int | None = None
+    tile: NonNegativeInt = 0
+    tile_halo: NonNegativeInt | None = None
     cmsr: str | list[str] | None = None
     lpips: list[str] = field(default_factory=list)
-    timing_runs: int = 10
-    pictures: int = 2
-    limit: int = 0
+    timing_runs: NonNegativeInt = 10
+    pictures: NonNegativeInt = 2
+    limit: NonNegativeInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    threads: int = 0
-    max_pixels: int = 100_000_000
+    threads: NonNegativeInt = 0
+    max_pixels: PositiveInt = 100_000_000

@@ -152,6 +152,32 @@ def view(board: np.ndarray, plan: AugmentPlan, canvas: tuple[int, int], origin: 
 # ---------------------------------------------------------------------- boxes
 
 
+def image_rectangles(
+    sizes: list[tuple[int, int]], places: list[tuple[int, int]], plan: AugmentPlan, canvas: tuple[int, int]
+) -> np.ndarray:
+    """Where a sample's canvas holds image instead of grey, int64 (K, 4): top, left, bottom, right in LR pixels.
+
+    Rounded outwards, where pixels are interpolated; one rectangle, the canvas, where there is no grey at all.
+
+    Args:
+        sizes: (height, width) of the K images on the board, in LR pixels.
+        places: (top, left) of each.
+        plan: what happens.
+        canvas: (height, width) of the canvas in LR pixels.
+    """
+    height, width = canvas
+    size, origin = 2 if plan.mosaic else 1, mosaic_origin(canvas, plan.mosaic)
+    boxes = np.array([[x, y, x + w, y + h] for (h, w), (y, x) in zip(sizes, places, strict=True)], np.float64)
+    seen = view_boxes(clip_boxes(boxes, height * size, width * size), plan, canvas, origin)
+    seen = clip_boxes(seen, height, width)
+    first, last = np.floor(seen[:, 1::-1] + 1e-6), np.ceil(seen[:, :1:-1] - 1e-6)  # y before x
+    rectangles = np.concatenate([first, np.maximum(first, last)], axis=1).astype(np.int64)
+    shown = np.zeros(canvas, bool)
+    for top, left, bottom, right in rectangles:
+        shown[top:bottom, left:right] = True
+    return np.array([[0, 0, height, width]]) if shown.all() else rectangles
+
+
 def view_boxes(boxes: np.ndarray, plan: AugmentPlan, canvas: tuple[int, int], origin: tuple[int, int]) -> np.ndarray:
     """The way of boxes x1, y1, x2, y2 (n, 4) in board pixels through `view`; not cut at the canvas."""
     size, start = np.array(canvas[::-1], np.float64), np.array(origin[::-1], np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal
 import numpy as np
 import yaml
 
+from configs.schema import DetectionDataConfig
 from data.images import IMAGE_SUFFIXES, ImageError, check_image, list_images
 from data.labels import LabelError, label_path, parse_label_file
 from utils.errors import UserError
@@ -215,6 +217,21 @@ def _listed(line: str, folder: Path, root: Path) -> Path:
 
 
 # ---------------------------------------------------------------------- the files
+
+
+def scan_splits(
+    spec: DataSpec, data: DetectionDataConfig, splits: Sequence[str], say: Callable[[str], None] = print
+) -> dict[str, list[Record]]:
+    """Usable images of some splits, as `data` wants them checked; what was found goes to `say`, one line a split.
+
+    Raises:
+        DataSetError, ImageError, LabelError: see `scan_split`.
+    """
+    records = {}
+    for split in splits:
+        records[split], report = scan_split(spec, split, data.on_bad_image, data.on_bad_label, data.max_pixels)
+        say(report.summary())
+    return records
 
 
 def scan_split(

@@ -25,6 +25,7 @@ from data.augment import (
     check_augment,
     clip_boxes,
     draw_plan,
+    image_rectangles,
     mosaic_origin,
     mosaic_places,
     recolour,
@@ -32,7 +33,7 @@ from data.augment import (
     view,
     view_boxes,
 )
-from data.data_spec import DataSetError, DataSpec, Record, ScanReport, load_data_spec, scan_split
+from data.data_spec import DataSetError, DataSpec, Record, ScanReport, load_data_spec, scan_split, scan_splits
 from data.degradation import degrade_bicubic
 from data.images import ImageError, check_image, read_rgb
 from data.letterbox import Letterbox, blank, fit_letterbox, paste, resample, resample_lr
@@ -52,6 +53,7 @@ __all__ = [
     "load_data_spec",
     "make_loader",
     "scan_split",
+    "scan_splits",
 ]
 
 EVALUATION = -1
@@ -91,6 +93,9 @@ class DetectionBatch:
         files: image files; of a mosaic the first of four.
         letterboxes: where the images lie on the canvas; of use for evaluation only, augmentation is not part of it.
         scale: HR pixels per LR pixel.
+        content: int64 (B, K, 4), top, left, bottom, right in LR pixels of the K rectangles of each canvas that hold the
+            image, augmentation included (a rectangle without area holds nothing); None where there is no padding at
+            all. Stays on the CPU.
     """
 
     lr: Tensor
@@ -104,6 +109,7 @@ class DetectionBatch:
     files: list[str]
     letterboxes: list[Letterbox]
     scale: int
+    content: Tensor | None = None
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -184,7 +190,7 @@ class DetectionDataset(Dataset):
         return len(self.records)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        """One sample: lr, hr uint8 (3, h, w), boxes, classes, labelled, index, epoch, file, letterbox, scale.
+        """One sample: lr, hr uint8 (3, h, w), boxes, classes, labelled, index, epoch, file, letterbox, scale, content.
 
         Raises:
             ImageError: an image cannot be read any more, or changed since the scan.
@@ -202,6 +208,7 @@ class DetectionDataset(Dataset):
         places = self._places(plan, letterboxes)
         hr, lr = self._images(plan, letterboxes, places)
         classes, boxes = self._labels(plan, letterboxes, places, training)
+        content = image_rectangles(self._lr_sizes(letterboxes), places, plan, self.lr_canvas)
         return {
             "lr": _chw(lr),
             "hr": None if hr is None else _chw(hr),
@@ -213,6 +220,7 @@ class DetectionDataset(Dataset):
             "file": str(self.records[index].image),
             "letterbox": letterboxes[0],
             "scale": self.scale,
+            "content": torch.from_numpy(content),
         }
 
     def letterbox(self, index: int) -> Letterbox:
@@ -232,8 +240,11 @@ class DetectionDataset(Dataset):
         """(top, left) of each image on the board, in LR pixels."""
         if not plan.mosaic:
             return [(letterboxes[0].top // self.scale, letterboxes[0].left // self.scale)]
-        sizes = [tuple(-(-size // self.scale) for size in box.content) for box in letterboxes]
-        return mosaic_places(sizes, plan, self.lr_canvas)
+        return mosaic_places(self._lr_sizes(letterboxes), plan, self.lr_canvas)
+
+    def _lr_sizes(self, letterboxes: list[Letterbox]) -> list[tuple[int, int]]:
+        """(height, width) of each image on the board, in LR pixels."""
+        return [(-(-box.content[0] // self.scale), -(-box.content[1] // self.scale)) for box in letterboxes]
 
     def _images(self, plan: AugmentPlan, letterboxes: list[Letterbox], places: list[tuple[int, int]]) -> Pair:
         """(HR, LR) of the sample, uint8 (H, W, 3) and (H/s, W/s, 3)."""
@@ -331,7 +342,16 @@ def collate_detection(samples: list[dict]) -> DetectionBatch:
         files=[sample["file"] for sample in samples],
         letterboxes=[sample["letterbox"] for sample in samples],
         scale=samples[0]["scale"],
+        content=_collate_content([sample["content"] for sample in samples], samples[0]["lr"].shape[-2:]),
     )
+
+
+def _collate_content(parts: list[Tensor], size: tuple[int, int]) -> Tensor | None:
+    """Rectangles (K, 4) of each sample -> (B, most K, 4), filled up with empty ones; None where all are the canvas."""
+    whole = torch.tensor([[0, 0, *size]])
+    if all(torch.equal(part, whole) for part in parts):
+        return None
+    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
 
 
 def make_loader(

@@ -39,6 +39,11 @@ class Letterbox:
         """Rows and columns of the image on the HR canvas."""
         return slice(self.top, self.top + self.content[0]), slice(self.left, self.left + self.content[1])
 
+    def lr_rectangle(self, scale: int) -> tuple[int, int, int, int]:
+        """Top, left, bottom, right of the image on the LR canvas, `scale` times smaller, in LR pixels."""
+        top, left = self.top // scale, self.left // scale
+        return top, left, top - (-self.content[0] // scale), left - (-self.content[1] // scale)
+
     def to_original(self, boxes: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
         """Boxes x1, y1, x2, y2 (..., 4) in canvas pixels -> pixels of the original image, cut at its border."""
         if not isinstance(boxes, torch.Tensor):

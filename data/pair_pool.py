@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from data.sr_pairs import SRBatch
+from data.sr_batch import SRBatch
 
 Degrade = Callable[[Tensor, dict[str, Tensor], tuple[int, int], tuple[int, int]], Tensor]
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 from tqdm import tqdm
 
+from configs.sr_schema import SRDataConfig
+from data.bad_images import BadImages
 from data.image_cache import ImageCache
 from data.images import ImageError, check_image, list_images, read_rgb
 from utils.errors import UserError
@@ -24,58 +25,6 @@ PairFiles = tuple[Path, Path | None]
 FLIPS = {1: 1, 2: 0, 3: -1}  # lowest two bits of a symmetry -> flip code of OpenCV
 
 
-@dataclass(frozen=True)
-class SRBatch:
-    """Training patches; all have one scale.
-
-    Args:
-        lr: (B, 3, p, p), uint8, or float32 in [0, 1] after `to`; None where LR is still to be made on the device.
-        hr: (B, 3, round(s*p), round(s*p)), the same kind.
-        files: HR file of each row.
-        keys: (epoch, index) of each row.
-        draws: random numbers of each row for making LR, see data/real_degradation.py.
-    """
-
-    lr: Tensor | None
-    hr: Tensor
-    files: list[str]
-    keys: list[tuple[int, int]] = field(default_factory=list)
-    draws: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def epoch(self) -> int:
-        return self.keys[0][0]
-
-    @property
-    def indices(self) -> list[int]:
-        return [index for _, index in self.keys]
-
-    def to(self, device: torch.device | str) -> SRBatch:
-        """Move to a device and convert uint8 to float32 in [0, 1] there; 64-bit draws stay on the CPU."""
-
-        def move(x: Tensor | None) -> Tensor | None:
-            if x is None or x.dtype == torch.float64:
-                return x
-            x = x.to(device, non_blocking=True)
-            return x.float().div_(255) if x.dtype == torch.uint8 else x
-
-        draws = {name: move(x) for name, x in self.draws.items()}
-        return replace(self, lr=move(self.lr), hr=move(self.hr), draws=draws)
-
-    def pin_memory(self) -> SRBatch:
-        """Called by the DataLoader to make copies to CUDA faster."""
-        lr = None if self.lr is None else self.lr.pin_memory()
-        draws = {name: x.pin_memory() for name, x in self.draws.items()}
-        return replace(self, lr=lr, hr=self.hr.pin_memory(), draws=draws)
-
-
-def collate_pairs(samples: Sequence[dict]) -> SRBatch:
-    """Stack samples of `SRPairDataset`."""
-    lr, hr = (None if samples[0][key] is None else torch.stack([s[key] for s in samples]) for key in ("lr", "hr"))
-    draws = default_collate([sample["draws"] for sample in samples]) if samples[0]["draws"] else {}
-    return SRBatch(lr, hr, [sample["file"] for sample in samples], [sample["key"] for sample in samples], draws)
-
-
 class SRPairDataset(Dataset):
     """Random LR-HR patches; image, position and symmetry are a pure function of (seed, epoch, index).
 
@@ -83,59 +32,63 @@ class SRPairDataset(Dataset):
     round(factor * patch) pixels a side and are shrunk to `patch` on their own (Chen et al. 2021, LIIF).
 
     Every file is checked by its header when the data set is made, so that a bad one is found before training. Images
-    that are smaller than a patch are left out and listed in `too_small`.
+    that are smaller than a patch are left out and listed in `too_small`, those that cannot be read, with
+    `data.on_bad_image: skip`, in `bad`. An image that turns out damaged only when it is decoded then gives way to
+    another one, which is a pure function of (seed, epoch, index) too.
 
     Args:
-        hr_folders: folders of HR images, searched recursively; where HR/ and LR_bicubic/ are inside, only HR/ is taken.
-        lr_folders: one folder of LR images per HR folder, the same relative names (`x{scale}` may follow); empty makes
-            LR from the whole HR image by bicubic.
+        data: `train`: folders of HR images, searched recursively; where HR/ and LR_bicubic/ are inside, only HR/ is
+            taken. `lr_train`: one folder of LR images per HR folder, the same relative names (`x{scale}` may follow);
+            empty makes LR from the whole HR image by bicubic.
         scale: super-resolution factor.
-        patch: side of the LR patch in pixels.
-        samples_per_epoch: length of the data set.
         seed: seed of the run.
         cache: where decoded images (8 bit, HR and LR) are kept; see `preload`.
-        max_pixels: images with more pixels than this are refused before decoding.
         scales: (lowest, highest) factor of arbitrary-scale training; None takes `scale` alone.
         draw: (epoch, index) -> random numbers with which LR will be made later; None makes LR here, by bicubic.
 
     Raises:
         ValueError: no folder, not one LR folder per HR folder, or LR folders together with `scales` or `draw`.
-        ImageError: an empty folder, an unreadable image, nothing but too small ones, an LR image that is missing or of
-            another scale.
+        ImageError: an empty folder, an unreadable image or too many of them, nothing but too small ones, an LR image
+            that is missing or of another scale.
     """
 
     def __init__(
         self,
-        hr_folders: Sequence[str | Path],
-        lr_folders: Sequence[str | Path],
+        data: SRDataConfig,
         scale: int,
-        patch: int,
-        samples_per_epoch: int,
         seed: int,
         cache: ImageCache,
-        max_pixels: int,
         scales: tuple[float, float] | None = None,
         draw: Callable[[int, int], dict[str, Tensor]] | None = None,
     ):
-        if not hr_folders:
+        if not data.train:
             raise UserError("data.train is empty: name at least one folder of HR images")
-        if lr_folders and len(lr_folders) != len(hr_folders):
-            counts = f"data.lr_train names {len(lr_folders)} folders, but data.train {len(hr_folders)}"
+        if data.lr_train and len(data.lr_train) != len(data.train):
+            counts = f"data.lr_train names {len(data.lr_train)} folders, but data.train {len(data.train)}"
             raise UserError(f"{counts}: give one LR folder per HR folder, or none at all")
-        if lr_folders and (scales or draw):
+        if data.lr_train and (scales or draw):
             what = "data.scales" if scales else "data.degradation.kind realesrgan"
             raise UserError(f"data.lr_train holds the LR images of one scale, but {what} makes its own; leave out one")
-        self.scale, self.patch, self.samples_per_epoch = scale, patch, samples_per_epoch
-        self.seed, self.cache, self.max_pixels = seed, cache, max_pixels
+        self.scale, self.patch, self.samples_per_epoch = scale, data.patch, data.samples_per_epoch
+        self.seed, self.cache, self.max_pixels = seed, cache, data.max_pixels
         self.scales, self.draw = scales, draw
+        pairs: list[PairFiles] = []
+        for number, folder in enumerate(data.train):
+            pairs += _find_pairs(_hr_folder(folder), data.lr_train[number] if data.lr_train else None, scale)
+        self.bad = BadImages(data.on_bad_image, len(set(pairs)))
         self.files: list[PairFiles] = []
-        for number, folder in enumerate(hr_folders):
-            self.files += _find_pairs(_hr_folder(folder), lr_folders[number] if lr_folders else None, scale)
-        large = [self._is_large_enough(hr_file, lr_file) for hr_file, lr_file in self.files]
-        self.too_small = [pair[0] for pair, fits in zip(self.files, large) if not fits]
-        self.files = [pair for pair, fits in zip(self.files, large) if fits]
+        self.too_small: list[Path] = []
+        for pair in pairs:
+            sizes = self._sizes(pair)
+            if sizes is not None:
+                if self._is_large_enough(pair, *sizes):
+                    self.files.append(pair)
+                else:
+                    self.too_small.append(pair[0])
+        if not self.files and not self.too_small:
+            raise next(iter(self.bad.found.values()))
         if not self.files:
-            side = round(max(scales or (scale,)) * patch)
+            side = round(max(scales or (scale,)) * self.patch)
             reason = f"this and all other images have fewer pixels than the HR patch of {side}x{side}"
             raise ImageError(self.too_small[0], reason, "lower data.patch or give larger images")
 
@@ -170,14 +123,12 @@ class SRPairDataset(Dataset):
     def sample(self, key: tuple[int, int], side: int) -> dict:
         """One sample with an HR patch of `side` pixels; see `__getitems__`."""
         rng = np.random.default_rng((self.seed, *key))
-        chosen = int(rng.integers(len(self.files)))
-        lr, patch = None, self.patch
-        if self.scales is None and self.draw is None:
-            lr, hr = self.pair(chosen)
+        chosen, lr, hr = self._chosen(rng)
+        patch = self.patch
+        if lr is not None:
             y, x = (int(rng.integers(size - patch + 1)) for size in lr.shape[:2])
             lr, hr_y, hr_x = lr[y : y + patch, x : x + patch], self.scale * y, self.scale * x
         else:
-            hr = self.hr(chosen)
             hr_y, hr_x = (int(rng.integers(size - side + 1)) for size in hr.shape[:2])
         hr = hr[hr_y : hr_y + side, hr_x : hr_x + side]
         symmetry = int(rng.integers(8))
@@ -206,20 +157,55 @@ class SRPairDataset(Dataset):
         """Read all images into the cache; called before data-loading processes start, they share its memory."""
         if self.cache.kind == "none":
             return
-        load = self.pair if self.scales is None and self.draw is None else self.hr
         numbers = range(len(self.files))
         with ThreadPoolExecutor() as pool:
-            loaded = pool.map(load, numbers)
-            list(tqdm(loaded, "reading images", len(numbers), leave=False, unit="image", disable=None))
+            loaded = pool.map(self._load, numbers)
+            for found in tqdm(loaded, "reading images", len(numbers), leave=False, unit="image", disable=None):
+                if isinstance(found, ImageError):
+                    self.bad.add(found)
 
-    def _is_large_enough(self, hr_file: Path, lr_file: Path | None) -> bool:
-        height, width = check_image(hr_file, self.max_pixels)
-        if lr_file is not None:
-            _check_scale(lr_file, check_image(lr_file, self.max_pixels), (height, width), self.scale)
+    def notes(self) -> list[str]:
+        """What was left out, a line each, for the console."""
+        small = len(self.too_small)
+        counts = f"{small} images are smaller than a patch and are left out" if small else ""
+        return [note for note in (counts, self.bad.summary()) if note]
+
+    def _chosen(self, rng: np.random.Generator) -> tuple[int, np.ndarray | None, np.ndarray]:
+        """Number, whole LR image (None where LR is made from the patch) and whole HR image of a sample."""
+        while True:  # ends, because `bad` refuses too many
+            chosen = int(rng.integers(len(self.files)))
+            found = self._load(chosen)
+            if not isinstance(found, ImageError):
+                return chosen, *found
+            self.bad.add(found, warn=True)
+
+    def _load(self, number: int) -> tuple[np.ndarray | None, np.ndarray] | ImageError:
+        """Whole images of a sample, from the cache where they are kept, or why they cannot be read."""
+        known = [self.bad.found[str(file)] for file in self.files[number] if str(file) in self.bad.found]
+        if known:
+            return known[0]
+        try:
+            return self.pair(number) if self.scales is None and self.draw is None else (None, self.hr(number))
+        except ImageError as error:
+            return error
+
+    def _sizes(self, pair: PairFiles) -> list[tuple[int, int]] | None:
+        """(height, width) of the HR and, where there is one, of the LR image by their headers; None if one is bad."""
+        try:
+            return [check_image(file, self.max_pixels) for file in pair if file is not None]
+        except ImageError as error:
+            self.bad.add(error)
+            return None
+
+    def _is_large_enough(
+        self, pair: PairFiles, hr_size: tuple[int, int], lr_size: tuple[int, int] | None = None
+    ) -> bool:
+        if lr_size is not None:
+            _check_scale(pair[1], lr_size, hr_size, self.scale)
         if self.scales is None and self.draw is None:
-            return min(height, width) // self.scale >= self.patch
+            return min(hr_size) // self.scale >= self.patch
         # Cropping to a multiple of the scale takes up to scale - 1 pixels.
-        return min(height, width) // self.scale * self.scale >= round(max(self.scales or (self.scale,)) * self.patch)
+        return min(hr_size) // self.scale * self.scale >= round(max(self.scales or (self.scale,)) * self.patch)
 
 
 def benchmark_pairs(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data.detection import DetectionBatch
 from models.conditional_sr import ConditionalOutput
+from models.content import image_patches
 from utils.metrics import coco_map, psnr_y
 
 Predict = Callable[[DetectionBatch], tuple[list[Tensor], ConditionalOutput | None]]
@@ -20,12 +21,15 @@ Predict = Callable[[DetectionBatch], tuple[list[Tensor], ConditionalOutput | Non
 class SplitResult:
     """What a split gave. Boxes are x1, y1, x2, y2 in pixels of the original images.
 
-    Shares are of patches (kept_share) and of canvas area inside and outside of ground-truth boxes; None without a mask.
+    Shares are of the patches that hold image (kept_share), and of the image's area inside and outside of ground-truth
+    boxes; the padding around an image counts nowhere. None without a mask. `patches_per_image` says on how many patches
+    SR_Quality ran, in the padding too, for the cost.
     """
 
     detections: list[np.ndarray] = field(default_factory=list)
     truths: list[tuple[np.ndarray, np.ndarray, tuple[int, int]]] = field(default_factory=list)
     kept_per_image: list[float] = field(default_factory=list)
+    patches_per_image: list[int] = field(default_factory=list)
     psnr_per_image: list[float] = field(default_factory=list)
     inside: np.ndarray = field(default_factory=lambda: np.zeros(2))  # kept area, area
     outside: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -86,6 +90,8 @@ def detect_split(
     for batch in loader:
         batch = batch.to(device)
         detections, output = predict(batch)
+        masks = None if output is None else output.mask
+        image = None if masks is None else image_patches(batch.content, batch.lr.shape[-2:], patch)
         for row, letterbox in enumerate(batch.letterboxes):
             found = detections[row].detach().float().cpu().numpy()
             boxes = letterbox.to_original(found[:, :4])
@@ -94,17 +100,19 @@ def detect_split(
             classes = batch.classes[batch.image_index == row].long().cpu().numpy()
             size = (letterbox.height, letterbox.width)
             result.truths.append((letterbox.to_original(truth), classes, size))
-            if output is not None and output.mask is not None:
-                mask = output.mask[row, 0].float().cpu().numpy()
-                result.kept_per_image.append(float(mask.mean()))
+            shown = letterbox.region  # without the grey around the image
+            if masks is not None:
+                mask = masks[row, 0].float().cpu().numpy()
+                own = mask if image is None else mask[image[row].numpy()]
+                result.kept_per_image.append(float(own.mean()))
+                result.patches_per_image.append(int(mask.sum()))
                 side = np.ones((batch.scale * patch, batch.scale * patch), np.float32)
                 kept = np.kron(mask, side)[: batch.canvas[0], : batch.canvas[1]]
-                covered = object_map(truth, batch.canvas)
+                kept, covered = kept[shown], object_map(truth, batch.canvas)[shown]
                 result.inside += kept[covered].sum(), covered.sum()
                 result.outside += kept[~covered].sum(), (~covered).sum()
             if with_psnr and output is not None and output.sr.shape == batch.hr.shape:
                 pair = (output.sr[row].float().cpu().numpy(), batch.hr[row].cpu().numpy())
-                shown = letterbox.region  # without the grey around the image, which any network reproduces
                 sr, hr = (image.transpose(1, 2, 0)[shown].clip(0, 1) for image in pair)
                 result.psnr_per_image.append(psnr_y(sr, hr, border=batch.scale))
     return result

@@ -34,14 +34,16 @@ WARMUP = 2
 
 
 class Seen(NamedTuple):
-    """What a row gets of a batch: images, and the mask policy, which for the oracle knows the ground truth."""
+    """What a row gets of a batch: images, the mask policy, which for the oracle knows the ground truth, and which part
+    is no padding (models/content.py)."""
 
     images: Tensor
     policy: MaskPolicy | OracleMask
+    content: Tensor | None
 
     @classmethod
     def of(cls, row: Row, batch: DetectionBatch) -> Seen:
-        return cls(row.images(batch), row.policy_for(batch))
+        return cls(row.images(batch), row.policy_for(batch), batch.content)
 
 
 class Evaluation:
@@ -67,11 +69,11 @@ class Evaluation:
         """Boxes in HR canvas pixels, and what the front end made."""
         factor = 1 if row.sees_hr else self.dataset.scale
         limits = (conf, self.config.iou, self.config.max_det)
-        return self.prepared[row.name].detect(seen.images, factor, *limits, seen.policy)
+        return self.prepared[row.name].detect(seen.images, factor, *limits, seen.policy, seen.content)
 
     def upscale(self, row: Row, seen: Seen) -> ConditionalOutput | Tensor:
         """The front end alone."""
-        return self.prepared[row.name].upscale(seen.images, seen.policy)
+        return self.prepared[row.name].upscale(seen.images, seen.policy, seen.content)
 
     # ---------------------------------------------------------------- quality
 
@@ -138,12 +140,13 @@ class Evaluation:
             split, factor = quality[row.name], self.dataset.scale if row.sees_hr else 1
             height, width = (side * factor for side in self.dataset.lr_canvas)
             metrics = split.metrics(self.dataset.names)
-            sr = counter.front(row, height, width, split.kept_per_image)
+            sr = counter.front(row, height, width, split.patches_per_image)
             total = (sr or 0) + counter.detector(row, height, width)
             entry = {"name": row.name}
             entry |= {key: metrics[key] for key in ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")}
             entry |= {"kept_share": split.kept_share, "sr_gmacs": None if sr is None else sr / 1e9}
-            entry |= {"total_gmacs": total / 1e9, "params": row.parameters_run(split.kept_share)} | costs[row.name]
+            params = row.parameters_run(height, width, split.patches_per_image)
+            entry |= {"total_gmacs": total / 1e9, "params": params} | costs[row.name]
             entry |= {"kept_inside": split.kept_inside, "kept_outside": split.kept_outside, "psnr": split.psnr}
             entry |= {"ap_per_class": metrics["per_class"], "pr_curve": metrics["pr_curve"]}
             table.append(entry | {"pr_curve_per_class": metrics["pr_curve_per_class"]})
@@ -197,7 +200,7 @@ def prepare_rows(rows: list[Row], device: torch.device, dtype: torch.dtype) -> d
 
 def merge(into: SplitResult, part: SplitResult) -> None:
     """Append one part of a split to what is there."""
-    for name in ("detections", "truths", "kept_per_image", "psnr_per_image"):
+    for name in ("detections", "truths", "kept_per_image", "patches_per_image", "psnr_per_image"):
         getattr(into, name).extend(getattr(part, name))
     into.inside += part.inside
     into.outside += part.outside

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from data.detection import DetectionBatch
 from evaluation.detection_eval import canvas_boxes, object_map
+from models.content import image_cells, image_patches
+from models.mask_policy import mark_first
 from models.masker import patch_grid
 from utils.errors import UserError
 
@@ -23,7 +25,7 @@ class OracleMask:
     """Selects the share of patches of which boxes cover most; equal ones by the masker's score, as `budget` does.
 
     Args:
-        share: of the patches of every image, in [0, 1].
+        share: of the patches of every image, those of the padding apart, in [0, 1].
         coverage: of the batch it is asked about, see `patch_coverage`; set by `told`.
 
     Raises:
@@ -44,13 +46,14 @@ class OracleMask:
         """The oracle for one batch; `patch` is the side of a patch in LR pixels."""
         return replace(self, coverage=patch_coverage(batch, patch))
 
-    def select(self, lr: Tensor, logits: Tensor, patch: int) -> Tensor:
-        """Bool (B, gh, gw) with exactly round(share * gh * gw) patches of every image.
+    def select(self, lr: Tensor, logits: Tensor, patch: int, content: Tensor | None = None) -> Tensor:
+        """Bool (B, gh, gw) with exactly round(share * n) of the n patches of every image that hold image.
 
         Args:
             lr: the batch's LR images (B, 3, h, w).
             logits: masker output (B, 2, gh, gw).
             patch: as given to `told`.
+            content: which part of the images is no padding, see models/content.py.
 
         Raises:
             ValueError: the oracle was not told about this batch.
@@ -58,15 +61,19 @@ class OracleMask:
         shape = (lr.shape[0], *patch_grid(*lr.shape[-2:], patch))
         if self.coverage is None or self.coverage.shape != shape:
             raise UserError(f"oracle: knows no ground truth of a batch with patches {shape}; call told() first")
+        image = image_patches(content, lr.shape[-2:], patch)
         score, coverage = (logits[:, 1] - logits[:, 0]).float().flatten(1), self.coverage.flatten(1).to(lr.device)
+        if image is not None:
+            coverage = coverage.masked_fill(~image.flatten(1).to(lr.device, non_blocking=True), -1)
         by_score = score.argsort(dim=1, descending=True, stable=True)
         by_coverage = coverage.gather(1, by_score).argsort(dim=1, descending=True, stable=True)
-        chosen = by_score.gather(1, by_coverage)[:, : round(self.share * score.shape[1])]
-        return torch.zeros_like(score, dtype=torch.bool).scatter_(1, chosen, True).view(shape)
+        order = by_score.gather(1, by_coverage)
+        return mark_first(order, lambda patches: round(self.share * patches), image).view(shape)
 
 
 def patch_coverage(batch: DetectionBatch, patch: int) -> Tensor:
-    """Share of every patch's area inside the image that ground-truth boxes cover together, float32 (B, gh, gw).
+    """Share of every patch's area inside the image that ground-truth boxes cover together, float32 (B, gh, gw); 0 in
+    the padding.
 
     Boxes are rounded outwards to HR canvas pixels, so that no object is too small to count.
     """
@@ -78,7 +85,13 @@ def patch_coverage(batch: DetectionBatch, patch: int) -> Tensor:
     def per_patch(pixels: np.ndarray) -> np.ndarray:
         return np.pad(pixels, padding).reshape(rows, side, columns, side).sum((1, 3), dtype=np.float32)
 
-    area = per_patch(np.ones((height, width), bool))
-    # Boxes went through shares of the canvas in float32; 1/100 pixel more must not cover one pixel more.
-    maps = [object_map(canvas_boxes(batch, row).round(2), batch.canvas) for row in range(batch.lr.shape[0])]
-    return torch.from_numpy(np.stack([per_patch(covered) / area for covered in maps]))
+    def coverage(row: int) -> np.ndarray:
+        inside = np.ones((height, width), bool)
+        if batch.content is not None:
+            lr_pixels = image_cells(batch.content[row : row + 1], batch.lr.shape[-2:], 1)[0].numpy()
+            inside = lr_pixels.repeat(batch.scale, 0).repeat(batch.scale, 1)
+        # Boxes went through shares of the canvas in float32; 1/100 pixel more must not cover one pixel more.
+        covered = object_map(canvas_boxes(batch, row).round(2), batch.canvas) & inside
+        return per_patch(covered) / np.maximum(per_patch(inside), 1)
+
+    return torch.from_numpy(np.stack([coverage(row) for row in range(batch.lr.shape[0])]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,9 +65,11 @@ class Row:
         """The mask policy for this batch, whose ground truth the oracle is told."""
         return self.policy.told(batch, self.patch) if isinstance(self.policy, OracleMask) else self.policy
 
-    def upscale(self, images: Tensor, policy: MaskPolicy | OracleMask) -> ConditionalOutput | Tensor:
-        """The front end alone."""
-        return self.system.upscale(images, policy) if self.sliced is None else self.sliced.upscale(images)
+    def upscale(
+        self, images: Tensor, policy: MaskPolicy | OracleMask, content: Tensor | None = None
+    ) -> ConditionalOutput | Tensor:
+        """The front end alone; arguments as `detect`."""
+        return self.system.upscale(images, policy, content) if self.sliced is None else self.sliced.upscale(images)
 
     def detect(
         self,
@@ -76,6 +79,7 @@ class Row:
         iou: float,
         max_det: int,
         policy: MaskPolicy | OracleMask | None = None,
+        content: Tensor | None = None,
     ) -> tuple[list[Tensor], ConditionalOutput | None]:
         """Boxes per image (n, 6) in HR canvas pixels, and what the front end made.
 
@@ -84,11 +88,12 @@ class Row:
             factor: HR canvas pixels per image pixel where there is no front end.
             conf, iou, max_det: see YoloDetector.predict.
             policy: as from `policy_for`; None takes the row's own.
+            content: which part of LR images is no padding, see models/content.py.
         """
         if self.sliced is not None:
             return self.sliced.predict(images, conf, iou, max_det), None
         if self.system is not None:
-            return self.system.predict(images, policy or self.policy, conf, iou, max_det)
+            return self.system.predict(images, policy or self.policy, conf, iou, max_det, content)
         height, width = self.input_size(*images.shape[-2:])
         padded = F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]), value=GREY / 255)
         found = self.detector.predict(padded, conf, iou, max_det)
@@ -105,14 +110,18 @@ class Row:
         """How many inputs the detector gets for one image of height x width."""
         return 1 if self.sliced is None else len(self.sliced.slicer.windows(height, width))
 
-    def parameters_run(self, kept_share: float | None) -> int:
-        """Parameters of all networks that run: SR_Quality where any patch is kept, SR_Fast where any is not."""
+    def parameters_run(self, height: int, width: int, patches_per_image: list[int]) -> int:
+        """Parameters of all networks that run: SR_Quality where any patch is kept, SR_Fast where any is not.
+
+        Arguments as `MacCounter.front`.
+        """
         parts: list[nn.Module] = [self.detector]
         if self.conditional:
             front = self.system.front
-            parts += [front.sr_fast] if kept_share != 1 else []
+            patches = math.prod(front.masker.grid(height, width))
+            parts += [front.sr_fast] if any(count < patches for count in patches_per_image) else []
             parts += [front.masker] if self.policy.needs_masker else []
-            parts += [front.sr_quality] if kept_share else []
+            parts += [front.sr_quality] if any(patches_per_image) else []
         elif self.system is not None:
             parts += [self.system.front]
         return count_parameters(nn.ModuleList(parts))  # a stem that two networks share counts once
@@ -128,24 +137,22 @@ class MacCounter:
         """MACs of a network for one image."""
         return self._once((network, height, width), lambda: count_macs_at(network, height, width))
 
-    def front(self, row: Row, height: int, width: int, kept_per_image: list[float]) -> float | None:
+    def front(self, row: Row, height: int, width: int, patches_per_image: list[int]) -> float | None:
         """MACs that the row's front end executes for an LR image, the mean over the split; None without a front end.
 
         Args:
             row: the row.
             height, width: LR pixels.
-            kept_per_image: kept share of every image, where the front end is conditional.
+            patches_per_image: on how many patches of every image SR_Quality runs, where the front end is conditional.
         """
         if row.front is None:
             return None
         if not row.conditional:
             return float(self.network(row.front, height, width))
         front, masker = row.system.front, row.policy.needs_masker
-        rows, columns = -(-height // front.patch), -(-width // front.patch)
-        counts = [round(share * rows * columns) for share in kept_per_image]
         costs = [
             self._once((front, masker, height, width, count), lambda n=count: sr_macs(front, height, width, n, masker))
-            for count in counts
+            for count in patches_per_image
         ]
         return sum(costs) / len(costs)
 

@@ -1,8 +1,13 @@
-"""Weights for a `YoloDetector`: checkpoints of this project, Ultralytics .pt files, state dicts; no code is run."""
+"""Weights for a `YoloDetector`: checkpoints of this project, Ultralytics files, state dicts; no code is run.
+
+What a file is, its content says and not its suffix.
+"""
 
 from __future__ import annotations
 
 import pickle
+import shutil
+import tempfile
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +15,23 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from loading.state_dict_file import NESTS, is_safetensors, read_content
 from models.detector_yolo import YoloDetector, read_ultralytics
 from utils.checkpoint import CheckpointError, load_network
+
+SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
+PREFIXES = ("module.", "_orig_mod.", "net.")
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """What a weight file holds: tensors by name, and where known the network and its classes."""
+    """What a weight file holds: tensors by name, and where known the network and its classes; with `own` checkpoints,
+    those of this project, the configured network and classes must agree."""
 
     tensors: dict[str, Tensor]
     yaml: dict | None = None
     names: list[str] | None = None
+    own: bool = False
 
 
 def load_detector(
@@ -29,9 +40,9 @@ def load_detector(
     """Detector with weights, and a sentence for the log that says what was taken.
 
     Args:
-        model: as `YoloDetector`, or an Ultralytics .pt file, which brings network and weights.
-        weights: detector checkpoint of this project (.pth; network and class names must agree), Ultralytics .pt, or a
-            plain state dict; of the last two every tensor of equal name and shape is taken. None keeps random weights.
+        model: as `YoloDetector`, or a weight file that says which network it holds, and brings the weights too.
+        weights: detector checkpoint of this project (network and class names must agree), Ultralytics file, or a plain
+            state dict; of the last two every tensor of equal name and shape is taken. None keeps random weights.
         names: class names; None takes those of the file.
 
     Raises:
@@ -39,12 +50,12 @@ def load_detector(
         ValueError: unknown model, or no class names given or found.
     """
     source = None
-    if isinstance(model, str) and model.endswith(".pt"):
+    if isinstance(model, str) and model.endswith(SUFFIXES):
         source = read_weights(model)
         if source.yaml is None:
             raise CheckpointError(
-                f"{model}: a plain state dict names no network; give it as detector.weights, and a YAML name as "
-                "detector.model"
+                f"{model}: a plain state dict names no network and no classes; give it as detector.weights, and a YAML "
+                "name as detector.model"
             )
         model, weights = source.yaml, weights or model
     if weights is None:
@@ -52,7 +63,7 @@ def load_detector(
     stored = read_weights(weights)
     detector = YoloDetector(model, names or stored.names or ())
     own = detector.net.state_dict()
-    if Path(weights).suffix == ".pth":
+    if stored.own:
         _check_same(weights, detector, stored)
     taken = {k: v for k, v in stored.tensors.items() if k in own and v.shape == own[k].shape}
     if not taken:
@@ -78,10 +89,10 @@ def _check_same(path: str | Path, detector: YoloDetector, stored: StoredWeights)
 
 
 def read_weights(path: str | Path) -> StoredWeights:
-    """Read a .pth of this project or a .pt; nothing in the file is executed.
+    """Read a weight file of any suffix; nothing in it is executed.
 
     Raises:
-        CheckpointError: missing, damaged or unknown file, or a pickle with code in it.
+        CheckpointError: missing or damaged file, one without named tensors, or a pickle with code in it.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,33 +100,52 @@ def read_weights(path: str | Path) -> StoredWeights:
             f"{path}: no such file; stage1_pretrain_yolo.py writes yolo_pretrained_hr.pth, Ultralytics' own .pt files "
             "are at https://github.com/ultralytics/assets/releases (nothing is downloaded here)"
         )
-    if path.suffix == ".pth":
+    content = read_content(path)[0] if is_safetensors(path) else _read_torch(path)
+    if "checksum" in content:
         payload = load_network(path, kind="detector")
-        tensors = {k.removeprefix("net."): v for k, v in payload["weights"].items()}
-        return StoredWeights(tensors, payload["args"]["model"], list(payload["args"]["names"]))
-    if path.suffix != ".pt":
-        raise CheckpointError(f"{path}: weights must be a .pth of this project or a .pt file")
-    content = _read_pt(path)
-    module = content.get("ema") or content.get("model") or content.get("state_dict") or content
+        tensors = _without_prefixes(payload["weights"])
+        return StoredWeights(tensors, payload["args"]["model"], list(payload["args"]["names"]), own=True)
+    parts = [content[key] for key in ("ema", *NESTS) if isinstance(content.get(key), dict | nn.Module)]
+    module = next((part for part in parts if part != {}), content)
     if isinstance(module, nn.Module):
         names = module.names if isinstance(module.names, dict) else dict(enumerate(module.names))
         return StoredWeights(module.state_dict(), deepcopy(module.yaml), [str(names[k]) for k in sorted(names)])
-    tensors = {k: v for k, v in module.items() if isinstance(v, Tensor)} if isinstance(module, dict) else {}
+    tensors = {k: v for k, v in module.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
-        raise CheckpointError(f"{path}: holds neither an Ultralytics model nor a state dict")
-    return StoredWeights(tensors)
+        keys = ", ".join(map(repr, list(content)[:8]))
+        raise CheckpointError(
+            f"{path}: holds neither an Ultralytics model nor named tensors (its keys are {keys or 'none'}); save the "
+            "network's state dict alone"
+        )
+    return StoredWeights(_without_prefixes(tensors))
 
 
-def _read_pt(path: Path) -> dict:
+def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that Ultralytics gives them (model.0.conv.weight, ...)."""
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in tensors)), ""):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def _read_ultralytics(path: Path) -> dict:
+    """`read_ultralytics`, which opens files of the suffix .pt only."""
+    if path.suffix == ".pt":
+        return read_ultralytics(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return read_ultralytics(shutil.copyfile(path, Path(folder) / "weights.pt"))
+
+
+def _read_torch(path: Path) -> dict:
     try:
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # from the path PyTorch would judge by the suffix
+                content = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:  # not plain tensors: an Ultralytics file
-            content = read_ultralytics(path)
+            content = _read_ultralytics(path)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         raise CheckpointError(
-            f"{path}: cannot be read safely ({reason}); it is damaged, or holds code, which is never run: get the file "
-            "anew from its source"
+            f"{path}: cannot be read safely ({reason}); it is damaged or truncated, or holds code, which is never run: "
+            "get the file anew from its source"
         ) from error
     return content if isinstance(content, dict) else {"model": content}

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor, nn
 
 from configs.schema import DetectorConfig, NetworkConfig, Stage3Config
 from loading.published_weights import check_finite, check_scale, describe, load_community_sr
 from loading.shipped_weights import SHIPPED, shipped_specs
+from loading.state_dict_file import is_community_file
 from models import SR_NETWORKS, build_sr
 from models.arbitrary_scale import takes_size
 from models.conditional_sr import ConditionalSR
@@ -280,18 +280,6 @@ def complete(spec: dict) -> dict:
     parameters = inspect.signature(SR_NETWORKS[spec["name"]]).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return {"name": spec["name"], "args": defaults | spec["args"]}
-
-
-def is_community_file(path: str | Path) -> bool:
-    """Whether a file is a readable weight file that none of the stage scripts wrote."""
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        return True
-    try:
-        content = torch.load(path, map_location="meta", weights_only=True)
-    except Exception:  # missing, damaged or unsafe: the reader of own checkpoints says what is wrong
-        return False
-    return not (isinstance(content, dict) and "checksum" in content)
 
 
 def shipped_file(spec: dict) -> Path:

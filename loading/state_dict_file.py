@@ -1,4 +1,7 @@
-"""State dicts from published weight files (.pth, .pt, .ckpt, .safetensors): read without executing code, unwrapped."""
+"""State dicts from published weight files: read without executing code, unwrapped.
+
+What a file is, its content says and not its suffix: .pth, .pt, .ckpt and .safetensors are used for one another.
+"""
 
 from __future__ import annotations
 
@@ -45,16 +48,27 @@ def read_state_dict(path: str | Path) -> StateDictFile:
         CheckpointError: missing, damaged, with code in it, or without tensors.
     """
     path = Path(path)
+    content, metadata = read_content(path)
+    return StateDictFile(*_unwrap(path, content), metadata)
+
+
+def read_content(path: Path) -> tuple[object, dict[str, str]]:
+    """What a weight file holds, on the CPU, and the header of a safetensors file.
+
+    Raises:
+        CheckpointError: missing, damaged, or with code in it.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: does not exist; correct the path or download the weights first")
     metadata: dict[str, str] = {}
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             with safe_open(path, framework="pt", device="cpu") as file:
                 metadata = file.metadata() or {}
                 content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # from the path PyTorch would judge by the suffix
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged ({error}); use another copy of it") from error
     except Exception as error:  # a damaged or foreign pickle can fail in any way
@@ -64,7 +78,30 @@ def read_state_dict(path: str | Path) -> StateDictFile:
             f"{path}: cannot be read as plain tensors ({type(error).__name__}: {first}); nothing in it was executed."
             " Use another copy, or save its state dict alone as .safetensors"
         ) from error
-    return StateDictFile(*_unwrap(path, content), metadata)
+    return content, metadata
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: the length of the header in 8 bytes, then JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size - 8:
+        return True
+    torch_file = start.startswith((b"PK", b"\x80"))
+    return path.suffix == ".safetensors" and not torch_file  # damaged, which its reader explains
+
+
+def is_community_file(path: str | Path) -> bool:
+    """Whether a file is a readable weight file that none of the stage scripts wrote."""
+    path = Path(path)
+    if path.is_file() and is_safetensors(path):
+        return True
+    try:
+        with path.open("rb") as file:
+            content = torch.load(file, map_location="meta", weights_only=True)
+    except Exception:  # missing, damaged or unsafe: the reader of own checkpoints says what is wrong
+        return path.suffix == ".safetensors"
+    return not (isinstance(content, dict) and "checksum" in content)
 
 
 def own_spec(metadata: dict[str, str]) -> tuple[str, dict] | None:

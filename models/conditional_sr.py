@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from deployment.native_execution import NativeNetwork
-from models.mask_policy import MaskPolicy
-from models.masker import Masker
+from models.content import image_patches
+from models.mask_policy import BestPatches, MaskPolicy
+from models.masker import Masker, patch_grid
 from models.tiling.execution import DEFAULT, TileOptions, expand_mask, run_everywhere, run_on_tiles, run_whole
 from utils.errors import UserError
 from utils.gumbel import gumbel_softmax, keep_probability
@@ -36,8 +37,8 @@ class ConditionalOutput:
 
     Args:
         sr: SR images (B, 3, scale * h, scale * w) in [0, 1].
-        mask: patches (B, 1, gh, gw), 1 where SR_Quality was taken, else 0; its mean is the kept share. None where one
-            network runs everywhere.
+        mask: patches (B, 1, gh, gw), 1 where SR_Quality was taken, else 0; its mean over the patches that hold image
+            (all, where no content was given) is the kept share. None where one network runs everywhere.
         probability: the masker's probability of quality (B, 1, gh, gw), None where the masker did not run.
         score: how strongly the masker speaks for quality, the difference of its logits (B, 1, gh, gw); None likewise.
     """
@@ -105,6 +106,7 @@ class ConditionalSR(nn.Module):
         tau: float = 1.0,
         noise: torch.Tensor | None = None,
         shares: torch.Tensor | None = None,
+        content: torch.Tensor | None = None,
     ) -> ConditionalOutput:
         """Both networks everywhere, differentiable.
 
@@ -113,9 +115,16 @@ class ConditionalSR(nn.Module):
             tau: temperature of the Gumbel-Softmax.
             noise: Gumbel noise (B, 2, gh, gw); ignored in eval mode, where nothing is left to chance.
             shares: kept share of every image (B,), None leaves it to the masker; ignored in eval mode.
+            content: which part of the images is no padding, see models/content.py; patches of padding are never kept
+                and have no part in the masker's statistics.
         """
-        logits = self.masker(lr)  # (B, 2, gh, gw)
-        mask = gumbel_softmax(logits, tau, noise, shares) if self.training else gumbel_softmax(logits, tau)
+        image = image_patches(content, lr.shape[-2:], self.patch)
+        if image is None:
+            logits, shown = self.masker(lr), None  # (B, 2, gh, gw)
+        else:
+            logits, shown = self.masker.on_image(lr, image), image[:, None].to(lr.device, non_blocking=True)
+        chance = {"noise": noise, "shares": shares} if self.training else {}
+        mask = gumbel_softmax(logits, tau, **chance, image=shown)
         if self.train_tiles:
             quality = run_everywhere(self.sr_quality, lr, mask[:, 0] > 0.5, self.patch, self.halo, self.options)
         else:
@@ -125,12 +134,13 @@ class ConditionalSR(nn.Module):
         return ConditionalOutput(sr.clamp(0, 1), mask, keep_probability(logits, tau), score)
 
     @torch.no_grad()
-    def infer(self, lr: torch.Tensor, policy: MaskPolicy) -> ConditionalOutput:
+    def infer(self, lr: torch.Tensor, policy: MaskPolicy, content: torch.Tensor | None = None) -> ConditionalOutput:
         """Conditional execution: sr_fast everywhere, sr_quality on the patches that `policy` selects.
 
         Args:
             lr: LR images (B, 3, h, w) in [0, 1].
             policy: which patches; the masker runs only where the policy looks at it.
+            content: which part of the images is no padding, see models/content.py; None: all.
 
         Raises:
             RuntimeError: a BatchNorm layer is in training mode; its statistics would depend on the selected patches.
@@ -138,9 +148,9 @@ class ConditionalSR(nn.Module):
         """
         if any(module.training for module in self.modules() if isinstance(module, _BatchNorm)):
             raise RuntimeError("infer: a BatchNorm layer is in training mode; call eval() first")
-        policy = self._within_latency(policy, lr)
+        policy = self._within_latency(policy, lr, content)
         logits = self.masker(lr) if policy.needs_masker else None
-        mask = policy.select(lr, logits, self.patch)  # (B, gh, gw)
+        mask = policy.select(lr, logits, self.patch, content)  # (B, gh, gw)
         most = self.options.max_pixels
         if bool(mask.all()):  # nothing of sr_fast would be seen
             sr = run_whole(self.sr_quality, lr, most)
@@ -157,8 +167,10 @@ class ConditionalSR(nn.Module):
             return self.native.run(lr, mask, self.patch, self.halo, canvas, most)
         return run_on_tiles(self.sr_quality, lr, mask, self.patch, self.halo, canvas, self.options)
 
-    def _within_latency(self, policy: MaskPolicy, lr: torch.Tensor) -> MaskPolicy:
-        """The budget that keeps a latency, for images of this shape; other policies as they are."""
+    def _within_latency(
+        self, policy: MaskPolicy, lr: torch.Tensor, content: torch.Tensor | None
+    ) -> MaskPolicy | BestPatches:
+        """The number of patches that keeps a latency, for images of this shape; other policies as they are."""
         if policy.kind != "latency_ms":
             return policy
         if self.latency is None:
@@ -166,4 +178,8 @@ class ConditionalSR(nn.Module):
                 f"mask policy {policy}: there is no latency profile; measure one with `python -m tools.latency` and "
                 "name it with --profile"
             )
-        return MaskPolicy("budget", self.latency.largest_share(policy.value, *lr.shape[-2:], lr.shape[0]))
+        share = self.latency.largest_share(policy.value, *lr.shape[-2:], lr.shape[0])
+        if share == 1 and content is not None:  # one run, without SR_Fast, which the image's patches alone would need
+            return MaskPolicy("all_quality")
+        rows, columns = patch_grid(*lr.shape[-2:], self.patch)
+        return BestPatches(round(share * rows * columns))

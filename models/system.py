@@ -138,19 +138,28 @@ class ConditionalSRDetector(nn.Module):
 
         return cls(build_front(args["front"]), YoloDetector(**args["detector"]))
 
-    def upscale(self, lr: Tensor, policy: MaskPolicy) -> ConditionalOutput:
-        """Super-resolve without gradient. (B, 3, h, w) -> sr (B, 3, s*h, s*w) in [0, 1]; no mask for a plain front."""
+    def upscale(self, lr: Tensor, policy: MaskPolicy, content: Tensor | None = None) -> ConditionalOutput:
+        """Super-resolve without gradient. (B, 3, h, w) -> sr (B, 3, s*h, s*w) in [0, 1]; no mask for a plain front.
+
+        `content` says which part of the images is no padding, see models/content.py.
+        """
         if isinstance(self.front, ConditionalSR):
-            return self.front.infer(lr, policy)
+            return self.front.infer(lr, policy, content)
         with torch.no_grad():
             sr = run_whole(self.front, lr, self.max_pixels)
             return ConditionalOutput(sr=sr.clamp_(0, 1), mask=None, probability=None)
 
     def predict(
-        self, lr: Tensor, policy: MaskPolicy, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
+        self,
+        lr: Tensor,
+        policy: MaskPolicy,
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        content: Tensor | None = None,
     ) -> tuple[list[Tensor], ConditionalOutput]:
         """Boxes per image (n, 6): x1, y1, x2, y2 in HR canvas pixels, score, class; and what the front end made."""
-        output = self.upscale(lr, policy)
+        output = self.upscale(lr, policy, content)
         return self.detect(output.sr, conf, iou, max_det), output
 
     def detect(self, sr: Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300) -> list[Tensor]:

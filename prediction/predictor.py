@@ -60,7 +60,7 @@ class Prediction:
         sr: super-resolved image (3, s * H, s * W) in [0, 1], on the device where it was made.
         mask: bool (ceil(H / patch), ceil(W / patch)), true where SR_Quality ran; None without a masker.
         patch: side of a patch in pixels of the image; None without a masker.
-        kept_share: share of the patches that SR_Quality ran on, those of the padding included; None without a masker.
+        kept_share: share of the image's patches that SR_Quality ran on; None without a masker.
         speed: milliseconds of preprocess (padding, to the device), inference (super-resolution, detection with
             non-maximum suppression, boxes to the host) and postprocess (masks to the host), as a share of its batch's.
     """
@@ -115,8 +115,9 @@ class Predictor:
         measure, clock = nullcontext if times is None else times.measure, [time.perf_counter()]
         with measure("SR"):
             lr = torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))).to(self.device)
+            lr = lr.permute(0, 3, 1, 2).float().div(255)
             clock.append(time.perf_counter())
-            output = self.system.upscale(lr.permute(0, 3, 1, 2).float().div(255), options.policy)
+            output = self.system.upscale(lr, options.policy, content_of(images, lr.shape[-2:]))
         with measure("detection"):
             found = self.system.detect(output.sr, options.conf, options.iou, options.max_det)
             boxes = [rows.float().cpu().numpy() for rows in found]
@@ -180,7 +181,7 @@ class Predictor:
             return Prediction(boxes, sr, None, None, None, speed)
         patch = self.system.front.masker.patch
         own = mask[: -(-height // patch), : -(-width // patch)]
-        return Prediction(boxes, sr, own, patch, float(mask.mean()), speed)
+        return Prediction(boxes, sr, own, patch, float(own.mean()), speed)
 
 
 def pad_images(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
@@ -189,6 +190,13 @@ def pad_images(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     for row, image in zip(padded, images, strict=True):
         row[: image.shape[0], : image.shape[1]] = image
     return padded
+
+
+def content_of(images: list[np.ndarray], size: tuple[int, int]) -> torch.Tensor | None:
+    """Which part of `pad_images` is image, see models/content.py: int64 (B, 1, 4), None where nothing was padded."""
+    if all(image.shape[:2] == tuple(size) for image in images):
+        return None
+    return torch.tensor([[[0, 0, *image.shape[:2]]] for image in images])
 
 
 def to_image_pixels(boxes: np.ndarray, scale: int, height: int, width: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from models.lmf.queries import LARGEST_SCALE
 from prediction.sr_inference import load_sr_for, plain_scale
 from utils.cli import run
 from utils.convert import to_tensor
-from utils.device import choose_device
+from utils.device import choose_device, set_threads
 from utils.yaml_strict import ConfigError
 
 MAX_PIXELS = 100_000_000  # of an HR image
@@ -78,8 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--scales {options.scales}: give numbers above 1, up to {LARGEST_SCALE}")
     if options.tolerance <= 0 or options.limit < 0:
         parser.error("--tolerance must be positive, --limit not negative")
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     device = choose_device(options.device)
     network = load_sr_for(options.weights, None).to(device).eval()
     if not isinstance(network, LMF):

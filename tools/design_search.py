@@ -16,8 +16,10 @@ import math
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from models.tiling.plan import Geometry, choose_halo
+if TYPE_CHECKING:
+    from models.tiling.plan import Geometry
 
 PATCHES = (8, 16, 32)
 TILE_PATCHES = (1, 4, 16)  # windows of 34 x 34 pixels in the timed calls, from which time per call and pixel follow
@@ -164,6 +166,8 @@ def plot(path: Path, costs: list[Costs], size: tuple[int, int], options, rest_ms
     """Predicted milliseconds against kept share, one line per network, and the limit."""
     from matplotlib.figure import Figure
 
+    from models.tiling.plan import Geometry, choose_halo
+
     figure = Figure((8, 5), layout="constrained")
     axes = figure.subplots()
     patch = PATCHES[-1]
@@ -208,14 +212,12 @@ def main(argv: list[str] | None = None) -> int:
     if any(side % unit or side < unit for side in options.imgsz):
         parser.error(f"--imgsz {options.imgsz}: sides must be multiples of {unit}")
 
+    from models.tiling.plan import Geometry, choose_halo
     from utils.atomic_file import replace_text
-    from utils.device import choose_device, compute_type
+    from utils.device import choose_device, compute_type, set_threads
     from utils.logger import environment
 
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     device = choose_device(options.device)
     costs, rest_ms, fast_ms, fixed_macs = measure(options, device, compute_type(device, options.half))
     size = tuple(side // options.scale for side in options.imgsz)

@@ -46,10 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     from deployment.latency_profile import save_profile
     from loading.system_to_measure import system_to_measure
     from models.tiling.plan import Geometry
-    from utils.device import choose_device
+    from utils.device import choose_device, set_threads
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     device = choose_device(options.device)
     dtype = torch.float32 if not options.half else torch.float16 if device.type == "cuda" else torch.bfloat16
     system = system_to_measure(options.weights, options.config, options.halo)

@@ -160,10 +160,9 @@ def main(argv: list[str] | None = None) -> int:
     if present and not options.overwrite:
         parser.error(f"{present[0]} exists: choose another --name or add --overwrite")
 
-    from utils.device import choose_device
+    from utils.device import choose_device, set_threads
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     run = options.run or options.checkpoint.parent
     device = choose_device(options.device)
     file, card = publish(options.checkpoint, options.name, options.out, run, options.hr, device)

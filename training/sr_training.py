@@ -11,7 +11,8 @@ from configs.schema import OptimConfig, Stage2Config
 from data.image_cache import ImageCache
 from data.pair_pool import PairPool
 from data.real_degradation import RealDegradation, check_range
-from data.sr_pairs import SRPairDataset, collate_pairs
+from data.sr_batch import collate_pairs
+from data.sr_pairs import SRPairDataset
 from loading.load_lpips import load_lpips
 from models.lmf.network import LMF
 from training.tasks.lmf_queries import QueryObjective
@@ -44,14 +45,10 @@ def sr_training_data(
     if data.degradation.kind == "realesrgan":
         degradation = RealDegradation(data.degradation, config.run.seed)
     dataset = SRPairDataset(
-        data.train,
-        data.lr_train,
+        data,
         config.scale,
-        data.patch,
-        data.samples_per_epoch,
         config.run.seed,
         ImageCache(data.cache, data.cache_folder or folder / "cache"),
-        data.max_pixels,
         scales,
         degradation and degradation.draw,
     )

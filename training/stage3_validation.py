@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Subset
 from configs.schema import Stage3Config
 from data.detection import DetectionBatch, DetectionDataset, collate_detection
 from evaluation.detection_eval import detect_split
+from models.content import image_patches
 from models.mask_policy import parse_policy
 from models.system import ConditionalSRDetector
 from utils.convert import to_uint8
@@ -37,7 +38,7 @@ class Stage3Validation:
         run = self.config.run
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run.precision, torch.float32)
         with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=run.precision != "fp32"):
-            return self.system.predict(self.system.images(batch), self.policy, conf=0.001)
+            return self.system.predict(self.system.images(batch), self.policy, conf=0.001, content=batch.content)
 
     def measure(self) -> dict[str, float]:
         """Metrics of the whole validation split."""
@@ -53,14 +54,19 @@ class Stage3Validation:
 
     @torch.no_grad()
     def calibrate(self, share: float) -> float:
-        """Set the masker's offset so that it keeps this share of the patches of the validation images.
+        """Set the masker's offset so that it keeps this share of the patches of the validation images, padding apart.
 
         Training reaches the target share in expectation and on its own images; on others, with other backgrounds, the
         decisions drift. Looks at LR images only, at no labels. Returns the share before.
         """
         masker = self.system.front.masker.eval()
-        logits = [masker(batch.to(self.device).lr) for batch in self.loader(self.dataset)]
-        scores = torch.cat([(x[:, 1] - x[:, 0]).flatten() for x in logits])
+        scores = []
+        for batch in self.loader(self.dataset):
+            logits = masker(batch.to(self.device).lr)
+            score = logits[:, 1] - logits[:, 0]  # (B, gh, gw)
+            image = image_patches(batch.content, batch.lr.shape[-2:], masker.patch)
+            scores.append(score.flatten() if image is None else score[image.to(score.device)])
+        scores = torch.cat(scores)
         masker.calibrate(scores, share)
         return (scores > 0).float().mean().item()
 

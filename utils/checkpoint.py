@@ -63,7 +63,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     _check_container(path)
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # from the path PyTorch would judge by the suffix
+            payload = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror or error}); check disk and permissions"
@@ -76,10 +77,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             ) from error
         raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_replace_it(path)}") from error
     if not isinstance(payload, dict) or not isinstance(payload.get(_CHECKSUM), str):
-        raise CheckpointError(
-            f"{path}: not a checkpoint of this project (it carries no checksum); give a .pth file that one of the "
-            "stage scripts wrote"
-        )
+        raise CheckpointError(f"{path}: not a checkpoint of this project ({_lacks(payload)}")
     stored = payload.pop(_CHECKSUM)
     try:
         found = checksum(payload)
@@ -271,6 +269,20 @@ def _check_container(path: Path) -> None:
         raise CheckpointError(f"{path}: not a checkpoint of this project; give a .pth file that a stage script wrote")
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path}: truncated ({path.stat().st_size} bytes); {_replace_it(path)}")
+
+
+def _lacks(payload: Any) -> str:
+    """What a file of plain types and tensors lacks to be a checkpoint of this project, and the remedy."""
+    text = "it carries no checksum); give a .pth file that one of the stage scripts wrote"
+    if not isinstance(payload, dict) or "kind" in payload:
+        return text
+    parts = [payload, *(part for part in payload.values() if isinstance(part, dict))]
+    if not any(isinstance(value, Tensor) for part in parts for value in part.values()):
+        return text
+    return (
+        "a plain state dict: kind, name and args, which say how to build the network, and the checksum are missing); "
+        "give the .pth file that a stage script wrote, or these weights where the configuration names the network"
+    )
 
 
 def _replace_it(path: Path) -> str:

@@ -7,15 +7,15 @@ and the text '1' for a number.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import sys
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from configs.limits import bounds
 from utils.atomic_file import replace_text
 from utils.yaml_strict import ConfigError, dump_yaml, load_yaml, load_yaml_lines, parse_yaml
 
@@ -62,7 +62,8 @@ def parse_config(config_class: type[Config], description: str, argv: list[str] |
     if wants_help:
         from utils.config_help import print_help  # loads jsonargparse
 
-        print_help(config_class, description, values)
+        leaves, _ = _names(config_class)
+        print_help(config_class, description, values, {name: _bounds(kind) for name, kind in leaves.items()})
         sys.exit(0)
     return _assemble(config_class(), values)
 
@@ -198,7 +199,7 @@ def _names(config_class: type) -> tuple[dict[str, Any], set[str]]:
     """({dotted name of every key: its type}, dotted names of the sections)."""
     leaves: dict[str, Any] = {}
     sections: set[str] = set()
-    hints = get_type_hints(config_class)
+    hints = get_type_hints(config_class, include_extras=True)
     for field in fields(config_class):
         kind = hints[field.name]
         if is_dataclass(kind):
@@ -242,7 +243,7 @@ def _advice(
 
 def _from_text(text: str, kind: Any) -> Any:
     """Value of a command-line word: text where the key takes text, else read as YAML."""
-    options = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
+    options = {_bare(option) for option in (get_args(kind) if get_origin(kind) in (Union, UnionType) else [kind])}
     words = {option for option in options if get_origin(option) is None} or {None}
     is_list = words != options and text.startswith("[")  # text, or a list of texts
     if (words <= {str, NoneType} and not is_list) or get_origin(kind) is Literal:
@@ -265,19 +266,20 @@ def _checked(value: Any, kind: Any, name: str, where: str = "") -> Any:
         near = difflib.get_close_matches(str(value), map(str, get_args(kind)), 1, 0.7) if _is_literal(kind) else []
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{start}{name} must be {_describe(kind)}, found {_show(value)}{hint}") from None
-    low, high = bounds(name.lstrip("-"))
-    for number in converted if isinstance(converted, list) else [converted]:
-        if isinstance(number, int | float) and not isinstance(number, bool):
-            if low is not None and number < low:
-                raise ConfigError(f"{start}{name} must be at least {low}, found {_show(value)}")
-            if high is not None and number > high:
-                raise ConfigError(f"{start}{name} must be at most {high}, found {_show(value)}")
+    except _OutOfRange as bound:
+        raise ConfigError(f"{start}{name} must be {bound}, found {_show(value)}") from None
+    torn = _torn_path(converted) if isinstance(converted, list) else None
+    if torn is not None:
+        raise ConfigError(
+            f"{start}{name}: commas separate the entries of a list, and {torn} is one path with a comma in it; put it "
+            f"between quotes: [{json.dumps(torn, ensure_ascii=False)}]"
+        )
     return converted
 
 
 def _checked_section(value: Any, kind: type[Config], name: str, where: str) -> Config:
     """A dataclass from the mapping of its keys, where sections are the values of a mapping."""
-    hints, start = get_type_hints(kind), f"{where}: " if where else ""
+    hints, start = get_type_hints(kind, include_extras=True), f"{where}: " if where else ""
     if not isinstance(value, dict):
         raise ConfigError(f"{start}{name} must be a mapping of the keys {', '.join(hints)}, found {_show(value)}")
     for key in value:
@@ -288,15 +290,27 @@ def _checked_section(value: Any, kind: type[Config], name: str, where: str) -> C
     return kind(**{key: _checked(item, hints[key], f"{name}.{key}", where) for key, item in value.items()})
 
 
+class _OutOfRange(Exception):
+    """A number of the right type beyond its bound; the text is the bound."""
+
+
 def _convert(value: Any, kind: Any) -> Any:
     """`value` as type `kind`; only a whole number may stand for a float.
 
     Raises:
         TypeError: it does not fit.
+        _OutOfRange: it fits, but its bound is broken.
     """
     origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        number, limits = _convert(value, args[0]), args[1]
+        if refusal := limits.refusal(number):
+            raise _OutOfRange(refusal)
+        return number
     if origin in (Union, UnionType):
-        exact = [arg for arg in args if type(value) is arg]  # 1 stays a whole number where int | float is allowed
+        exact = [
+            arg for arg in args if type(value) is _bare(arg)
+        ]  # 1 stays a whole number where int | float is allowed
         for arg in exact or args:
             try:
                 return _convert(value, arg)
@@ -315,11 +329,36 @@ def _convert(value: Any, kind: Any) -> Any:
     raise TypeError
 
 
+def _bare(kind: Any) -> Any:
+    """`kind` without its bound."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _bounds(kind: Any) -> str:
+    """The bound of a key, or of the entries of a list, in words; empty where there is none."""
+    if get_origin(kind) is Annotated:
+        return str(get_args(kind)[1])
+    return ", ".join(dict.fromkeys(filter(None, map(_bounds, get_args(kind)))))
+
+
+def _torn_path(entries: list) -> str | None:
+    """An existing path with commas in its name that the list has taken for several entries; None without one."""
+    texts = [entry for entry in entries if isinstance(entry, str)]
+    for first in range(len(texts) - 1):
+        for end in range(first + 2, len(texts) + 1):
+            for comma in (",", ", "):
+                path = comma.join(texts[first:end])
+                if not Path(texts[first]).exists() and Path(path).exists():
+                    return path
+    return None
+
+
 def _is_literal(kind: Any) -> bool:
     return get_origin(kind) is Literal
 
 
 def _describe(kind: Any) -> str:
+    kind = _bare(kind)
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return " or ".join(_describe(arg) for arg in args)

@@ -10,17 +10,22 @@ from typing import Any
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 
-def print_help(config_class: type, description: str, values: dict[str, Any]) -> None:
-    """Help written by jsonargparse from the dataclasses' docstrings; the values of the file show as defaults."""
+def print_help(config_class: type, description: str, values: dict[str, Any], bounds: dict[str, str]) -> None:
+    """Help written by jsonargparse from the dataclasses' docstrings, with bounds; defaults are those of the file."""
     parser = ArgumentParser(
         description=description,
         usage="%(prog)s [--config FILE] [--section.key VALUE ...]",
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
+        epilog="Lists are written [a, b]; an entry with a comma, a colon or brackets in it goes between quotes, as in "
+        """'["images, old", new]'; the outer quotes are for the shell.""",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file to start from")
     parser.add_class_arguments(config_class, None)
     parser.set_defaults(values)
+    for action in parser._actions:
+        if bounds.get(action.dest):
+            action.help = f"{action.help.rstrip('.')} ({bounds[action.dest]})"
     parser.print_help()
 
 
@@ -42,8 +47,9 @@ class _HelpFormatter(DefaultHelpFormatter):
 
     def _get_default_metavar_for_optional(self, action) -> str:
         kind = (self._get_type_str(action) or "").replace(" ", "")
-        if kind.startswith("Union[") and "Literal" in kind:  # Union[int,Literal['auto']] -> int|auto
-            kind = re.sub(r"Literal\[|[]']", "", kind.removeprefix("Union[")).replace(",", "|")
+        kind = re.sub(r"^Optional\[(.*)\]$", r"Union[\1,null]", kind)
+        if kind.startswith("Union["):  # Union[int,Literal['auto']] -> int|auto
+            kind = re.sub(r"Literal\[([^]]*)\]", r"\1", kind[6:-1]).replace("'", "").replace(",", "|")
         return "mapping" if kind.startswith("dict") else kind
 
     def _get_help_string(self, action) -> str:

@@ -43,7 +43,11 @@ def random_shares(
 
 
 def gumbel_softmax(
-    logits: torch.Tensor, tau: float, noise: torch.Tensor | None = None, shares: torch.Tensor | None = None
+    logits: torch.Tensor,
+    tau: float,
+    noise: torch.Tensor | None = None,
+    shares: torch.Tensor | None = None,
+    image: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mask (B, 1, gh, gw) of exact zeros and ones whose gradient is that of the soft probability of class 1.
 
@@ -56,8 +60,10 @@ def gumbel_softmax(
         logits: (B, 2, gh, gw).
         tau: temperature, > 0.
         noise: Gumbel noise of the logits' shape in training; None decides without chance (argmax).
-        shares: (B,) float64; the ones are then the round(share * gh * gw) patches of an image whose perturbed logits
+        shares: (B,) float64; the ones are then the round(share * n) of the n patches of an image whose perturbed logits
             speak most for class 1, whatever their sign. The gradient stays that of the soft probability.
+        image: bool (B, 1, gh, gw), true at the n patches that hold image; the others are zero and have no gradient.
+            None: all hold image.
     """
     scaled = logits.float() / tau
     if noise is not None:
@@ -66,15 +72,20 @@ def gumbel_softmax(
     if shares is None:
         hard = (scaled[:, 1:] > scaled[:, :1]).to(soft.dtype)
     else:
-        hard = _best(scaled[:, 1:] - scaled[:, :1], shares).to(soft.dtype)
+        hard = _best(scaled[:, 1:] - scaled[:, :1], shares, image).to(soft.dtype)
+    if image is not None:
+        hard, soft = hard * image, soft * image
     return hard + (soft - soft.detach())  # the bracket is exactly zero, so the mask stays exactly binary
 
 
-def _best(score: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Bool of the score's shape: the round(share * patches) highest scores of every image, ties by index."""
-    flat = score.flatten(1)
+def _best(score: torch.Tensor, shares: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
+    """Bool of the score's shape: the round(share * n) highest scores of every image, ties by index."""
+    flat, patches = score.flatten(1), score[0].numel()
+    if image is not None:
+        flat = flat.masked_fill(~image.flatten(1), -torch.inf)
+        shares, patches = shares.to(flat.device, non_blocking=True), image.flatten(1).sum(1)
     rank = flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    count = (shares * flat.shape[1]).round().to(flat.device)
+    count = (shares * patches).round().to(flat.device)
     return (rank < count[:, None]).view_as(score)
 
 

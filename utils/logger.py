@@ -12,13 +12,16 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from utils.atomic_file import replace_text
 from utils.config import ConfigError, changed_keys, load_config, save_config
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 PACKAGES = ("torchvision", "ultralytics", "numpy", "accelerate", "opencv-python", "pillow", "pycocotools")
 _OWN_FILES = ("config.yaml", "environment.json")
@@ -151,7 +154,7 @@ class MetricsLog:
     def __init__(self, folder: str | Path, main: bool = True):
         self.folder, self.main = Path(folder), main
         self.path = self.folder / "metrics.jsonl"
-        self._writer = None
+        self._writer: SummaryWriter | None = None
         self._purge_step: int | None = None
 
     def resume_from(self, step: int) -> None:
@@ -169,15 +172,15 @@ class MetricsLog:
 
     def scalars(self, values: dict[str, float | None], step: int) -> None:
         """Log numbers of one step; None is left out, an infinite value or NaN becomes null in metrics.jsonl."""
-        values = {name: float(value) for name, value in values.items() if value is not None}
-        if not self.main or not values:
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        if not self.main or not known:
             return
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in known.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         writer = self._tensorboard()
-        for name, value in values.items():
+        for name, value in known.items():
             writer.add_scalar(name, value, step)
 
     def images(self, tag: str, image: np.ndarray, step: int) -> None:
@@ -191,7 +194,7 @@ class MetricsLog:
             self._writer.close()
             self._writer = None
 
-    def _tensorboard(self):
+    def _tensorboard(self) -> SummaryWriter:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # costs a second; --help and evaluation do without
 

@@ -19,12 +19,25 @@ def charbonnier(sr: torch.Tensor, hr: torch.Tensor, epsilon: float = 1e-3) -> to
     return ((sr - hr).square() + epsilon**2).sqrt().mean()
 
 
-def sparsity_mean(mask: torch.Tensor) -> torch.Tensor:
-    """Share of patches (B, 1, gh, gw) that SR_Quality computes, in [0, 1]; pushes towards none."""
-    return mask.mean()
+def mean_over(values: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
+    """Mean of the values where `image` (bool, broadcastable) is true, 0 where it is nowhere; None: everywhere."""
+    if image is None:
+        return values.mean()
+    image = image.expand_as(values)
+    return (values * image).sum() / image.sum().clamp_min(1)
 
 
-def sparsity_flops(mask: torch.Tensor, target: float, fast_share: float = 0.0) -> torch.Tensor:
+def sparsity_mean(mask: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+    """Share of patches (B, 1, gh, gw) that SR_Quality computes, in [0, 1]; pushes towards none.
+
+    `image`, here and below: bool (B, 1, gh, gw), true at the patches that hold image and thus count; None: all do.
+    """
+    return mean_over(mask, image)
+
+
+def sparsity_flops(
+    mask: torch.Tensor, target: float, fast_share: float = 0.0, image: torch.Tensor | None = None
+) -> torch.Tensor:
     """(F / F_full - F_target / F_full)^2, the form of LAUDNet (Han et al. 2023, arXiv:2308.15949); about 10 x L_det.
 
     SR costs F(k) = F_fixed + k * F_quality when the share k of patches is kept; F_fixed is what always runs (masker and
@@ -32,21 +45,29 @@ def sparsity_flops(mask: torch.Tensor, target: float, fast_share: float = 0.0) -
     whatever the fixed part is. Halos do not count: they belong to the execution, not to the network.
 
     Args:
-        mask: patches (B, 1, gh, gw), 1 where SR_Quality runs; k is its mean over the batch.
+        mask: patches (B, 1, gh, gw), 1 where SR_Quality runs; k is its mean over the image patches of the batch.
         target: kept share to reach, in [0, 1].
         fast_share: F_fixed / F_full, in [0, 1).
+        image: see `sparsity_mean`.
     """
-    cost = fast_share + (1 - fast_share) * mask.mean()
+    cost = fast_share + (1 - fast_share) * mean_over(mask, image)
     return (cost - (fast_share + (1 - fast_share) * target)).square()
 
 
-def smoothness(probability: torch.Tensor) -> torch.Tensor:
-    """Total variation of the mask probabilities (B, 1, gh, gw): mean absolute difference of neighbouring patches."""
+def smoothness(probability: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+    """Total variation of the mask probabilities (B, 1, gh, gw): mean absolute difference of neighbouring patches.
+
+    With `image`, see `sparsity_mean`, of neighbours that both hold image.
+    """
     rows, columns = probability.diff(dim=2).abs(), probability.diff(dim=3).abs()
+    if image is not None:
+        both = image[:, :, 1:] & image[:, :, :-1], image[..., 1:] & image[..., :-1]
+        pairs = both[0].sum() + both[1].sum()
+        return ((rows * both[0]).sum() + (columns * both[1]).sum()) / pairs.clamp_min(1)
     return (rows.sum() + columns.sum()) / max(rows.numel() + columns.numel(), 1)  # a single patch has no neighbours
 
 
-def object_ranking(score: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
+def object_ranking(score: torch.Tensor, objects: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
     """Listwise cross-entropy between the masker's scores and where objects lie, in the manner of ListNet (Cao et al.
     2007) with the counts themselves as target.
 
@@ -57,25 +78,35 @@ def object_ranking(score: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
     Args:
         score: (B, 1, gh, gw), see ConditionalOutput.
         objects: number of objects n in every patch, of the same shape; 0 is returned where there are none.
+        image: see `sparsity_mean`; other patches take no part.
 
     Raises:
         ValueError: the shapes differ.
     """
     if score.shape != objects.shape:
         raise ValueError(f"object ranking: scores are {tuple(score.shape)}, objects {tuple(objects.shape)}")
-    share = score.float().flatten().log_softmax(0).view_as(score)
+    score = score.float()
+    if image is not None:  # the least finite score instead of minus infinity, which times no objects would be no number
+        score = score.masked_fill(~image, torch.finfo(score.dtype).min)
+        objects = objects * image
+    share = score.flatten().log_softmax(0).view_as(score)
     return -(objects * share).sum() / objects.sum().clamp_min(1)
 
 
-def reconstruction(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+def reconstruction(sr: torch.Tensor, hr: torch.Tensor, pixels: torch.Tensor | None = None) -> torch.Tensor:
     """Mean absolute difference of SR and HR images (B, 3, H, W) in [0, 1].
+
+    Args:
+        sr, hr: the images.
+        pixels: bool (B, 1, H, W), true where there is image; padding, which any network reproduces, would only dilute
+            the mean. None: everywhere.
 
     Raises:
         ValueError: the shapes differ.
     """
     if sr.shape != hr.shape:
         raise ValueError(f"reconstruction loss: SR is {tuple(sr.shape)} but HR is {tuple(hr.shape)}")
-    return F.l1_loss(sr, hr)
+    return F.l1_loss(sr, hr) if pixels is None else mean_over((sr - hr).abs(), pixels)
 
 
 def feature_distance(features: Sequence[torch.Tensor], target: Sequence[torch.Tensor]) -> torch.Tensor:

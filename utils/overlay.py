@@ -17,7 +17,8 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 def class_colour(index: int) -> tuple[int, int, int]:
     """A bright RGB colour per class; neighbouring classes get very different ones."""
     hue = (0.33 + index * 0.618034) % 1.0  # golden ratio: no two of the first classes come close
-    return tuple(round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.75, 1.0))
+    red, green, blue = (round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.75, 1.0))
+    return red, green, blue
 
 
 def enlarge(image: np.ndarray, height: int) -> tuple[np.ndarray, int]:
@@ -156,11 +157,16 @@ def detection_panel(
 
     Returns:
         uint8 (height, width, 3).
+
+    Raises:
+        ValueError: a mask without `patch`.
     """
     large, factor = enlarge(sr, READABLE_HEIGHT)
     grown = [factor] * 4 + [1, 1]
     pictures = {"LR": lr}
     if mask is not None:
+        if patch is None:
+            raise ValueError("patch is missing: the side of the mask's patches in pixels of `lr`")
         shown, times = enlarge(lr, large.shape[0])
         pictures[f"mask, kept {np.mean(np.asarray(mask) > 0.5):.2f}"] = shade_mask(shown, mask, patch * times)
     pictures |= {"SR": large, "detections": draw_boxes(large, np.asarray(detections) * grown, names)}

@@ -6,6 +6,7 @@ loaded. Where there is no compiler or no AVX-512, one line says so and the proje
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import subprocess
 import sys
@@ -81,8 +82,16 @@ def build(folder: Path = FOLDER) -> Path:
     return path
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(argv)
     try:
         print(f"native kernel: {build()}")
     except NativeError as error:
-        sys.exit(f"no native kernel ({error}); the project goes on with PyTorch alone")
+        print(f"no native kernel ({error}); the project goes on with PyTorch alone", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

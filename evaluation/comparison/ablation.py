@@ -43,8 +43,6 @@ def plan_ablations(config: AblationConfig, comparison: CompareConfig) -> tuple[P
     if row is None:
         names = ", ".join(row.name for row in ROWS if row.trained)
         raise UserError(f"row: there is no trained row {config.row!r}; choose among {names}")
-    if not 0 < config.label_share <= 1:
-        raise UserError(f"label_share is {config.label_share:g}; it lies above 0 and at most at 1")
     if BASE in config.variants:
         raise UserError(f"variants.{BASE}: this name is the unchanged row's; choose another")
     for name, keys in {"": config.common, **config.variants}.items():

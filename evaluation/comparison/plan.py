@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.combinations import check_stage3
 from configs.compare_schema import CompareConfig
 from configs.evaluate_schema import EvaluateConfig
 from configs.schema import OptimConfig, Stage1Config, Stage3Config
 from evaluation.comparison.plan_checks import check, check_halo, check_start
 from evaluation.comparison.rows import HR, ROWS, WARM_UP, RowSpec, chosen, short
+from loading.stage3_checks import check_stage3
 from utils.config import ConfigError, config_to_dict, load_config
 from utils.errors import UserError
 from utils.yaml_strict import dump_yaml, load_yaml

@@ -64,16 +64,6 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
         raise UserError(
             f"rows: nothing is trained in {config.rows}; add a row, or measure a detector as it is by evaluate.py"
         )
-    if min(config.seeds) < 0:
-        raise UserError(f"seeds is {config.seeds}; seeds are 0 or larger")
-    if min(config.label_shares) <= 0 or max(config.label_shares) > 1:
-        raise UserError(f"label_shares is {config.label_shares}; each lies above 0 and at most at 1")
-    if config.masker_epochs is not None and config.masker_epochs < 1:
-        raise UserError(f"masker_epochs is {config.masker_epochs}; give at least 1, or null")
-    if config.sweep_epochs < 1:
-        raise UserError(f"sweep_epochs is {config.sweep_epochs}; smaller label shares get at least as many epochs")
-    if config.jobs < 1:
-        raise UserError(f"jobs is {config.jobs}; at least one training has to run at a time")
     if config.distill + config.distill_outputs <= 0:
         raise UserError("distill and distill_outputs are both 0; rows that match HR features need a weight above 0")
     if config.sliced.weights:

@@ -48,3 +48,12 @@ def test_macs_are_the_published_ones(name: str, scale: int):
 
 def test_rfdn_has_the_macs_of_the_challenge_that_it_won():
     assert count_macs_at(build_sr("rfdn", 4), 256, 256) / 1e9 == pytest.approx(27.10, rel=0.005)
+
+
+def test_the_command_writes_the_page(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr("models.SR_NETWORKS", {name: SR_NETWORKS[name] for name in ("espcn", "bicubic")})
+    sr_networks.main(["--out", str(tmp_path / "new" / "page.md")])
+    text = (tmp_path / "new" / "page.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 2 * len(SCALES) and set(rows) <= set(DOCUMENT.read_text().splitlines())
+    assert capsys.readouterr().out == text + "\n"

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from data.data_spec import DataSetError, load_data_spec, scan_split
+from configs.schema import DetectionDataConfig
+from data.data_spec import DataSetError, load_data_spec, scan_split, scan_splits
 from data.images import ImageError
 from data.labels import LabelError
 
@@ -146,6 +147,23 @@ def test_report_counts(tmp_path):
     line = report.summary()
     assert "\n" not in line and "3.png" in line and "5.txt:1" in line and "28 images, 12 boxes" in line
     assert records[1].height == 8 and records[1].width == 12 and records[1].boxes.shape == (1, 4)
+
+
+def test_splits_are_scanned_as_configured_and_reported(tmp_path, capsys):
+    root = make_set(tmp_path, images=30)
+    (root / "images/train/3.png").write_bytes(b"no image")
+    (root / "labels/val/5.txt").write_text("9 0.5 0.5 0.1 0.1\n")
+    spec, lines = load_data_spec(write(root)), []
+    with pytest.raises(LabelError):
+        scan_splits(spec, DetectionDataConfig(), ("train", "val"))
+    assert capsys.readouterr().out.startswith("train: 29 images")
+    records = scan_splits(spec, DetectionDataConfig(on_bad_label="skip"), ("train", "val"), lines.append)
+    assert {split: len(found) for split, found in records.items()} == {"train": 29, "val": 29}
+    assert [line.split(",")[0] for line in lines] == ["train: 29 images", "val: 29 images"]
+    with pytest.raises(ImageError):
+        scan_splits(spec, DetectionDataConfig(on_bad_image="error"), ("train",))
+    with pytest.raises(DataSetError, match="30 of 30"):
+        scan_splits(spec, DetectionDataConfig(max_pixels=10), ("val",))
 
 
 def test_too_many_bad_files_stop(tmp_path):

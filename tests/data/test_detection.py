@@ -319,6 +319,10 @@ def test_boxes_go_back_to_the_original_image(drawn, lr):
 
 def test_canvas_size():
     assert canvas_size(640, 4) == (640, 640) and canvas_size([512, 640], 4) == (512, 640)
+    for scale, step in ((2, 32), (3, 96), (4, 32)):  # as the comment in configs/stage1_yolo_pretrain.yaml says
+        assert canvas_size([step, 3 * step], scale) == (step, 3 * step)
+        with pytest.raises(ValueError, match=f"each a multiple of {step}"):
+            canvas_size(step // 2, scale)
     with pytest.raises(ValueError, match=r"multiple of 96 .*use 672"):
         canvas_size(640, 3)
     with pytest.raises(ValueError, match=r"use \[512, 640\]"):

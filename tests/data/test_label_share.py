@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.data_spec import Record
-from data.label_share import share_labels
+from data.data_spec import DataSetError, Record
+from data.label_share import label_counts, share_labels
 from data.sampler import EpochBatchSampler
 
 
@@ -68,3 +69,47 @@ def test_an_image_listed_twice_is_one_image(share):
     records = make_records(10)
     once, twice = (share_labels(rows, share, 0, False) for rows in (records, sorted(2 * records, key=str)))
     assert names(once) == names(twice) and len(twice) == 2 * len(once)
+
+
+def with_empty(full: int, empty: int) -> list[Record]:
+    """Records of which the last ones are images without objects."""
+    records = make_records(full + empty)
+    return [*records[:full], *(replace(r, classes=r.classes[:0], boxes=r.boxes[:0]) for r in records[full:])]
+
+
+def test_images_without_objects_count_as_labelled_and_are_told():
+    records = with_empty(6, 2)
+    assert label_counts(records) == "8 training images, 8 of them with labels (2 of these without an object)"
+    shared = share_labels(records, 0.5, 0, keep_unlabelled=True)
+    empty = sum(len(record.classes) == 0 for record in shared if record.labelled)
+    assert sum(record.labelled for record in shared) == 4
+    told = f" ({empty} of these without an object)" if empty else ""
+    assert label_counts(shared) == f"8 training images, 4 of them with labels{told}"
+    assert label_counts(make_records(3)) == "3 training images, 3 of them with labels"
+
+
+@given(full=st.integers(1, 20), empty=st.integers(0, 20), share=st.floats(1e-6, 1), seed=st.integers(0, 99))
+def test_a_share_without_any_object_is_refused(full, empty, share, seed):
+    records = with_empty(full, empty)
+    try:
+        shared = share_labels(records, share, seed, keep_unlabelled=True)
+    except DataSetError as error:
+        assert empty >= max(1, round(share * len(records)))
+        assert f"({empty} of all have none); raise data.label_share, or choose others by data.label_seed" in str(error)
+    else:
+        assert sum(len(record.classes) for record in shared) > 0
+
+
+def test_a_set_without_objects_may_still_serve_what_needs_no_labels():
+    records = with_empty(0, 5)
+    assert len(share_labels(records, 0.4, 0, keep_unlabelled=True)) == 5
+
+
+def test_some_draw_is_refused():
+    refused = 0
+    for seed in range(20):
+        try:
+            share_labels(with_empty(1, 9), 0.1, seed, keep_unlabelled=False)
+        except DataSetError:
+            refused += 1
+    assert 10 < refused < 20

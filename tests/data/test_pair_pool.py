@@ -9,7 +9,7 @@ import torch
 
 from data.pair_pool import PairPool
 from data.sampler import EpochBatchSampler
-from data.sr_pairs import SRBatch
+from data.sr_batch import SRBatch
 
 
 def degrade(hr: torch.Tensor, draws: dict, key: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs.sr_schema import SRDataConfig
 from data.degradation import degrade_bicubic
 from data.image_cache import ImageCache
 from data.images import read_rgb
@@ -64,7 +65,8 @@ def test_sub_images_cover_the_image_and_fit_their_lr(source: Path, tmp_path: Pat
 def test_result_serves_training(source: Path, tmp_path: Path) -> None:
     prepare(source, tmp_path / "out", "--scales", "4")
     hr_folder, lr_folder = tmp_path / "out" / "HR", tmp_path / "out" / "LR_bicubic" / "X4"
-    dataset = SRPairDataset([hr_folder], [lr_folder], 4, 6, 10, 0, ImageCache("none"), LIMIT)
+    data = SRDataConfig([str(hr_folder)], [str(lr_folder)], patch=6, samples_per_epoch=10)
+    dataset = SRPairDataset(data, 4, 0, ImageCache("none"))
     # Cropped to multiples of 4 only, a.png (60x100) takes one more column of sub-images than 60x96 does.
     assert len(dataset.files) == 9 and dataset[0, 0]["hr"].shape == (3, 24, 24)
     assert not (tmp_path / "out" / "LR_bicubic" / "X2").exists()

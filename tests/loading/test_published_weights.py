@@ -232,6 +232,22 @@ def test_safetensors_half_precision_parameters_and_old_torch_files(tmp_path: Pat
     assert_gives(load_sr(old), lambda x: published.run_edsr(weights, x))
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".safetensors"])
+def test_the_content_decides_and_not_the_suffix(tmp_path: Path, suffix: str):
+    weights = published.edsr(4, 1)
+    for name, write in (("safe", save_file), ("plain", torch.save), ("old", save_old)):
+        write(weights, tmp_path / f"{name}{suffix}")
+        network = build_or_load_sr(NetworkConfig("espcn", weights=str(tmp_path / f"{name}{suffix}")), 4)
+        assert_gives(network, lambda x: published.run_edsr(weights, x))
+    network = build_sr("espcn", 3, {"n_feats": 4})
+    save_network(tmp_path / f"own{suffix}", "sr", "espcn", network.spec["args"], network.state_dict(), {})
+    assert load_sr(tmp_path / f"own{suffix}").spec == network.spec
+
+
+def save_old(weights: dict, path: Path) -> None:
+    torch.save(weights, path, _use_new_zipfile_serialization=False)
+
+
 def test_own_safetensors_say_how_to_build_them(tmp_path: Path):
     network = build_sr("espcn", 3, {"n_feats": 8})
     header = {"name": "espcn", "args": '{"scale": 3, "n_feats": 8}'}

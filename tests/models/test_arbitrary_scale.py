@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data.sr_pairs import SRBatch
+from data.sr_batch import SRBatch
 from models import build_sr
 from models.arbitrary_scale import BicubicToSize, super_resolve, takes_size
 from tests.drawn import AnySize

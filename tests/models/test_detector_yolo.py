@@ -351,8 +351,8 @@ def test_ultralytics_pt_as_model_and_as_weights(small, tmp_path):
 def test_missing_foreign_and_malicious_files(tmp_path):
     with pytest.raises(CheckpointError, match=r"github\.com/ultralytics"):
         load_detector("yolov5n.yaml", tmp_path / "yolo11n.pt", NAMES)
-    with pytest.raises(CheckpointError, match=r"\.pth of this project or a \.pt"):
-        (tmp_path / "w.bin").write_bytes(b"1")
+    (tmp_path / "w.bin").write_bytes(b"1")
+    with pytest.raises(CheckpointError, match=r"w\.bin: cannot be read safely"):
         read_weights(tmp_path / "w.bin")
 
     class Evil:

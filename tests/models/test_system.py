@@ -55,6 +55,7 @@ def make_batch(images: int = 2) -> SimpleNamespace:
         indices=torch.arange(images),
         epoch=0,
         canvas=(64, 64),
+        content=None,
     )
 
 

@@ -76,10 +76,10 @@ def test_a_full_disk_is_told(weights, good, tmp_path, capsys, monkeypatch):
 def test_out_of_memory_skips_and_tells_what_to_do(weights, good, tmp_path, capsys, monkeypatch):
     upscale = ConditionalSRDetector.upscale
 
-    def fail_on_large(self, lr, policy):
+    def fail_on_large(self, lr, policy, content=None):
         if lr.shape[-1] > 16:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return upscale(self, lr, policy)
+        return upscale(self, lr, policy, content)
 
     monkeypatch.setattr(ConditionalSRDetector, "upscale", fail_on_large)
     assert infer(weights, good, tmp_path / "out", "--save-json") == 1

@@ -182,8 +182,12 @@ def test_overwritten_and_foreign_files(good: Path, tmp_path: Path):
     assert "damaged" in refused(tmp_path / "hole.pth")
     (tmp_path / "text.pth").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert "not a checkpoint of this project" in refused(tmp_path / "text.pth")
-    torch.save({"weights": torch.ones(3)}, tmp_path / "foreign.pth")
+    torch.save({"weights": "none"}, tmp_path / "foreign.pth")
     assert "not a checkpoint of this project (it carries no checksum)" in refused(tmp_path / "foreign.pth")
+    for content in ({"a.weight": torch.ones(3)}, {"state_dict": {"a.weight": torch.ones(3)}}):
+        torch.save(content, tmp_path / "plain.pth")
+        message = refused(tmp_path / "plain.pth")
+        assert "a plain state dict: kind, name and args" in message and "missing" in message
     torch.save([1, 2], tmp_path / "list.pth")
     assert "not a checkpoint of this project" in refused(tmp_path / "list.pth")
     with zipfile.ZipFile(tmp_path / "zip.pth", "w") as file:

@@ -382,3 +382,32 @@ def test_one_text_or_several(text: str, value, capsys):
     else:
         assert parse_config(Words, "", [f"--names={text}"]).names == value
         assert parse_config(Words, "", ["--place", "null"]).place is None
+
+
+@pytest.mark.parametrize("name", ["a,b", "a, b", "x,y,z"])
+def test_a_path_with_a_comma_needs_quotes_and_is_told_so(tmp_path: Path, capsys, name: str):
+    folder = tmp_path / name
+    folder.mkdir()
+    with pytest.raises(SystemExit):
+        parse_config(Words, "", [f"--names=[{tmp_path / 'other'}, {folder}]"])
+    error = capsys.readouterr().err
+    assert f"--names: commas separate the entries of a list, and {folder} is one path with a comma in it" in error
+    assert (quoted := f'["{folder}"]') in error
+    assert parse_config(Words, "", [f"--names={quoted}"]).names == [str(folder)]
+    (tmp_path / "c.yaml").write_text(f"names: [{folder}]\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml:1: names: commas separate"):
+        load_config(Words, tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text(f"names:\n- {folder}\n")
+    assert load_config(Words, tmp_path / "c.yaml").names == [str(folder)]
+
+
+def test_two_paths_that_exist_are_two_paths(tmp_path: Path):
+    for name in ("a", "b", "a,b"):
+        (tmp_path / name).mkdir()
+    assert parse_config(Words, "", [f"--names=[{tmp_path / 'a'}, {tmp_path / 'b'}]"]).names[1] == str(tmp_path / "b")
+
+
+def test_help_says_how_lists_are_written(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    assert "an entry with a comma, a colon or brackets in it goes between quotes" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.overlay import KEPT_COLOUR, class_colour, draw_boxes, enlarge, panel, shade_mask
+from utils.overlay import KEPT_COLOUR, class_colour, detection_panel, draw_boxes, enlarge, panel, shade_mask
 
 NAMES = ("car", "person")
 
@@ -96,3 +96,9 @@ def test_enlarge_repeats_pixels():
 def test_wrong_input_is_refused(call, words: str):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_mask_needs_the_side_of_its_patches():
+    lr, sr = np.zeros((8, 8, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)
+    with pytest.raises(ValueError, match="patch is missing"):
+        detection_panel(lr, sr, np.zeros((0, 6)), ["a"], mask=np.ones((2, 2)))

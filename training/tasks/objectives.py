@@ -16,12 +16,22 @@ from torch import Tensor, cat, nn
 from configs.schema import LossConfig
 from models.arbitrary_scale import takes_size
 from models.conditional_sr import ConditionalOutput, ConditionalSR
+from models.content import image_cells, image_patches
 from models.detector_yolo import select_images
 from models.object_patches import detected_centres, objects_per_patch
 from models.system import ConditionalSRDetector
+from models.tiling.execution import expand_mask
 from training.distillation import Distillation
 from utils.gumbel import gumbel_noise, random_shares, temperature
-from utils.losses import charbonnier, object_ranking, reconstruction, smoothness, sparsity_flops, sparsity_mean
+from utils.losses import (
+    charbonnier,
+    mean_over,
+    object_ranking,
+    reconstruction,
+    smoothness,
+    sparsity_flops,
+    sparsity_mean,
+)
 
 SURE = 0.25  # score from which a teacher's detection counts as an object
 
@@ -80,6 +90,10 @@ class JointObjective(nn.Module):
     HR images, L is what the detector alone has of it. With `alternate` front end and detector learn in turns, each from
     the terms that reach it, in the manner of SR4IR (Kim et al. 2024, arXiv:2404.01692), which makes both steps on the
     same batch, however; HR images then come in the detector's.
+
+    Padding (models/content.py) is left out of all that looks at patches or compares pixels: the terms sparse, smooth,
+    objects and rec, and the logged shares. The detector's terms, distillation included, are of the whole canvas, which
+    is what a detector gets to see.
 
     Args:
         system: front end and detector.
@@ -145,28 +159,39 @@ class JointObjective(nn.Module):
         if isinstance(front, ConditionalSR):
             output, tau = self.draw(batch, progress)
             sr = output.sr
+            image = image_patches(batch.content, batch.lr.shape[-2:], front.patch)
+            image = None if image is None else image[:, None].to(sr.device, non_blocking=True)
             # The expected mask instead of the drawn one: the same mean without the noise.
-            kept = sparsity_mean(output.probability)
+            kept = sparsity_mean(output.probability, image)
             if w.sparsity == "mean":
                 sparse = kept
             else:
-                sparse = sparsity_flops(output.probability, self.target_share(progress), self.fixed_share)
-            smooth = smoothness(output.probability)
+                sparse = sparsity_flops(output.probability, self.target_share(progress), self.fixed_share, image)
+            smooth = smoothness(output.probability, image)
             total = total + w.sparse * sparse + w.smooth * smooth
             losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
-            losses |= {"kept_share": output.mask.detach().mean(), "tau": kept.new_tensor(tau)}
+            losses |= {"kept_share": mean_over(output.mask.detach(), image), "tau": kept.new_tensor(tau)}
             if w.objects > 0:
                 known = slice(None) if seen is not None or w.det == 0 else batch.labelled.to(output.score.device)
-                ranking = object_ranking(output.score[known], self.objects(batch, seen)[known])
+                shown = None if image is None else image[known]
+                ranking = object_ranking(output.score[known], self.objects(batch, seen)[known], shown)
                 total = total + w.objects * ranking
                 losses["objects"] = ranking.detach()
         else:
             sr = front(self.system.images(batch)).clamp(0, 1)
         if w.rec > 0:
-            rec = reconstruction(sr.float(), batch.hr)
+            rec = reconstruction(sr.float(), batch.hr, self.image_pixels(batch))
             total = total + w.rec * rec
             losses["rec"] = rec.detach()
         return sr, total, losses
+
+    def image_pixels(self, batch) -> Tensor | None:
+        """Bool (B, 1, H, W), true at the pixels of the HR canvas that hold image; None where all do."""
+        if batch.content is None:
+            return None
+        (height, width), scale = batch.lr.shape[-2:], batch.hr.shape[-1] // batch.lr.shape[-1]
+        pixels = image_cells(batch.content, (height, width), 1).to(batch.hr.device, non_blocking=True)
+        return expand_mask(pixels, scale, height * scale, width * scale)
 
     def objects(self, batch, seen: dict | None) -> Tensor:
         """Objects per patch (B, 1, gh, gw): labels where they may be looked at, else what the teacher found."""
@@ -191,7 +216,7 @@ class JointObjective(nn.Module):
         shares = None
         if self.budgets is not None:
             shares = random_shares(batch.indices, batch.epoch, self.seed, self.budgets)
-        return front(batch.lr, tau, noise, shares), tau
+        return front(batch.lr, tau, noise, shares, batch.content), tau
 
     def detector_terms(self, images: Tensor, batch, seen: dict | None) -> tuple[Tensor | float, dict[str, Tensor]]:
         """Loss terms of the detector on SR or HR images (B, 3, H, W); `seen` as from `look`."""

@@ -41,7 +41,6 @@ def test_few_labels(comparison: CompareConfig):
     ("changes", "words"),
     [
         ({"row": "frozen/bicubic"}, "row: there is no trained row 'frozen/bicubic'"),
-        ({"label_share": 0.0}, "label_share is 0"),
         ({"variants": {"base": {}}}, "variants.base: this name is the unchanged row's"),
         ({"variants": {"x": {"run.seed": 1}}}, "variants.x: run.seed is set by the study itself"),
     ],

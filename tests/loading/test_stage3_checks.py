@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.combinations import FRONT_PARTS, check_stage3, some_parts_rest
 from configs.schema import DetectionDataConfig, LossConfig, MaskerConfig, NetworkConfig, Stage3Config
+from loading.stage3_checks import FRONT_PARTS, check_stage3, some_parts_rest
 
 FROZEN = {"mode": "frozen_detector"}
 ONLY = {"mode": "detector_only", "sr": "bicubic"}
