@@ -94,7 +94,9 @@ def test_everything_is_in_pixels_of_the_image(model, height: int, width: int, po
     x1, y1, x2, y2 = found.boxes.xyxy.unbind(1)
     assert ((x1 >= 0) & (x1 < x2) & (x2 <= width) & (y1 >= 0) & (y1 < y2) & (y2 <= height)).all()
     assert found.patch == 4 and found.patch_mask.shape == (-(-height // 4), -(-width // 4))
-    assert found.patch_mask.dtype == bool and 0 <= found.kept_share <= 1
+    assert found.patch_mask.dtype == bool and found.kept_share == pytest.approx(found.patch_mask.mean())
+    if "=" in policy:
+        assert found.patch_mask.sum() == round(float(policy.partition("=")[2]) * found.patch_mask.size)
     assert found.sr.shape == (4 * height, 4 * width, 3) and found.sr.dtype == np.uint8
     (sr,) = model.upscale(image, policy, channels="rgb")
     assert sr.shape == found.sr.shape and sr.dtype == np.uint8
