@@ -4,7 +4,7 @@
 
 Writes yolo_pretrained_hr.pth (moving-average weights of the best epoch) into the run folder. `--run.resume` goes on
 after the last finished epoch; as Ultralytics keeps 16-bit averages for that, the result differs a little from an
-unbroken run.
+unbroken run. With another `--epochs` it goes on as a run of that length would.
 """
 
 from __future__ import annotations
@@ -85,25 +85,22 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from data.data_spec import load_data_spec, scan_splits
     from data.detection_view import build_view
-    from data.label_share import label_counts, share_labels
     from loading.detector_weights import load_detector
-    from training.yolo_training import HRDetectionTrainer, epochs_done, take_best
+    from training.detection_records import read_records
+    from training.result import is_finished
+    from training.yolo_training import take_best
     from utils.checkpoint import save_network
-    from utils.logger import MetricsLog, open_run
+    from utils.logger import open_run
 
     # 1. Run folder, data
     device, data = pick_device(config), config.data
-    folder = open_run(config)
+    folder = open_run(config, extends=("epochs",))
     output, training = folder / OUTPUT, (folder / "ultralytics").absolute()
-    if output.exists():
+    if is_finished(output, config.epochs):
         print(f"stage 1: already finished, {output}")
         return 0
-    spec = load_data_spec(data.yaml)
-    records = scan_splits(spec, data, ("train", "val"))
-    records["train"] = share_labels(records["train"], data.label_share, data.label_seed, keep_unlabelled=False)
-    print(f"stage 1: {label_counts(records['train'])}")
+    spec, records = read_records("stage 1", data, keep_unlabelled=False)
     view = build_view(folder / "view", spec.names, records)
 
     # 2. Detector
@@ -112,30 +109,49 @@ def main(argv: list[str] | None = None) -> int:
     print(f"detector {config.detector.model}: {taken}")
 
     # 3. Training
-    last = training / "weights" / "last.pt"
+    epochs = train(detector, config, folder, training_arguments(config, view, training, device))
+
+    # 4. Result
+    metrics = take_best(detector, training / "weights" / "best.pt")
+    meta = {"stage": 1, "metrics": metrics, "epochs": epochs, "imgsz": data.imgsz, "seed": config.run.seed}
+    meta |= {"data": Path(data.yaml).name, "labelled_images": len(records["train"])}
+    save_network(output, "detector", detector.spec["name"], detector.spec["args"], detector.state_dict(), meta)
+    print(f"stage 1: {output}  {metrics}")
+    return 0
+
+
+def train(detector, config: Stage1Config, folder: Path, arguments: dict) -> int:
+    """Train the detector in place, from the last finished epoch on.
+
+    Args:
+        detector: YoloDetector.
+        config: of the stage.
+        folder: run folder, for the log.
+        arguments: of Ultralytics' trainer.
+
+    Returns:
+        Epochs that it was trained for in all, or would have been without early stopping.
+    """
+    import torch
+
+    from training.yolo_training import HRDetectionTrainer, epochs_done
+    from utils.logger import MetricsLog
+
+    last = Path(arguments["save_dir"]) / "weights" / "last.pt"
     done = epochs_done(last)
     log = MetricsLog(folder)
     log.resume_from(done)
     if done < config.epochs:
-        arguments = training_arguments(config, view, training, device)
-        arguments |= {"resume": str(last)} if done else {}
         trainer = HRDetectionTrainer(
             detector,
-            arguments,
+            arguments | ({"resume": str(last)} if done else {}),
             config.run.precision,
             config.run.threads or torch.get_num_threads(),
             config.run.workers,
             on_epoch=lambda epoch, metrics: log.scalars({"epoch": epoch, **metrics}, epoch),
         )
         trainer.train()
-
-    # 4. Result
-    metrics = take_best(detector, training / "weights" / "best.pt")
-    meta = {"stage": 1, "metrics": metrics, "epochs": config.epochs, "imgsz": data.imgsz, "seed": config.run.seed}
-    meta |= {"data": Path(data.yaml).name, "labelled_images": len(records["train"])}
-    save_network(output, "detector", detector.spec["name"], detector.spec["args"], detector.state_dict(), meta)
-    print(f"stage 1: {output}  {metrics}")
-    return 0
+    return max(done, config.epochs)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,34 +41,27 @@ class Timing:
     waiting: float
 
 
-class Quiet:
-    """A log that keeps nothing."""
-
-    def scalars(self, values: dict, step: int) -> None: ...
-
-
-def measure(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Config, folder: Path, accelerator) -> dict:
-    """Rates of one network in patches per second."""
-    import torch
-
-    from loading.load import build_or_load_sr
-    from models.arbitrary_scale import takes_size
-    from training.gradient_checkpointing import checkpoint_blocks
-    from training.sr_training import sr_objective, sr_training_data
-    from training.tasks.objectives import Progress
+def build(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Config, folder: Path, accelerator):
+    """The trainer of stage 2 for one network; it logs nothing."""
+    from training.sr_training import build_network, sr_task, sr_training_data
     from training.trainer import Trainer
-    from utils.optimizer_utils import decay_groups
+    from utils.logger import MetricsLog
 
-    network = build_or_load_sr(network_config, config.scale)
-    if config.gradient_checkpointing:
-        checkpoint_blocks(network)
-    data = sr_training_data(config, optim, folder, accelerator.num_processes, takes_size(network))
-    groups = decay_groups("network", network.parameters(), optim.lr, optim.weight_decay)
-    trainer = Trainer(
-        "throughput", sr_objective(network, config, accelerator.device), groups, data, optim, config.run, folder,
-        Quiet(), accelerator,
-    )  # fmt: skip
-    trainer.objective.train()
+    network = build_network("network", network_config, config)
+    data = sr_training_data(config, optim, folder, accelerator.num_processes, network)
+    task, log = sr_task("network", network, config, accelerator.device), MetricsLog(folder, main=False)
+    trainer = Trainer("throughput", task, data, optim, config.run, folder, log, accelerator)
+    trainer.task.train()
+    return trainer
+
+
+def ways(trainer) -> dict[str, Callable]:
+    """What is compared, each one step: the network alone, the trainer's step on held batches, and with data.
+
+    The steps return the seconds that they waited for data.
+    """
+    from training.task import Progress
+
     steps = itertools.count()
 
     def batches():
@@ -79,10 +73,10 @@ def measure(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Con
 
     def pure() -> None:
         for batch in held:
-            with accelerator.autocast():
-                losses = trainer.objective(batch, Progress(0, 1))
+            with trainer.accelerator.autocast():
+                losses = trainer.task(batch, Progress(0, 1))
             losses["total"].backward()
-        for parameter in trainer.parameters:
+        for parameter in trainer.task.parameters():
             parameter.grad = None
 
     def step_from(source):
@@ -92,43 +86,54 @@ def measure(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Con
 
         return step
 
-    def seconds(call, count: int) -> Timing:
-        if accelerator.device.type == "cuda":
-            torch.cuda.synchronize()
-        began, cpu, waited = time.perf_counter(), time.process_time(), 0.0
-        for _ in range(count):
-            waited += call() or 0.0
-        if accelerator.device.type == "cuda":
-            torch.cuda.synchronize()
-        elapsed = time.perf_counter() - began
-        return Timing(elapsed / count, (time.process_time() - cpu) / count, waited / elapsed)
+    return {"pure": pure, "step": step_from(itertools.cycle(held)), "with_data": step_from(stream)}
 
-    calls = {"pure": pure, "step": step_from(itertools.cycle(held)), "with_data": step_from(stream)}
+
+def seconds(call: Callable, count: int, device) -> Timing:
+    """Of one call, the mean over `count` of them."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began, cpu, waited = time.perf_counter(), time.process_time(), 0.0
+    for _ in range(count):
+        waited += call() or 0.0
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    elapsed = time.perf_counter() - began
+    return Timing(elapsed / count, (time.process_time() - cpu) / count, waited / elapsed)
+
+
+def measure(trainer, patch: int) -> dict:
+    """Rates of one network in patches per second; `patch`: side of its LR patches, for the report."""
+    calls, device, batch = ways(trainer), trainer.accelerator.device, trainer.optim.batch
     for call in calls.values():
-        seconds(call, WARMUP)
-    count = max(2, round(SECONDS / seconds(pure, WARMUP).wall))
-    rounds = [{name: seconds(call, count) for name, call in calls.items()} for _ in range(ROUNDS)]
+        seconds(call, WARMUP, device)
+    count = max(2, round(SECONDS / seconds(calls["pure"], WARMUP, device).wall))
+    rounds = [{name: seconds(call, count, device) for name, call in calls.items()} for _ in range(ROUNDS)]
     keys = itertools.cycle(trainer.sampler(0, 0))
 
     def load() -> None:
-        for _ in held:
-            data.collate(data.dataset.__getitems__(next(keys)))
+        for _ in range(trainer.accumulate):
+            trainer.data.collate(trainer.data.dataset.__getitems__(next(keys)))
 
-    loading = seconds(load, LOADED)
+    loading = seconds(load, LOADED, device)
     ms = {name: 1e3 * statistics.median(timings[name].wall for timings in rounds) for name in calls}
     return {
-        "network": network.spec,
-        "batch": optim.batch, "micro_batch": trainer.micro_batch, "patch": config.data.patch,
+        "network": trainer.task.network.spec,
+        "batch": batch,
+        "micro_batch": trainer.micro_batch,
+        "patch": patch,
         "ms": ms,
         "cpu_ms": {name: 1e3 * statistics.median(timings[name].cpu for timings in rounds) for name in calls},
         "loading_cpu_ms": 1e3 * loading.cpu,
-        "patches_per_second": {name: 1e3 * optim.batch / value for name, value in ms.items()},
+        "patches_per_second": {name: 1e3 * batch / value for name, value in ms.items()},
         "without_data_over_pure": ratio(rounds, "step", "wall"),
         "with_data_over_pure": ratio(rounds, "with_data", "wall"),
         "without_data_over_pure_cpu": ratio(rounds, "step", "cpu"),
         "with_data_over_pure_cpu": ratio(rounds, "with_data", "cpu"),
         "waiting_for_data": statistics.median(timings["with_data"].waiting for timings in rounds),
-    }  # fmt: skip
+    }
 
 
 def ratio(rounds: list[dict[str, Timing]], name: str, clock: str) -> float:
@@ -140,9 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     config = parse_config(Stage2Config, __doc__, argv)
     config = replace(config, run=replace(config.run, threads=config.run.threads or 1))
 
-    import torch
-
-    from training.trainer import make_accelerator
+    from training.processes import make_accelerator
     from utils.logger import environment, open_run
 
     folder = open_run(config)
@@ -156,8 +159,8 @@ def main(argv: list[str] | None = None) -> int:
         ("sr_fast", config.sr_fast, config.optim_fast),
         ("sr_quality", config.sr_quality, config.optim_quality),
     ):
-        torch.manual_seed(config.run.seed)
-        results[role] = measure(network, optim, config, folder / role, make_accelerator(config.run))
+        trainer = build(network, optim, config, folder / role, make_accelerator(config.run))
+        results[role] = measure(trainer, config.data.patch)
         print(json.dumps({role: results[role]}, indent=1), flush=True)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     results |= {"rounds": ROUNDS, "load_average": load, "environment": environment()}

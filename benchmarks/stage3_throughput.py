@@ -2,138 +2,147 @@
 
     python -m benchmarks.stage3_throughput --config configs/demo/stage3_joint_finetune.yaml --run.out /tmp/throughput
 
-Times, interleaved in one run: front end forward + backward, detector loss forward + backward, optimiser (with clipping
-and averaging), and the whole step as the trainer makes it; then consecutive steps, for the share of time spent waiting
-for data. Prints medians and writes `throughput.json` into the run folder, which must be new. Takes any stage-3 YAML.
+Data, system and loss are those of stage 3 with this YAML. Times, interleaved in one run, on one micro-batch: what the
+teacher makes of the HR images (where there is one), front end forward + backward with the loss terms that need no
+detector, detector forward + backward with the others, one update by the optimiser (with clipping and averaging); and
+the whole step as the trainer makes it. Then consecutive steps, for the share of time spent waiting for data. With
+losses.hr_share or losses.alternate some steps have fewer parts. Prints medians and writes `throughput.json` into the
+run folder, which must be new. Takes any stage-3 YAML.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from configs.schema import Stage3Config
+from loading.stage3_checks import check_stage3, some_parts_rest
 from utils.config import parse_config
 
 WARMUP, ROUNDS = 3, 15
 
 
-class Quiet:
-    """A log that keeps nothing."""
+def build(config: Stage3Config, folder: Path):
+    """The trainer of stage 3 with this configuration; it logs nothing."""
+    from training.joint_training import build_joint_training
+    from training.processes import make_accelerator
+    from training.trainer import Trainer
+    from utils.logger import MetricsLog
 
-    def scalars(self, values: dict, step: int) -> None: ...
+    accelerator = make_accelerator(config.run, some_parts_rest(config))
+    joint = build_joint_training(config, accelerator.device)
+    data, log = joint.data(config.run.workers), MetricsLog(folder, main=False)
+    trainer = Trainer("throughput", joint.task, data, config.optim, config.run, folder, log, accelerator)
+    trainer.task.train()
+    return trainer
+
+
+def parts_of(trainer, batch) -> dict[str, Callable[[], None]]:
+    """What a step consists of, on this micro-batch of the training."""
+    from training.task import Progress
+
+    task, accelerator, progress = trainer.task, trainer.accelerator, Progress(0, trainer.total_steps)
+    optimizer = next(iter(trainer.optimizers.values()))
+    with accelerator.autocast():
+        seen = task.look(batch)
+
+    def teacher() -> None:
+        with accelerator.autocast():
+            task.look(batch)
+
+    def front() -> None:
+        with accelerator.autocast():
+            sr, total, _ = task.front_terms(batch, progress, seen)
+        loss = total + sr.float().mean()
+        if loss.requires_grad:
+            loss.backward()
+
+    def detector() -> None:
+        image = batch.hr.clone().requires_grad_(True)
+        with accelerator.autocast():
+            total, _ = task.detector_terms(image, batch, seen)
+        total.backward()
+
+    def update() -> None:
+        optimizer.clip()
+        optimizer.step()
+        if trainer.ema is not None:
+            trainer.ema.update(task)
+
+    parts = {"front": front, "detector": detector, "optimizer": update}
+    return parts if task.distillation is None else {"teacher": teacher} | parts
+
+
+def steps_of(trainer) -> Iterator[float]:
+    """Makes one step after the other, epoch after epoch; seconds spent waiting for data."""
+
+    def batches():
+        for epoch in itertools.count():
+            yield from trainer.on_device(trainer.loader(epoch, 0))
+
+    stream = batches()
+    for step in itertools.count():
+        trainer.step = step % trainer.total_steps
+        yield trainer.optimise(stream, 0)[1]
+
+
+def measure(trainer) -> dict:
+    """Milliseconds of the parts and of the whole step, and the share of time that consecutive steps wait."""
+    import torch
+
+    device = trainer.accelerator.device
+    steps, batch = steps_of(trainer), next(trainer.on_device(trainer.loader(1, 0)))
+    parts = parts_of(trainer, batch)
+    calls: dict[str, Callable] = parts | {"step": lambda: next(steps)}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(WARMUP + ROUNDS):
+        for name, call in calls.items():
+            wait()
+            began = time.perf_counter()
+            call()
+            wait()
+            times[name].append((time.perf_counter() - began) * 1e3)
+    # Consecutive steps: the interleaved ones give the loader time that training does not give it.
+    for _ in range(2 * max(1, trainer.data.workers)):
+        next(steps)
+    began = time.perf_counter()
+    waited = sum(next(steps) for _ in range(ROUNDS))
+    wait()
+    total = time.perf_counter() - began
+    medians = {name: statistics.median(values[WARMUP:]) for name, values in times.items()}
+    parts_ms = medians["optimizer"] + trainer.accumulate * sum(medians[name] for name in parts if name != "optimizer")
+    return {
+        "micro_batch": trainer.micro_batch,
+        "accumulate": trainer.accumulate,
+        "ms": medians,
+        "sum_of_parts_ms": parts_ms,
+        "step_over_parts": medians["step"] / parts_ms,
+        "consecutive_step_ms": total / ROUNDS * 1e3,
+        "data_wait_share": waited / total,
+        "rounds": ROUNDS,
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
     config = parse_config(Stage3Config, __doc__, argv)
+    check_stage3(config)
 
-    import torch
-    from torch.utils.data import DataLoader
-
-    from data.detection import DetectionDataset, canvas_size, collate_detection, load_data_spec, scan_split
-    from models.conditional_sr import ConditionalSR
-    from stage3_finetune_joint import build_system
-    from training.tasks.objectives import JointObjective
-    from training.trainer import Trainer, TrainingData, make_accelerator
-    from utils.gumbel import gumbel_noise
     from utils.logger import environment, open_run
-    from utils.optimizer_utils import stage3_groups
 
-    accelerator = make_accelerator(config.run)
     folder = open_run(config)
-    data, spec = config.data, load_data_spec(config.data.yaml)
-    records, _ = scan_split(spec, "train", max_pixels=data.max_pixels)
-    torch.manual_seed(config.run.seed)
-    system = build_system(config, spec.names)
-    canvas = canvas_size(data.imgsz, data.scale, system.detector.stride)
-    train = DetectionDataset(
-        records, spec.names, canvas, data.scale, data.lr, data.lr_folder, config.augment, config.optim.epochs,
-        config.run.seed, data.max_pixels,
-    )  # fmt: skip
-    groups = stage3_groups(system, config.mode, config.optim)
-    if config.freeze_bn:
-        system.detector.freeze_batchnorm()
-    objective = JointObjective(system, config.losses, config.run.seed)
-    trainer = Trainer(
-        "throughput", objective, groups, TrainingData(train, collate_detection, config.run.workers), config.optim,
-        config.run, folder, Quiet(), accelerator,
-    )  # fmt: skip
-    objective.train()
-
-    loader = trainer.on_device(DataLoader(train, batch_sampler=trainer.sampler(0, 0), collate_fn=collate_detection,
-                                          num_workers=config.run.workers))  # fmt: skip
-    batch = next(iter(DataLoader(train, batch_sampler=trainer.sampler(1, 0), collate_fn=collate_detection)))
-    batch = batch.to(accelerator.device)
-    front, detector, epoch = system.front, system.detector, 0
-
-    def synchronize() -> None:
-        if accelerator.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def run_front() -> None:
-        with accelerator.autocast():
-            if isinstance(front, ConditionalSR):
-                noise = gumbel_noise(batch.indices, 0, 0, front.masker.grid(*batch.lr.shape[-2:]))
-                sr = front(batch.lr, 1.0, noise.to(accelerator.device)).sr
-            else:
-                sr = front(batch.lr)
-        if sr.requires_grad:
-            sr.float().mean().backward()
-
-    def run_detector() -> None:
-        image = batch.hr.clone().requires_grad_(True)
-        with accelerator.autocast():
-            loss = detector.loss(image, batch.boxes, batch.classes, batch.image_index)["det"]
-        loss.backward()
-
-    def run_optimizer() -> None:
-        accelerator.clip_grad_norm_(trainer.parameters, config.optim.clip_norm or float("inf"))
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
-        if trainer.ema is not None:
-            trainer.ema.update(objective)
-
-    def run_step() -> float:
-        nonlocal loader, epoch
-        if trainer.step and trainer.step % trainer.steps_per_epoch == 0:
-            epoch += 1
-            loader = trainer.on_device(DataLoader(train, batch_sampler=trainer.sampler(epoch, 0),
-                                                  collate_fn=collate_detection,
-                                                  num_workers=config.run.workers))  # fmt: skip
-        _, wait = trainer.optimise(loader, epoch)
-        trainer.step += 1
-        return wait
-
-    parts = {"front": run_front, "detector": run_detector, "optimizer": run_optimizer, "step": run_step}
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for _ in range(WARMUP + ROUNDS):
-        for name, part in parts.items():
-            synchronize()
-            began = time.perf_counter()
-            part()
-            synchronize()
-            times[name].append((time.perf_counter() - began) * 1e3)
-    # Consecutive steps: the interleaved ones give the loader time that training does not give it.
-    for _ in range(2 * max(1, config.run.workers)):
-        run_step()
-    waited, began = 0.0, time.perf_counter()
-    for _ in range(ROUNDS):
-        waited += run_step()
-    synchronize()
-    total = time.perf_counter() - began
-    medians = {name: statistics.median(values[WARMUP:]) for name, values in times.items()}
-    micro = trainer.accumulate
-    parts_ms = micro * (medians["front"] + medians["detector"]) + medians["optimizer"]
-    result = {
-        "micro_batch": trainer.micro_batch, "accumulate": micro, "ms": medians, "sum_of_parts_ms": parts_ms,
-        "step_over_parts": medians["step"] / parts_ms, "consecutive_step_ms": total / ROUNDS * 1e3,
-        "data_wait_share": waited / total, "rounds": ROUNDS, "environment": environment(),
-    }  # fmt: skip
-    Path(folder / "throughput.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({key: value for key, value in result.items() if key != "environment"}, indent=1))
+    result = measure(build(config, folder))
+    print(json.dumps(result, indent=1))
+    (folder / "throughput.json").write_text(json.dumps(result | {"environment": environment()}, indent=1) + "\n")
     return 0
 
 

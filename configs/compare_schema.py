@@ -19,7 +19,7 @@ class MeasureConfig:
     Args:
         split: which split to evaluate.
         precision: type of the networks when measured.
-        budgets: kept shares of the rows *_budget_*, *_random_*, *_edge_* and *_oracle_*.
+        budgets: kept shares of the rows *_budget_*, *_random_*, *_edge_* and *_oracle_*, of the patches with image.
         halo: LR pixels of neighbours around patches, whatever the trainings name, see evaluate.py; null keeps that of
             the trainings.
         batch: images per call when measuring quality.

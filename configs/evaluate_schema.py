@@ -55,7 +55,8 @@ class EvaluateConfig:
         halo: LR pixels of neighbours around the patches of all systems with a masker, exact: the receptive field; null
             takes that of each checkpoint.
         budgets: kept shares of the rows conditional_budget_*, conditional_random_*, conditional_edge_* and
-            conditional_oracle_* (patches with the largest share of ground-truth boxes first).
+            conditional_oracle_* (patches with the largest share of ground-truth boxes first). Kept shares, here and in
+            the results, are of the patches that hold image; what lies in the padding alone does not count.
         profile: latency profile of `system` on this device, for `latencies`; also for those of `systems` that it fits.
         latencies: milliseconds of the rows conditional_latency_*, detector included.
         batch: images per call when measuring quality.

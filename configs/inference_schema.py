@@ -15,7 +15,8 @@ class InferenceConfig:
     Args:
         source: image, folder, glob or video file, of any size.
         weights: stage-3 checkpoint; with `sr_only` that of an SR network, or empty for the strongest shipped one.
-        policy: learned, threshold=T, budget=R, latency_ms=T, all_fast, all_quality, random=R or edge=R.
+        policy: learned, threshold=T, budget=R, latency_ms=T, all_fast, all_quality, random=R or edge=R; R is a share of
+            the image's own patches, without those that only pad it, and so is `kept_share` in the results.
         halo: LR pixels of neighbours around SR_Quality's patches, exact: the receptive field; null takes that of the
             checkpoint.
         profile: latency profile of this system on this device (python -m tools.latency), for latency_ms.

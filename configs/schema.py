@@ -251,7 +251,7 @@ class MaskerConfig:
         train: dense (SR_Quality sees whole images) or tiles (it is trained as it is executed, with this halo).
         budget_dropout: [lowest, highest] kept share: every training image gets one drawn from between, and keeps its
             best patches up to it, so that one model serves every budget (the sparsity loss still sets the share of the
-            masker's own decision). null: the masker decides patch by patch.
+            masker's own decision). null: the masker decides patch by patch. Shares are of the patches that hold image.
     """
 
     patch: Annotated[int, Range(4, 64)] | Literal["auto"] = 16
@@ -271,7 +271,7 @@ class LossConfig:
         det: detection loss; 0 looks at no labels at all.
         sparse: sparsity loss.
         sparsity: mean (mean mask), flops ((F/F_full - target)^2, LAUDNet) or latency (the same with milliseconds).
-        target: target of the kept share, for `sparsity: flops`.
+        target: target of the kept share, of the patches that hold image, for `sparsity: flops`.
         latency_ms: target of the milliseconds from LR image to boxes, for `sparsity: latency`.
         profile: JSON file of `python -m tools.latency --config ...`, for `sparsity: latency`.
         ramp: share of the training over which the target moves from 0.5 to `target`; both states of a patch are seen.
@@ -279,7 +279,7 @@ class LossConfig:
         objects: listwise cross-entropy between the masker's scores and the number of objects in each patch: boxes of
             labelled images, and what the teacher finds in the HR image of the others (needs `distill` or
             `distill_outputs`); says which patches, not how many.
-        rec: L1 between SR and HR image; needs HR images.
+        rec: L1 between SR and HR image without the padding of the canvas; needs HR images.
         distill: relative L1 between the detector's neck features and the teacher's on the HR image; needs no labels.
         distill_outputs: distance of the detector's class scores and boxes from the teacher's on the HR image; needs no
             labels.

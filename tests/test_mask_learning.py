@@ -11,7 +11,8 @@ from configs.schema import LossConfig
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.masker import Masker
-from training.tasks.objectives import JointObjective, Progress
+from training.task import Progress
+from training.tasks.joint import JointTask
 from utils.gumbel import gumbel_noise
 
 STEPS, PATCH, GRID = 150, 8, 8
@@ -51,7 +52,7 @@ def test_masker_finds_the_objects_and_the_target_share():
     system = nn.Module()
     system.front, system.detector = front, RegionLoss()
     weights = LossConfig(det=1.0, sparse=10.0, target=0.25, smooth=0.0, objects=0.0)
-    objective = JointObjective(system, weights, tau=(2.0, 0.1)).train()
+    objective = JointTask(system, weights, tau=(2.0, 0.1)).train()
     optimizer = torch.optim.Adam(
         [{"params": front.masker.parameters(), "lr": 3e-3}, {"params": quality.parameters(), "lr": 3e-3}]
     )

@@ -116,6 +116,10 @@ def test_interrupted_run_is_resumed_and_a_finished_one_left_alone(tmp_path, data
     stamp = (out / OUTPUT).stat().st_mtime_ns
     assert main([*arguments(data, out, **options), "--run.resume"]) == 0
     assert "already finished" in capsys.readouterr().out and (out / OUTPUT).stat().st_mtime_ns == stamp
+    assert main([*arguments(data, out, **options | {"epochs": 4}), "--run.resume"]) == 0
+    assert "run.resume: epochs is 4, was 3;" in capsys.readouterr().out
+    assert [line["step"] for line in metrics_of(out)] == [1, 2, 3, 4]
+    assert load_network(out / OUTPUT)["meta"]["epochs"] == 4
 
 
 def test_run_killed_after_its_last_epoch_only_writes_the_result(tmp_path, data, monkeypatch):

@@ -16,6 +16,7 @@ from stage2_pretrain_sr import main
 from tests.drawn import AnySize, draw_photographs
 from training.best_weights import BestWeights
 from utils.checkpoint import CheckpointError, load_network
+from utils.config import ConfigError
 
 DEGRADED = [
     "--data.degradation.kind=realesrgan", "--data.degradation.pool=6", "--data.degradation.first.kernel=[3, 5]",
@@ -144,6 +145,42 @@ def test_degradation_is_what_trains(photographs: Path, tmp_path: Path):
         assert main(arguments(photographs, tmp_path / name, *more)) == 0
     losses = [logged(tmp_path / name)[0]["train/l1"] for name in ("bicubic", "realesrgan")]
     assert losses[1] > 1.2 * losses[0]
+
+
+def test_a_finished_run_goes_on_with_more_epochs_and_not_with_fewer(photographs: Path, tmp_path: Path, capsys):
+    out = tmp_path / "run"
+    assert main(arguments(photographs, out, "--optim_quality.epochs=1")) == 0
+    with pytest.raises(ConfigError, match=r"begun with other settings \(optim_quality\.lr\)"):
+        main(arguments(photographs, out, "--optim_quality.epochs=2", "--optim_quality.lr=1", "--resume"))
+    capsys.readouterr()
+    assert main(arguments(photographs, out, "--optim_quality.epochs=2", "--resume")) == 0
+    told = capsys.readouterr().out
+    assert "run.resume: optim_quality.epochs is 2, was 1;" in told and "sr_fast: already finished" in told
+    assert [row["step"] for row in logged(out) if "train/total" in row] == list(range(1, 9))
+    assert load_network(out / "sr_quality_pretrained.pth", "sr")["meta"]["epochs"] == 2
+    longer = weights(out)
+    assert main(arguments(photographs, out, "--optim_quality.epochs=1", "--resume")) == 0
+    assert "sr_quality: already finished" in capsys.readouterr().out
+    assert all(torch.equal(value, longer[key]) for key, value in weights(out).items())
+
+
+def test_ended_earlier_it_keeps_what_it_has(photographs: Path, tmp_path: Path, monkeypatch):
+    out, save = tmp_path / "run", training.trainer.Trainer.save
+
+    def save_and_stop(trainer) -> None:
+        save(trainer)
+        if trainer.step == 6:
+            raise InterruptedError
+
+    monkeypatch.setattr(training.trainer.Trainer, "save", save_and_stop)
+    with pytest.raises(InterruptedError):
+        main(arguments(photographs, out))
+    monkeypatch.setattr(training.trainer.Trainer, "save", save)
+    assert main(arguments(photographs, out, "--optim_quality.epochs=1", "--resume")) == 0
+    assert load_network(out / "sr_quality_pretrained.pth", "sr")["meta"]["epochs"] == 2, "the second was begun"
+    state = torch.load(out / "sr_quality" / "checkpoints" / "last.pth", weights_only=True)
+    assert state["step"] == 6
+    assert all(torch.equal(value, state["model"][f"network.{key}"]) for key, value in weights(out).items())
 
 
 def test_perceptual_loss_without_weights_is_refused(photographs: Path, tmp_path: Path):

@@ -10,11 +10,13 @@ import pytest
 import inference
 import stage3_finetune_joint as stage3
 from configs.schema import DetectionDataConfig, MaskerConfig, Stage3Config
+from data.detection import DetectionDataset, load_data_spec, scan_split
 from deployment.latency_profile import Curve, load_profile, save_profile
 from loading.load import build_system, load_system
 from models.mask_policy import MaskPolicy
 from tests.drawn import draw_detection_set
 from tools import latency
+from training.joint_training import image_share
 
 NETWORKS = [
     "--sr_fast.name=espcn", "--sr_fast.args={n_feats: 8}",
@@ -62,6 +64,13 @@ def test_the_target_comes_from_milliseconds(trained):
     known = load_profile(profile)
     target = torch.load(weights, weights_only=True)["meta"]["target"]
     assert target == known.largest_share(limit, 32, 32) and 0 < target < 1
+
+
+def test_milliseconds_are_a_larger_share_where_a_part_of_the_canvas_is_padding(tmp_path):
+    records, _ = scan_split(load_data_spec(draw_detection_set(tmp_path / "wide", images=2, size=(32, 64))), "train")
+    whole = DetectionDataset(records, ("dark", "bright"), (32, 64), 2)
+    assert image_share(whole, 8) == 1
+    assert image_share(DetectionDataset(records, ("dark", "bright"), (64, 64), 2), 8) == 0.5
 
 
 def test_inference_within_milliseconds(trained, tmp_path, capsys):

@@ -18,6 +18,8 @@ from utils.losses import feature_distance, output_distance
 class Distillation:
     """Distance of a detector from its teacher. No module, so that the teacher is in no checkpoint and no average.
 
+    It is taken over the whole canvas: a detector sees the padding too, and must find nothing there.
+
     Args:
         teacher: detector on the device, frozen and in evaluation mode; may be the trained system's own, if frozen.
         features: weight of the distance of the neck's features (the levels that enter the head).

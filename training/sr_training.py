@@ -1,28 +1,55 @@
-"""Stage 2 as configured: data (images, cache, degradation on the device, pool) and objective of one network."""
+"""Stage 2 as configured: network, data (images, cache, degradation on the device, pool) and task."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from configs.schema import OptimConfig, Stage2Config
+from configs.schema import NetworkConfig, OptimConfig, Stage2Config
 from data.image_cache import ImageCache
 from data.pair_pool import PairPool
 from data.real_degradation import RealDegradation, check_range
 from data.sr_batch import collate_pairs
 from data.sr_pairs import SRPairDataset
+from loading.load import build_or_load_sr
 from loading.load_lpips import load_lpips
-from models.lmf.network import LMF
-from training.tasks.lmf_queries import QueryObjective
-from training.tasks.objectives import PixelObjective
-from training.trainer import TrainingData, micro_batches
+from models.arbitrary_scale import takes_size
+from training.gradient_checkpointing import checkpoint_blocks
+from training.processes import micro_batches
+from training.task import Task
+from training.tasks.lmf_queries import QueryTask
+from training.tasks.pixel import PixelTask
+from training.trainer import TrainingData
 from utils.errors import UserError
+
+Say = Callable[[str], None]
+
+
+def build_network(role: str, network_config: NetworkConfig, config: Stage2Config, say: Say = print) -> nn.Module:
+    """The network to be trained, on the CPU; its first weights depend on run.seed alone, not on what ran before.
+
+    Raises:
+        UserError: see `build_or_load_sr` and `checkpoint_blocks`.
+    """
+    torch.manual_seed(config.run.seed)
+    network = build_or_load_sr(network_config, config.scale)
+    if config.gradient_checkpointing:
+        say(f"{role}: {checkpoint_blocks(network)} blocks are recomputed in the backward pass")
+    if config.data.scales and not takes_size(network):
+        say(f"{role}: {network_config.name} has one scale, so data.scales is left aside for it")
+    return network
+
+
+def trained_scales(network: nn.Module, scales: list[float] | None) -> list[float]:
+    """Those of `scales` that concern this network: all of them where it takes any size, else none."""
+    return list(scales or ()) if takes_size(network) else []
 
 
 def sr_training_data(
-    config: Stage2Config, optim: OptimConfig, folder: Path, processes: int, arbitrary: bool
+    config: Stage2Config, optim: OptimConfig, folder: Path, processes: int, network: nn.Module, say: Say = print
 ) -> TrainingData:
     """Data for one network, images already in the cache.
 
@@ -31,14 +58,15 @@ def sr_training_data(
         optim: settings of the network's optimiser (for the size of a micro-batch).
         folder: run folder, where the disk cache lies unless the settings name another one.
         processes: number of processes.
-        arbitrary: whether the network takes any size, and so trains on `data.scales`.
+        network: one that takes any size trains on `data.scales`.
+        say: tells what is left out.
 
     Raises:
-        ValueError: settings that do not fit each other.
+        UserError: settings that do not fit each other.
         ImageError: see `SRPairDataset`.
     """
     data = config.data
-    scales = tuple(data.scales) if arbitrary and data.scales else None
+    scales = tuple(trained_scales(network, data.scales)) or None
     if scales:
         check_range(data.scales, "data.scales")
     degradation = None
@@ -53,6 +81,8 @@ def sr_training_data(
         degradation and degradation.draw,
     )
     dataset.preload()
+    for note in dataset.notes():
+        say(note)
     mix = None
     if degradation:
         # Batches of different scales cannot be mixed; each has random sizes of its own in any case.
@@ -61,17 +91,17 @@ def sr_training_data(
     return TrainingData(dataset, collate_pairs, config.run.workers, mix)
 
 
-def sr_objective(network: nn.Module, config: Stage2Config, device: torch.device) -> nn.Module:
-    """What trains the network: L1 at random pixels for Latent Modulated Functions, else a loss on whole patches.
+def sr_task(role: str, network: nn.Module, config: Stage2Config, device: torch.device) -> Task:
+    """How the network learns: from single random pixels where it can colour them alone, else from whole patches.
 
     Raises:
-        ValueError: a loss that single pixels do not have.
+        UserError: a loss that single pixels do not have.
         CheckpointError: see `load_lpips`.
     """
     loss = config.loss
-    if isinstance(network, LMF) and loss.queries:
+    if hasattr(network, "sample") and loss.queries:
         if loss.pixel != "l1" or loss.perceptual > 0:
             raise UserError("loss.queries trains at single pixels, by l1 alone; set it to 0 for other losses")
-        return QueryObjective(network, loss.queries, config.run.seed)
+        return QueryTask(network, loss.queries, config.run.seed, name=role)
     perceptual = load_lpips(loss.perceptual_weights).to(device) if loss.perceptual > 0 else None
-    return PixelObjective(network, loss.pixel, loss.epsilon, perceptual, loss.perceptual)
+    return PixelTask(network, loss.pixel, loss.epsilon, perceptual, loss.perceptual, name=role)

@@ -77,6 +77,8 @@ class HRDetectionTrainer(DetectionTrainer):
         super().__init__(overrides={"model": "detector.yaml", **arguments})
         torch.set_num_threads(threads)
         self.args.workers = workers
+        # On resuming, Ultralytics would take the number that the run was begun with.
+        self.args.epochs = self.epochs = arguments["epochs"]
 
     def epoch_metrics(self) -> dict[str, float]:
         """train/box, train/cls, train/dfl (or l1), the same of val/, val/map50_95, val/map50, ..., and lr."""

@@ -10,7 +10,10 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +33,7 @@ _OWN_FILES = ("config.yaml", "environment.json")
 # ---------------------------------------------------------------------------------------------------------- run folder
 
 
-def open_run(config: Any, main: bool = True) -> Path:
+def open_run(config: Any, main: bool = True, extends: Sequence[str] = ()) -> Path:
     """Create or re-open the run folder `config.run.out` with config.yaml and environment.json.
 
     A folder that holds nothing but these two files (a run that stopped before it did anything) is taken over.
@@ -38,6 +41,8 @@ def open_run(config: Any, main: bool = True) -> Path:
     Args:
         config: configuration with a `run` section.
         main: False in the further processes of a distributed run, which write and check nothing.
+        extends: keys that may change on resuming although results depend on them (number of epochs); such a change is
+            said, and config.yaml holds the new value from then on.
 
     Raises:
         ConfigError: the folder holds another run and run.resume is false, or resuming with other settings.
@@ -54,7 +59,7 @@ def open_run(config: Any, main: bool = True) -> Path:
             f"run.out: {folder} holds another run; continue it with --run.resume true or choose another --run.out"
         )
     if begun:
-        _check_same(load_config(type(config), stored), config, folder)
+        _resume(load_config(type(config), stored), config, folder, extends)
         _note_resume(folder / "environment.json")
         return folder
     replace_text(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
@@ -62,13 +67,20 @@ def open_run(config: Any, main: bool = True) -> Path:
     return folder
 
 
-def _check_same(old: Any, new: Any, folder: Path) -> None:
-    changed = changed_keys(old, new)
-    if changed:
+def _resume(old: Any, new: Any, folder: Path, extends: Sequence[str]) -> None:
+    """Refuse other settings than the run began with, but for `extends`; note the new values of those."""
+    stored, changed = folder / "config.yaml", changed_keys(old, new)
+    refused = [name for name in changed if name not in extends]
+    if refused:
         raise ConfigError(
-            f"run.resume: {folder} was begun with other settings ({', '.join(changed)}); take those of "
-            f"{folder / 'config.yaml'} or choose another --run.out"
+            f"run.resume: {folder} was begun with other settings ({', '.join(refused)}); take those of {stored} or "
+            "choose another --run.out"
         )
+    for name in changed:
+        before, now = (reduce(getattr, name.split("."), config) for config in (old, new))
+        print(f"run.resume: {name} is {now}, was {before}; from here on the schedule is that of a run with {now}")
+    if changed:
+        save_config(replace(new, run=old.run), stored)
 
 
 def _note_resume(path: Path) -> None:

@@ -44,42 +44,46 @@ def stepped_factor(step: int, steps_per_epoch: int, warmup: int, milestones: lis
     return gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
 
 
-def stage3_groups(system: nn.Module, mode: str, optim, freeze: Sequence[str] = ()) -> list[Group]:
-    """Optimiser groups of stage 3; parameters that the mode or `freeze` keeps fixed lose `requires_grad`.
-
-    High rate (optim.lr): masker, detector head, last layers of both SR networks. Low rate (optim.lr_low): detector
-    backbone, all other SR layers (these at optim.lr_sr where it is given). `detector_only` fixes the front end,
-    `frozen_detector` the detector.
+def freeze_parts(system: nn.Module, mode: str, freeze: Sequence[str] = ()) -> None:
+    """Take `requires_grad` from the parameters of stage 3 that stay as they are.
 
     Args:
         system: ConditionalSRDetector.
-        mode: joint, frozen_detector or detector_only.
-        optim: OptimConfig.
-        freeze: parts of a conditional front end that stay as they are: masker, sr_fast, sr_quality.
+        mode: joint, frozen_detector (the detector stays) or detector_only (the front end stays).
+        freeze: parts of a conditional front end that stay: masker, sr_fast, sr_quality.
     """
-    front, detector = system.front, system.detector
-    named: list[tuple[str, Iterable[nn.Parameter], float]] = []
+    front = system.front
     if mode == "detector_only":
         front.requires_grad_(False)
-    elif hasattr(front, "masker"):
-        for name in freeze:
-            part = getattr(front, name)
-            for parameter in part.own_parameters() if name == "masker" else part.parameters():
-                parameter.requires_grad_(False)
-        named.append(
-            ("masker", front.masker.own_parameters(), optim.lr if optim.lr_masker is None else optim.lr_masker)
-        )
+    elif mode == "frozen_detector":
+        system.detector.freeze()
+    for name in freeze:
+        part = getattr(front, name)
+        for parameter in part.own_parameters() if name == "masker" else part.parameters():
+            parameter.requires_grad_(False)
+
+
+def stage3_groups(system: nn.Module, optim) -> list[Group]:
+    """Optimiser groups of stage 3, of the parameters that `freeze_parts` has left.
+
+    High rate (optim.lr): masker (or optim.lr_masker), detector head, last layers of both SR networks. Low rate
+    (optim.lr_low): detector backbone, all other SR layers (these at optim.lr_sr where it is given).
+
+    Args:
+        system: ConditionalSRDetector.
+        optim: OptimConfig.
+    """
+    front, parts = system.front, system.detector.parameter_groups()
+    named: list[tuple[str, Iterable[nn.Parameter], float]] = []
+    networks = {"sr": front}
+    if hasattr(front, "masker"):
+        lr_masker = optim.lr if optim.lr_masker is None else optim.lr_masker
+        named.append(("masker", front.masker.own_parameters(), lr_masker))
         networks = {"sr_fast": front.sr_fast, "sr_quality": front.sr_quality}
-    else:
-        networks = {"sr": front}
-    if mode != "detector_only":
-        for name, network in networks.items():
+    lr_body = optim.lr_low if optim.lr_sr is None else optim.lr_sr
+    for name, network in networks.items():
+        if any(parameter.requires_grad for parameter in network.parameters()):
             tail, body = split_tail(network)
-            lr_body = optim.lr_low if optim.lr_sr is None else optim.lr_sr
             named += [(f"{name}/tail", tail, optim.lr), (f"{name}/body", body, lr_body)]
-    if mode == "frozen_detector":
-        detector.freeze()
-    else:
-        parts = detector.parameter_groups()
-        named += [("head", parts["head"], optim.lr), ("backbone", parts["backbone"], optim.lr_low)]
+    named += [("head", parts["head"], optim.lr), ("backbone", parts["backbone"], optim.lr_low)]
     return [group for name, params, lr in named for group in decay_groups(name, params, lr, optim.weight_decay)]

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.schema import AugmentConfig
-from data.augment import AugmentPlan, check_augment, draw_plan, recolour, still_there, view, view_boxes
+from data.augment import (
+    AugmentPlan,
+    check_augment,
+    draw_plan,
+    image_rectangles,
+    mosaic_origin,
+    mosaic_places,
+    recolour,
+    still_there,
+    view,
+    view_boxes,
+)
+from data.letterbox import paste
 
 FULL = AugmentConfig(mosaic=0.5, close_mosaic=2, scale=0.5, translate=0.2, flip_lr=0.5, flip_ud=0.5, hsv_v=0.4)
 
@@ -105,3 +118,29 @@ def test_what_is_hardly_there_is_dropped():
     before = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 3, 3], [0, 0, 1.9, 3]], float)
     after = np.array([[0, 0, 10, 10], [0, 0, 10, 0.9], [0, 0, 4, 2.4], [0, 0, 3, 3], [0, 0, 1.9, 3]], float)
     assert still_there(before, after).tolist() == [True, False, False, True, False]
+
+
+@given(
+    size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    canvas=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    index=st.integers(0, 500),
+)
+@settings(deadline=None, max_examples=200)
+def test_rectangles_hold_every_pixel_of_the_image_and_hardly_more(size, canvas, index):
+    plan = draw_plan(FULL, 0, 0, index, length=9, epochs=10)
+    sizes = [size] * len(plan.indices)
+    places = mosaic_places(sizes, plan, canvas) if plan.mosaic else [(canvas[0] // 3, canvas[1] // 3)]
+    board = np.zeros((*(n * (1 + plan.mosaic) for n in canvas), 3), np.uint8)
+    for place in places:
+        paste(board, np.full((*size, 3), 255, np.uint8), *place)
+    # OpenCV fills what lies outside of the board with grey: without light on it, image is what is lighter than that.
+    shown = view(board, plan, canvas, mosaic_origin(canvas, plan.mosaic))[..., 0]
+    inside = np.zeros(canvas, bool)
+    for top, left, bottom, right in image_rectangles(sizes, places, plan, canvas):
+        inside[top:bottom, left:right] = True
+    assert inside[shown > 128].all(), "image"
+    if not plan.resamples:
+        assert np.array_equal(inside, shown > 0)
+    else:
+        grown = cv2.dilate((shown > 0).astype(np.uint8), np.ones((5, 5))) > 0
+        assert not (inside & ~grown).any() or not shown.any(), "padding"

@@ -12,7 +12,8 @@ from data.sr_batch import SRBatch
 from models import build_sr
 from models.arbitrary_scale import BicubicToSize, super_resolve, takes_size
 from tests.drawn import AnySize
-from training.tasks.objectives import PixelObjective, Progress
+from training.task import Progress
+from training.tasks.pixel import PixelTask
 from utils.losses import charbonnier
 from utils.resize import resize
 
@@ -41,7 +42,7 @@ def test_bicubic_to_size_is_resize(size: tuple[int, int]):
 
 def test_objective_asks_for_the_size_of_hr():
     batch, network = make_batch(17, 23), AnySize()
-    losses = PixelObjective(network)(batch, PROGRESS)
+    losses = PixelTask(network)(batch, PROGRESS)
     assert losses["total"].item() == pytest.approx(F.l1_loss(network(batch.lr, (17, 23)), batch.hr).item())
 
 
@@ -49,7 +50,7 @@ def test_charbonnier_is_a_smooth_absolute_difference():
     sr, hr = torch.tensor([0.0, 0.3, 1.0]), torch.tensor([0.0, 0.0, 0.0])
     assert charbonnier(sr, hr, 0.4).item() == pytest.approx((0.4 + 0.5 + 1.16**0.5) / 3)
     batch, network = make_batch(12, 16), build_sr("espcn", 2)
-    losses = PixelObjective(network, "charbonnier", 0.1)(batch, PROGRESS)
+    losses = PixelTask(network, "charbonnier", 0.1)(batch, PROGRESS)
     assert losses["total"].item() == pytest.approx(charbonnier(network(batch.lr), batch.hr, 0.1).item())
     assert set(losses) == {"total", "charbonnier"}
 
@@ -67,7 +68,7 @@ class Distance(nn.Module):
 
 def test_perceptual_term_is_added_and_stays_out_of_checkpoints():
     batch, network = make_batch(12, 16), build_sr("espcn", 2)
-    objective = PixelObjective(network, perceptual=Distance(), weight=0.5)
+    objective = PixelTask(network, perceptual=Distance(), weight=0.5)
     losses = objective(batch, PROGRESS)
     distance = Distance()(network(batch.lr), batch.hr).mean().item()
     assert losses["perceptual"].item() == pytest.approx(distance) and distance > 0

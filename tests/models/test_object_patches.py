@@ -14,7 +14,8 @@ from configs.schema import LossConfig
 from models.object_patches import detected_centres, objects_per_patch
 from tests.models.test_system import make_batch, make_system
 from training.distillation import Distillation
-from training.tasks.objectives import JointObjective, Progress
+from training.task import Progress
+from training.tasks.joint import JointTask
 from utils.losses import object_ranking
 
 PROGRESS = Progress(step=0, total_steps=10)
@@ -70,9 +71,9 @@ def test_labels_count_where_they_may_be_looked_at():
     expected = objects_per_patch(
         batch.boxes[:, :2], batch.image_index, len(batch.lr), size, masker.patch, masker.grid(*size)
     )
-    with_labels = JointObjective(system, replace(RANKING, det=1.0))
+    with_labels = JointTask(system, replace(RANKING, det=1.0))
     assert torch.equal(with_labels.objects(batch, None), expected) and expected.sum() == len(batch.boxes)
-    assert JointObjective(system, RANKING).objects(batch, None).sum() == 0
+    assert JointTask(system, RANKING).objects(batch, None).sum() == 0
 
 
 def test_the_teacher_tells_where_labels_are_withheld(monkeypatch):
@@ -82,22 +83,22 @@ def test_the_teacher_tells_where_labels_are_withheld(monkeypatch):
     height, width = batch.canvas
     found = torch.tensor([[0.0, 0.0, 2.0, 2.0, 0.9, 0.0], [width - 2.0, height - 2.0, width, height, 0.8, 0.0]])
     monkeypatch.setattr(teacher, "boxes", lambda raw, size, conf: [found] * len(batch.lr))
-    objective = JointObjective(system, replace(RANKING, det=1.0), distillation=Distillation(teacher, 1.0, 0.0))
+    objective = JointTask(system, replace(RANKING, det=1.0), distillation=Distillation(teacher, 1.0, 0.0))
     batch.labelled = torch.tensor([False, True])
     batch.boxes, batch.classes, batch.image_index = batch.boxes[1:], batch.classes[1:], torch.ones(1).long()
     counts = objective.objects(batch, objective.look(batch))
     assert counts[0, 0, 0, 0] == 1 and counts[0, 0, -1, -1] == 1 and counts[0].sum() == 2
     assert counts[1].sum() == len(batch.boxes)
-    label_free = JointObjective(system, RANKING, distillation=Distillation(teacher, 1.0, 0.0))
+    label_free = JointTask(system, RANKING, distillation=Distillation(teacher, 1.0, 0.0))
     assert label_free.objects(batch, objective.look(batch)).sum(dim=(1, 2, 3)).tolist() == [2, 2]
 
 
 def test_images_whose_objects_nobody_knows_take_no_part():
     system, batch = make_system().train(), make_batch()
-    both = JointObjective(system, replace(RANKING, det=1e-9))(batch, PROGRESS)["objects"]
+    both = JointTask(system, replace(RANKING, det=1e-9))(batch, PROGRESS)["objects"]
     batch.labelled = torch.tensor([False, True])
     batch.boxes, batch.classes, batch.image_index = batch.boxes[1:], batch.classes[1:], torch.ones(1).long()
-    objective = JointObjective(system, replace(RANKING, det=1e-9, rec=1.0))
+    objective = JointTask(system, replace(RANKING, det=1e-9, rec=1.0))
     losses = objective(batch, PROGRESS)
     score, objects = objective.draw(batch, PROGRESS)[0].score, objective.objects(batch, None)
     assert losses["objects"].item() == pytest.approx(object_ranking(score[1:], objects[1:]).item(), rel=1e-4)
@@ -114,7 +115,7 @@ def test_the_teacher_counts_what_it_predicts_in_the_hr_image():
     with torch.no_grad():  # sure of something everywhere
         for branch in teacher.head.cv3:
             branch[-1].bias.fill_(2.0)
-    objective = JointObjective(system, RANKING, distillation=Distillation(teacher, 1.0, 0.0))
+    objective = JointTask(system, RANKING, distillation=Distillation(teacher, 1.0, 0.0))
     counts = objective.objects(batch, objective.look(batch))
     found = teacher.predict(batch.hr, conf=0.25)
     assert sum(map(len, found)) > 0
@@ -126,7 +127,7 @@ def test_the_teacher_counts_what_it_predicts_in_the_hr_image():
 def test_the_masker_learns_the_order_from_this_term_alone():
     torch.manual_seed(0)
     system, batch = make_system().train(), make_batch()
-    objective = JointObjective(system, replace(RANKING, det=1e-12))
+    objective = JointTask(system, replace(RANKING, det=1e-12))
     objects = objective.objects(batch, None)
     optimizer = torch.optim.AdamW(system.front.masker.parameters(), lr=1e-2)
     first = None

@@ -16,10 +16,12 @@ from models.detector_yolo import YoloDetector
 from models.mask_policy import parse_policy
 from models.masker import Masker
 from models.system import ConditionalSRDetector, HRImages, shared_stem
-from training.tasks.objectives import JointObjective, PixelObjective, Progress
+from training.task import Progress
+from training.tasks.joint import JointTask
+from training.tasks.pixel import PixelTask
 from utils.checkpoint import save_network
 from utils.gumbel import gumbel_noise
-from utils.optimizer_utils import stage3_groups
+from utils.optimizer_utils import freeze_parts, stage3_groups
 from utils.resize import resize
 
 NAMES = ("dark", "bright")
@@ -62,7 +64,7 @@ def make_batch(images: int = 2) -> SimpleNamespace:
 def test_gradient_reaches_the_masker_from_the_detection_loss_alone():
     system = make_system().train()
     weights = LossConfig(det=1.0, sparse=0.0, smooth=0.0, rec=0.0, objects=0.0)
-    JointObjective(system, weights)(make_batch(), PROGRESS)["total"].backward()
+    JointTask(system, weights)(make_batch(), PROGRESS)["total"].backward()
     for name, parameter in system.front.masker.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
@@ -71,7 +73,7 @@ def test_every_term_pulls_where_it_should():
     for name in ("sparse", "smooth", "rec"):
         system = make_system().train()
         weights = LossConfig(**({"det": 0.0, "objects": 0.0, "sparse": 0.0, "smooth": 0.0, "rec": 0.0} | {name: 1.0}))
-        losses = JointObjective(system, weights)(make_batch(), Progress(step=9, total_steps=10))
+        losses = JointTask(system, weights)(make_batch(), Progress(step=9, total_steps=10))
         losses["total"].backward()
         masker = sum(p.grad.abs().sum() for p in system.front.masker.parameters() if p.grad is not None)
         detector = sum(p.grad.abs().sum() for p in system.detector.parameters() if p.grad is not None)
@@ -81,7 +83,7 @@ def test_every_term_pulls_where_it_should():
 
 def test_sparsity_lowers_the_kept_share():
     system = make_system().train()
-    objective = JointObjective(system, LossConfig(det=0.0, sparse=10.0, smooth=0.0, target=0.25, objects=0.0))
+    objective = JointTask(system, LossConfig(det=0.0, sparse=10.0, smooth=0.0, target=0.25, objects=0.0))
     optimizer = torch.optim.Adam(system.front.masker.parameters(), lr=3e-3)
     batch, shares = make_batch(), []
     for step in range(60):
@@ -96,13 +98,14 @@ def test_sparsity_lowers_the_kept_share():
 
 def test_frozen_detector_passes_gradient_and_keeps_every_number():
     system = make_system()
-    groups = stage3_groups(system, "frozen_detector", OptimConfig(lr=1e-2, lr_low=1e-2))
+    freeze_parts(system, "frozen_detector")
+    groups = stage3_groups(system, OptimConfig(lr=1e-2, lr_low=1e-2))
     before = {name: value.clone() for name, value in system.detector.state_dict().items()}
     optimizer = torch.optim.AdamW(groups)
     system.train()
     front_before = {name: value.clone() for name, value in system.front.state_dict().items()}
     for _ in range(2):
-        JointObjective(system, LossConfig(rec=0.0, objects=0.0))(make_batch(), PROGRESS)["total"].backward()
+        JointTask(system, LossConfig(rec=0.0, objects=0.0))(make_batch(), PROGRESS)["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
     assert all(torch.equal(value, before[name]) for name, value in system.detector.state_dict().items())
@@ -121,10 +124,11 @@ def test_frozen_detector_passes_gradient_and_keeps_every_number():
 )
 def test_frozen_parts_keep_every_number(freeze: list[str], share: bool):
     system = make_system(share=share)
-    optimizer = torch.optim.AdamW(stage3_groups(system, "joint", OptimConfig(lr=1e-2, lr_low=1e-2), freeze))
+    freeze_parts(system, "joint", freeze)
+    optimizer = torch.optim.AdamW(stage3_groups(system, OptimConfig(lr=1e-2, lr_low=1e-2)))
     before = {name: value.clone() for name, value in system.state_dict().items()}
     system.train()
-    objective = JointObjective(system, LossConfig(objects=1.0), budgets=(0.25, 0.25))
+    objective = JointTask(system, LossConfig(objects=1.0), budgets=(0.25, 0.25))
     for _ in range(2):
         losses = objective(make_batch(), PROGRESS)
         assert losses["kept_share"] == 0.25, "budgets are drawn whatever rests"
@@ -141,11 +145,11 @@ def test_frozen_parts_keep_every_number(freeze: list[str], share: bool):
 
 def test_a_shared_stem_learns_once_and_comes_back(tmp_path):
     system = make_system(halo=1, share=True)
-    groups = stage3_groups(system, "joint", OptimConfig(lr=1e-2, lr_low=1e-2))
+    groups = stage3_groups(system, OptimConfig(lr=1e-2, lr_low=1e-2))
     ours = [id(p) for group in groups for p in group["params"]]
     assert len(ours) == len(set(ours))
     optimizer = torch.optim.AdamW(groups)
-    JointObjective(system.train(), LossConfig(objects=0.0))(make_batch(), PROGRESS)["total"].backward()
+    JointTask(system.train(), LossConfig(objects=0.0))(make_batch(), PROGRESS)["total"].backward()
     optimizer.step()
     spec = system.spec
     save_network(tmp_path / "system.pth", "system", spec["name"], spec["args"], system.state_dict(), {})
@@ -163,7 +167,8 @@ def test_a_shared_stem_learns_once_and_comes_back(tmp_path):
 
 def test_detector_only_leaves_the_front_end_alone():
     system = make_system(front="espcn")
-    groups = stage3_groups(system, "detector_only", OptimConfig())
+    freeze_parts(system, "detector_only")
+    groups = stage3_groups(system, OptimConfig())
     assert {group["name"].split("/")[0] for group in groups} == {"head", "backbone"}
     system.train()
     assert not system.front.training and system.detector.training
@@ -171,7 +176,7 @@ def test_detector_only_leaves_the_front_end_alone():
 
 def test_learning_rates_follow_the_plan():
     system = make_system()
-    groups = stage3_groups(system, "joint", OptimConfig(lr=1e-4, lr_low=1e-6, lr_masker=3e-4, weight_decay=0.01))
+    groups = stage3_groups(system, OptimConfig(lr=1e-4, lr_low=1e-6, lr_masker=3e-4, weight_decay=0.01))
     rates = {group["name"].removesuffix("/vectors"): group["lr"] for group in groups}
     low = {"sr_fast/body", "sr_quality/body", "backbone"}
     high = {"sr_fast/tail", "sr_quality/tail", "head"}
@@ -215,7 +220,7 @@ def test_noise_belongs_to_the_sample_not_to_the_batch():
 
 def test_pixel_objective_is_l1():
     network, batch = build_sr("bicubic", 2), make_batch()
-    losses = PixelObjective(network)(batch, PROGRESS)
+    losses = PixelTask(network)(batch, PROGRESS)
     assert losses["total"].item() == pytest.approx((network(batch.lr) - batch.hr).abs().mean().item(), rel=1e-6)
 
 
@@ -259,9 +264,9 @@ def test_enlarging_is_one_interpolation():
 @pytest.mark.parametrize("front", [HRImages(), build_sr("bicubic", 2, {"upscale": 2})], ids=["hr", "enlarged"])
 def test_baselines_train_and_rebuild(front: torch.nn.Module):
     system, batch = ConditionalSRDetector(front, YoloDetector("yolo11n.yaml", NAMES)), make_batch()
-    stage3_groups(system, "detector_only", OptimConfig())
+    freeze_parts(system, "detector_only")
     system.train()
-    losses = JointObjective(system, LossConfig(rec=0.0, objects=0.0))(batch, PROGRESS)
+    losses = JointTask(system, LossConfig(rec=0.0, objects=0.0))(batch, PROGRESS)
     losses["total"].backward()
     shown = batch.hr if system.sees_hr else front(batch.lr)
     assert system.images(batch) is (batch.hr if system.sees_hr else batch.lr)

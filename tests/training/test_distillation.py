@@ -17,9 +17,10 @@ from models.system import ConditionalSRDetector, HRImages
 from tests.models.test_system import NAMES, make_batch, make_system
 from training.distillation import Distillation
 from training.ema import ModelEMA
-from training.tasks.objectives import JointObjective, Progress
+from training.task import Progress
+from training.tasks.joint import JointTask
 from utils.checkpoint import CheckpointError, save_network
-from utils.optimizer_utils import stage3_groups
+from utils.optimizer_utils import freeze_parts, stage3_groups
 
 PROGRESS = Progress(step=0, total_steps=10)
 QUIET = LossConfig(det=0.0, sparse=0.0, smooth=0.0, objects=0.0)
@@ -60,7 +61,7 @@ def test_gradient_reaches_the_learner_and_nothing_else(term):
     system = make_system()
     teacher = frozen(copy.deepcopy(system.detector))
     distillation = Distillation(teacher, **({"features": 0.0, "outputs": 0.0} | {term: 1.0}))
-    losses = JointObjective(system.train(), QUIET, distillation=distillation)(make_batch(), PROGRESS)
+    losses = JointTask(system.train(), QUIET, distillation=distillation)(make_batch(), PROGRESS)
     losses["total"].backward()
 
     def moved(parameters) -> bool:
@@ -79,9 +80,9 @@ def test_teacher_stays_as_it_was_and_out_of_checkpoint_and_average():
     system = make_system()
     teacher = build_teacher(Stage3Config(), system.detector)
     assert teacher is not system.detector
-    keys = set(JointObjective(system, QUIET).state_dict())
-    objective = JointObjective(system, LossConfig(objects=0.0), distillation=Distillation(teacher, 1.0, 1.0)).train()
-    optimizer = torch.optim.AdamW(stage3_groups(system, "joint", OptimConfig(lr=1e-2, lr_low=1e-2)))
+    keys = set(JointTask(system, QUIET).state_dict())
+    objective = JointTask(system, LossConfig(objects=0.0), distillation=Distillation(teacher, 1.0, 1.0)).train()
+    optimizer = torch.optim.AdamW(stage3_groups(system, OptimConfig(lr=1e-2, lr_low=1e-2)))
     before = copy.deepcopy(teacher.state_dict())
     for _ in range(2):
         objective(make_batch(), PROGRESS)["total"].backward()
@@ -95,10 +96,10 @@ def test_teacher_stays_as_it_was_and_out_of_checkpoint_and_average():
 
 def test_frozen_detector_is_its_own_teacher():
     system = make_system()
-    stage3_groups(system, "frozen_detector", OptimConfig())
+    freeze_parts(system, "frozen_detector")
     config = Stage3Config(mode="frozen_detector", losses=LossConfig(distill=1.0))
     assert build_teacher(config, system.detector) is system.detector
-    objective = JointObjective(system, QUIET, distillation=Distillation(system.detector, 1.0, 0.0)).train()
+    objective = JointTask(system, QUIET, distillation=Distillation(system.detector, 1.0, 0.0)).train()
     batch = make_batch()
     objective(batch, PROGRESS)["total"].backward()
     assert all(p.grad is None for p in system.detector.parameters())
@@ -108,8 +109,9 @@ def test_frozen_detector_is_its_own_teacher():
 def test_detector_learns_towards_its_teacher_without_labels():
     system = make_system(front="bicubic")
     teacher = frozen(copy.deepcopy(system.detector))
-    objective = JointObjective(system, QUIET, distillation=Distillation(teacher, 1.0, 0.0)).train()
-    optimizer = torch.optim.AdamW(stage3_groups(system, "detector_only", OptimConfig(lr=2e-4, lr_low=2e-4)))
+    objective = JointTask(system, QUIET, distillation=Distillation(teacher, 1.0, 0.0)).train()
+    freeze_parts(system, "detector_only")
+    optimizer = torch.optim.AdamW(stage3_groups(system, OptimConfig(lr=2e-4, lr_low=2e-4)))
     batch, distances = make_batch(), []
     for step in range(20):
         losses = objective(batch, Progress(step, 20))
@@ -123,7 +125,7 @@ def test_detector_learns_towards_its_teacher_without_labels():
 def test_bfloat16_gives_float32_losses_near_those_of_float32():
     system = make_system()
     distillation = Distillation(frozen(copy.deepcopy(system.detector)), 1.0, 1.0)
-    objective = JointObjective(system.train(), LossConfig(objects=0.0), distillation=distillation)
+    objective = JointTask(system.train(), LossConfig(objects=0.0), distillation=distillation)
     whole = objective(make_batch(), PROGRESS)
     with torch.autocast("cpu", torch.bfloat16):
         half = objective(make_batch(), PROGRESS)
@@ -168,6 +170,6 @@ def test_another_architecture_teaches_by_its_outputs_only():
     system = make_system()
     teacher = frozen(YoloDetector("yolo11s.yaml", NAMES))
     with pytest.raises(ValueError, match="same architecture"):
-        JointObjective(system, QUIET, distillation=Distillation(teacher, 1.0, 0.0))(make_batch(), PROGRESS)
-    losses = JointObjective(system, QUIET, distillation=Distillation(teacher, 0.0, 1.0))(make_batch(), PROGRESS)
+        JointTask(system, QUIET, distillation=Distillation(teacher, 1.0, 0.0))(make_batch(), PROGRESS)
+    losses = JointTask(system, QUIET, distillation=Distillation(teacher, 0.0, 1.0))(make_batch(), PROGRESS)
     assert losses["distill_outputs"] > 0

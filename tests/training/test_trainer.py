@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import OptimConfig, RunConfig
 from training.ema import ModelEMA
-from training.tasks.objectives import Progress
-from training.trainer import NonFiniteError, Trainer, TrainingData, Window, make_accelerator, micro_batches
+from training.loss_terms import NonFiniteError, Window, shown
+from training.processes import make_accelerator, micro_batches
+from training.task import MAIN, OptimizerSpec, Progress, Task
+from training.trainer import Trainer, TrainingData
 from utils.optimizer_utils import decay_groups, learning_rate_factor, stepped_factor
 
 OPTIM = OptimConfig(epochs=2, batch=4, lr=0.1, warmup=1, clip_norm=10.0)
@@ -49,12 +52,15 @@ def collate(samples: list[tuple[float, str]]) -> Points:
     return Points(torch.tensor([x for x, _ in samples]), [name for _, name in samples])
 
 
-class Fit(nn.Module):
+class Fit(Task):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(2, 1))
 
-    def forward(self, batch: Points, progress: Progress) -> dict[str, torch.Tensor]:
+    def optimizers(self, optim: OptimConfig) -> dict[str, OptimizerSpec]:
+        return {MAIN: OptimizerSpec(decay_groups("line", self.parameters(), optim.lr, optim.weight_decay), optim)}
+
+    def losses(self, batch: Points, progress: Progress) -> dict[str, torch.Tensor]:
         error = (self.weight[0] * batch.x + self.weight[1] - (2 * batch.x + 1)).square().mean()
         return {"total": error, "error": error.detach()}
 
@@ -70,10 +76,8 @@ class Memory:
 
 
 def make_trainer(folder: Path, optim: OptimConfig = OPTIM, poison: int | None = None) -> Trainer:
-    fit = Fit()
-    groups = decay_groups("line", fit.parameters(), optim.lr, optim.weight_decay)
     data = TrainingData(Line(8, poison), collate)
-    return Trainer("test", fit, groups, data, optim, RUN, folder, Memory(), Accelerator(cpu=True))
+    return Trainer("test", Fit(), data, optim, RUN, folder, Memory(), Accelerator(cpu=True))
 
 
 def test_makes_every_step_and_lowers_the_loss(tmp_path: Path):
@@ -108,29 +112,29 @@ def test_micro_batches_do_not_change_the_result(tmp_path: Path):
     whole, split = make_trainer(tmp_path / "a"), make_trainer(tmp_path / "b", replace(OPTIM, micro_batch=2))
     whole.fit()
     split.fit()
-    torch.testing.assert_close(whole.objective.weight, split.objective.weight)
+    torch.testing.assert_close(whole.task.weight, split.task.weight)
 
 
 def test_nan_stops_before_the_step_and_names_everything(tmp_path: Path):
     trainer = make_trainer(tmp_path, poison=5)
     with pytest.raises(NonFiniteError) as error:
         trainer.fit()
-    assert torch.isfinite(trainer.objective.weight).all()
+    assert torch.isfinite(trainer.task.weight).all()
     message = str(error.value)
     assert "test" in message and "total=nan" in message and "5.png" in message and "epoch 2" in message
     step = int(message.split("step ")[1].split()[0])
     assert step == trainer.step + 1
     again = make_trainer(tmp_path)
     again.restore()
-    assert torch.equal(again.objective.weight, trainer.objective.weight), "weights were changed by the bad step"
+    assert torch.equal(again.task.weight, trainer.task.weight), "weights were changed by the bad step"
 
 
 def test_infinite_gradient_stops(tmp_path: Path):
     trainer = make_trainer(tmp_path)
-    trainer.objective.weight.register_hook(lambda gradient: gradient * float("inf"))
+    trainer.task.weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(NonFiniteError, match="gradient norm"):
         trainer.fit()
-    assert torch.equal(trainer.objective.weight, torch.zeros(2, 1))
+    assert torch.equal(trainer.task.weight, torch.zeros(2, 1))
 
 
 def test_batch_must_split_evenly():
@@ -179,6 +183,44 @@ def test_trainer_follows_the_schedule_it_is_given(tmp_path: Path):
     trainer.fit()
     rates = [row["lr/line"] for row, _ in trainer.log.rows if "lr/line" in row]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_a_checkpoint_with_one_unnamed_optimiser_is_taken_up(tmp_path: Path):
+    """The format of before tasks: keys step, model, optimizer, ema, scaler, window_counts, window_sums."""
+    optim = replace(OPTIM, ema=0.9)
+    whole = make_trainer(tmp_path / "whole", optim)
+    whole.fit()
+    trainer = make_trainer(tmp_path / "old", optim)
+    trainer.total_steps = 2
+    trainer.optimizers["main"].factor = lambda *_: learning_rate_factor(trainer.step, 4, optim.warmup, optim.lr_final)
+    trainer.fit()
+    payload, _ = trainer.state.load_newest()
+    payload["optimizer"] = payload.pop("optimizers")["main"]
+    del payload["numbers"]
+    trainer.state.save(payload)
+    again = make_trainer(tmp_path / "old", optim)
+    assert again.restore() == 2
+    again.fit()
+    assert torch.equal(again.task.weight, whole.task.weight)
+
+
+def test_an_epochs_line_shows_the_mean_terms_and_the_time_left(tmp_path: Path, capsys):
+    trainer = make_trainer(tmp_path)
+    trainer.fit()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "epoch" in line]
+    errors = [row["train/error"] for row, _ in trainer.log.rows if "train/error" in row]
+    assert len(lines) == 2
+    for epoch, line in enumerate(lines):
+        mean = sum(errors[2 * epoch : 2 * epoch + 2]) / 2
+        assert line.startswith(f"test epoch {epoch + 1}/2: loss {mean:.4g} (error {mean:.3g}), ")
+        assert re.search(r", \d+:\d\d:\d\d left$", line)
+    assert lines[1].endswith(" 0:00:00 left")
+
+
+def test_terms_are_shown_with_the_sum_of_every_turn_in_front():
+    terms = {"b/total": 2.0, "b/real": 0.51239, "g/l1": 0.0, "g/total": 1.0}
+    assert shown(terms) == "b/loss 2, g/loss 1 (b/real 0.512, g/l1 0)"
+    assert shown({"total": 1.5}) == "loss 1.5"
 
 
 class Delay:

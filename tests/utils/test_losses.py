@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from utils.losses import (
     feature_distance,
+    object_ranking,
     output_distance,
     reconstruction,
     smoothness,
@@ -129,3 +130,28 @@ def test_boxes_count_where_the_teacher_sees_something():
 def test_output_distance_refuses_other_heads():
     with pytest.raises(ValueError, match=r"losses\.distill_outputs: .*losses\.teacher"):
         output_distance(torch.zeros(1, 3, 7), torch.zeros(1, 64, 7), torch.zeros(1, 3, 7), torch.zeros(1, 4, 7))
+
+
+def test_padding_has_no_part_in_any_mean():
+    image = torch.zeros(2, 1, 4, 5, dtype=torch.bool)
+    image[:, :, 1:3] = True
+    inner = torch.rand(2, 1, 2, 5)
+    objects = torch.randint(3, (2, 1, 4, 5)).float()
+    for level in (0.0, 0.5, 1.0):
+        values = torch.full((2, 1, 4, 5), level)
+        values[:, :, 1:3] = inner
+        values.requires_grad_()
+        pairs = [
+            (sparsity_mean(values, image), sparsity_mean(inner)),
+            (sparsity_flops(values, 0.3, 0.1, image), sparsity_flops(inner, 0.3, 0.1)),
+            (smoothness(values, image), smoothness(inner)),
+            (object_ranking(values, objects, image), object_ranking(inner, objects[:, :, 1:3])),
+            (reconstruction(values, objects, image), reconstruction(inner, objects[:, :, 1:3])),
+        ]
+        for found, expected in pairs:
+            torch.testing.assert_close(found, expected)
+            (gradient,) = torch.autograd.grad(found, values)
+            assert gradient.isfinite().all() and not gradient[~image].any() and gradient[image].any()
+        nowhere = torch.zeros_like(image)
+        assert sparsity_mean(values, nowhere) == smoothness(values, nowhere) == 0
+        assert object_ranking(values, objects, nowhere) == reconstruction(values, objects, nowhere) == 0

@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from configs.schema import OptimConfig
 from models.lmf.network import LMF
+from training.task import MAIN, OptimizerSpec, Progress, Task
 from utils.errors import UserError
+from utils.optimizer_utils import decay_groups
 
 STREAM = 1  # other numbers than those that chose the patch
 
 
-class QueryObjective(nn.Module):
+class QueryTask(Task):
     """L1 at `queries` random HR pixels of each pair (He & Jin 2024, section 4.1).
 
     The pixels are a pure function of (seed, epoch, sample index), so a resumed run draws the same.
@@ -22,15 +25,18 @@ class QueryObjective(nn.Module):
         network: LMF.
         queries: HR pixels of a pair; the paper takes as many as the LR patch has: 48 * 48, LM-CiaoSR 64 * 64.
         seed: seed of the run.
+        name: of the network in the log.
     """
 
-    def __init__(self, network: LMF, queries: int = 2304, seed: int = 0):
+    def __init__(self, network: LMF, queries: int = 2304, seed: int = 0, name: str = "sr"):
         super().__init__()
-        self.network = network
-        self.queries = queries
-        self.seed = seed
+        self.network, self.queries, self.seed, self.name = network, queries, seed, name
 
-    def losses(self, batch) -> dict[str, Tensor]:
+    def optimizers(self, optim: OptimConfig) -> dict[str, OptimizerSpec]:
+        groups = decay_groups(self.name, self.network.parameters(), optim.lr, optim.weight_decay)
+        return {MAIN: OptimizerSpec(groups, optim)}
+
+    def losses(self, batch, progress: Progress | None = None) -> dict[str, Tensor]:
         """Named losses of a batch; "total" carries the gradient.
 
         Args:
@@ -51,10 +57,6 @@ class QueryObjective(nn.Module):
         sr = self.network.sample(batch.lr, torch.stack(rows), torch.stack(columns), torch.stack(sizes))
         loss = F.l1_loss(sr.float(), torch.stack(targets))
         return {"total": loss, "l1": loss.detach()}
-
-    def forward(self, batch, progress=None) -> dict[str, Tensor]:
-        """`losses`, under the name that DDP wraps."""
-        return self.losses(batch)
 
     def draw(self, index: int, epoch: int, pixels: int) -> Tensor:
         """`queries` different pixels of `pixels`, int64."""

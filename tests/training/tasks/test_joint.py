@@ -10,12 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.schema import LossConfig, OptimConfig
+from configs.schema import LossConfig
 from tests.models.test_system import make_batch, make_system
 from training.distillation import Distillation
-from training.tasks.objectives import JointObjective, Progress, is_hr_step, turn_of
+from training.task import Progress
+from training.tasks.joint import JointTask
+from training.tasks.joint_turns import is_hr_step, turn_of
 from utils.gumbel import random_shares
-from utils.optimizer_utils import stage3_groups
+from utils.optimizer_utils import freeze_parts
 
 PROGRESS = Progress(step=0, total_steps=10)
 DETECTION = ("det", "box", "cls", "dfl")
@@ -38,8 +40,8 @@ def test_without_detection_loss_poisoned_labels_change_nothing():
     results = []
     for poisoned in (False, True):
         system = make_system()
-        stage3_groups(system, "frozen_detector", OptimConfig())
-        objective = JointObjective(
+        freeze_parts(system, "frozen_detector")
+        objective = JointTask(
             system, LossConfig(det=0.0, rec=1.0, objects=0.0), distillation=Distillation(system.detector, 1.0, 1.0)
         )
         batch = make_batch()
@@ -53,7 +55,7 @@ def test_without_detection_loss_poisoned_labels_change_nothing():
     for clean, poisoned in zip(*results, strict=True):
         assert clean.keys() == poisoned.keys() and all(torch.equal(clean[name], poisoned[name]) for name in clean)
     with pytest.raises(ValueError, match="boxes hold values"):
-        JointObjective(make_system(), LossConfig(objects=0.0))(batch, PROGRESS)
+        JointTask(make_system(), LossConfig(objects=0.0))(batch, PROGRESS)
 
 
 @pytest.mark.parametrize("distilled", [False, True])
@@ -63,7 +65,7 @@ def test_detection_loss_sees_labelled_images_only(distilled):
     batch.labelled = torch.tensor([False, True])
     batch.boxes, batch.classes, batch.image_index = batch.boxes[1:], batch.classes[1:], torch.tensor([1])
     distillation = make_distillation(system) if distilled else None
-    objective = JointObjective(system, LossConfig(objects=0.0), distillation=distillation, label_share=0.25)
+    objective = JointTask(system, LossConfig(objects=0.0), distillation=distillation, label_share=0.25)
     losses = objective(batch, PROGRESS)
     sr = system.front(batch.lr).clamp(0, 1)
     alone = system.detector.loss(sr[1:], batch.boxes, batch.classes, torch.tensor([0]))
@@ -76,7 +78,7 @@ def test_detection_loss_sees_labelled_images_only(distilled):
 
 def test_batch_without_any_label_still_teaches_and_logs_the_same_names():
     system = make_system().train()
-    objective = JointObjective(system, LossConfig(objects=0.0), distillation=make_distillation(system), label_share=0.1)
+    objective = JointTask(system, LossConfig(objects=0.0), distillation=make_distillation(system), label_share=0.1)
     batch = make_batch()
     names = set(objective(batch, PROGRESS))
     batch.labelled = torch.zeros(2, dtype=torch.bool)
@@ -101,7 +103,7 @@ def test_each_labelled_image_counts_the_same_in_any_batch(flags):
     system = torch.nn.Module()
     system.detector = One()
     labelled = torch.tensor(flags)
-    objective = JointObjective(system, LossConfig(objects=0.0), label_share=labelled.float().mean().item())
+    objective = JointTask(system, LossConfig(objects=0.0), label_share=labelled.float().mean().item())
     total = 0.0
     for part in torch.arange(8).split(2):
         batch = make_batch()
@@ -129,7 +131,7 @@ def test_hr_step_trains_the_detector_alone_on_hr_images(distilled):
     system = make_system().train()
     system.detector.freeze_batchnorm()
     distillation = make_distillation(system) if distilled else None
-    objective = JointObjective(system, LossConfig(rec=1.0, hr_share=0.5, objects=0.0), distillation=distillation)
+    objective = JointTask(system, LossConfig(rec=1.0, hr_share=0.5, objects=0.0), distillation=distillation)
     batch = make_batch()
     assert "det" in objective(batch, PROGRESS)
     losses = objective(batch, Progress(step=1, total_steps=10))
@@ -160,7 +162,7 @@ def test_front_end_and_detector_learn_in_turns_from_the_same_terms(distilled):
         system.detector.freeze_batchnorm()
         distillation = make_distillation(system) if distilled else None
         weights = LossConfig(rec=1.0, alternate=alternate, objects=0.0)
-        losses = JointObjective(system, weights, distillation=distillation)(make_batch(), Progress(step, 10))
+        losses = JointTask(system, weights, distillation=distillation)(make_batch(), Progress(step, 10))
         losses["total"].backward()
         assert all(p.requires_grad for p in system.front.parameters()), "what rested learns again"
         return losses, gradients(system.front), gradients(system.detector)
@@ -184,7 +186,7 @@ def test_front_end_and_detector_learn_in_turns_from_the_same_terms(distilled):
 def test_images_keep_exactly_the_drawn_shares(tiles, bounds):
     system = make_system(halo=1).train()
     system.front.train_tiles = tiles
-    objective = JointObjective(system, LossConfig(objects=0.0), seed=3, budgets=bounds)
+    objective = JointTask(system, LossConfig(objects=0.0), seed=3, budgets=bounds)
     for epoch in range(3):
         batch = make_batch()
         batch.epoch, batch.indices = epoch, torch.tensor([4, 9])
@@ -200,7 +202,7 @@ def test_images_keep_exactly_the_drawn_shares(tiles, bounds):
 def test_masker_learns_under_budgets(tiles):
     system = make_system(halo=1).train()
     system.front.train_tiles = tiles
-    objective = JointObjective(system, LossConfig(sparse=0.0, smooth=0.0, objects=0.0), budgets=(0.2, 0.8))
+    objective = JointTask(system, LossConfig(sparse=0.0, smooth=0.0, objects=0.0), budgets=(0.2, 0.8))
     objective(make_batch(), PROGRESS)["total"].backward()
     for name, parameter in system.front.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
@@ -208,8 +210,45 @@ def test_masker_learns_under_budgets(tiles):
 
 def test_budgets_belong_to_training_only():
     system = make_system().eval()
-    objective = JointObjective(system, LossConfig(objects=0.0), budgets=(0.0, 0.0))
-    free, _ = JointObjective(system, LossConfig(objects=0.0)).draw(make_batch(), PROGRESS)
+    objective = JointTask(system, LossConfig(objects=0.0), budgets=(0.0, 0.0))
+    free, _ = JointTask(system, LossConfig(objects=0.0)).draw(make_batch(), PROGRESS)
     held, _ = objective.draw(make_batch(), PROGRESS)
     assert torch.equal(free.mask, held.mask)
     assert objective.train().draw(make_batch(), PROGRESS)[0].mask.sum() == 0
+
+
+# ---------------------------------------------------------------------- padding
+
+
+def test_terms_of_patches_and_pixels_do_not_see_the_padding():
+    """Half of each canvas is padding, of which the HR and LR images say this or that, and so does the masker."""
+    found = []
+    for level in (0.1, 0.9):
+        torch.manual_seed(0)
+        system, batch = make_system(halo=1).train(), make_batch()
+        batch.content = torch.tensor([[[0, 0, 16, 32]]] * 2)
+        batch.boxes[:, 1] = 0.2
+        batch.hr[:, :, 32:] = level
+        # A masker that looks at single pixels, so that no patch of the image sees what lies beside it.
+        pooled = torch.nn.AvgPool2d(8)
+        system.front.masker._patch_features = lambda lr, pooled=pooled: pooled(lr)[:, [0, 1, 2, 0, 1, 2, 0, 1]]
+        batch.lr[:, :, 16:] = level
+        weights = LossConfig(det=1e-9, sparse=1.0, smooth=1.0, objects=1.0)
+        losses = JointTask(system, weights, budgets=(0.5, 0.5))(batch, PROGRESS)
+        found.append({name: losses[name].item() for name in ("sparse", "smooth", "objects", "expected_share")})
+        assert losses["kept_share"] == 0.5, "of the patches that hold image"
+        drawn = JointTask(system, weights, budgets=(0.5, 0.5)).draw(batch, PROGRESS)[0].mask
+        assert drawn[:, :, :2].sum((1, 2, 3)).tolist() == [4, 4] and drawn[:, :, 2:].sum() == 0
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_reconstruction_compares_image_pixels_alone():
+    system, batch = make_system().train(), make_batch()
+    batch.content = torch.tensor([[[0, 0, 16, 32]], [[4, 4, 32, 12]]])
+    pixels = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    pixels[0, :, :32], pixels[1, :, 8:64, 8:24] = True, True
+    objective = JointTask(system, LossConfig(det=0.0, sparse=0.0, smooth=0.0, objects=0.0, rec=1.0))
+    assert torch.equal(objective.image_pixels(batch), pixels)
+    before = objective(batch, PROGRESS)["rec"]
+    batch.hr[~pixels.expand_as(batch.hr)] = 7.0
+    assert objective(batch, PROGRESS)["rec"] == before

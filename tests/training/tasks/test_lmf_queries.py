@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from models import build_sr
-from training.tasks.lmf_queries import QueryObjective
+from training.tasks.lmf_queries import QueryTask
 
 
 def network():
@@ -27,35 +27,35 @@ def batch(sizes, indices=(3, 8), epoch=2):
 
 def test_all_pixels_drawn_give_the_l1_of_the_image():
     net, pair = network(), batch([(15, 15)] * 2)
-    losses = QueryObjective(net, queries=225).losses(pair)
+    losses = QueryTask(net, queries=225).losses(pair)
     assert losses["total"].item() == pytest.approx(F.l1_loss(net(pair.lr, (15, 15)), pair.hr).item(), abs=1e-6)
     assert losses["l1"].item() == losses["total"].item() and not losses["l1"].requires_grad
 
 
 def test_every_pair_has_its_own_scale():
     net, pair = network(), batch([(6, 6), (24, 13)])
-    total = QueryObjective(net, queries=36)(pair, None)["total"]
+    total = QueryTask(net, queries=36)(pair, None)["total"]
     total.backward()
     assert all(p.grad is not None for p in net.parameters())
     singles = []
     for i, index in enumerate((3, 8)):
         one = SimpleNamespace(lr=pair.lr[i : i + 1], hr=[pair.hr[i]], indices=[index], epoch=2)
-        singles.append(QueryObjective(net, queries=36).losses(one)["total"].item())
+        singles.append(QueryTask(net, queries=36).losses(one)["total"].item())
     assert total.item() == pytest.approx(sum(singles) / 2, abs=1e-6)
 
 
 def test_draws_are_a_function_of_seed_epoch_and_index():
-    objective = QueryObjective(network(), queries=50, seed=4)
+    objective = QueryTask(network(), queries=50, seed=4)
     drawn = objective.draw(3, 2, 200)
     assert drawn.unique().numel() == 50 and drawn.min() >= 0 and drawn.max() < 200
     assert torch.equal(drawn, objective.draw(3, 2, 200))
-    for other in (objective.draw(4, 2, 200), objective.draw(3, 1, 200), QueryObjective(network(), 50).draw(3, 2, 200)):
+    for other in (objective.draw(4, 2, 200), objective.draw(3, 1, 200), QueryTask(network(), 50).draw(3, 2, 200)):
         assert not torch.equal(drawn, other)
 
 
 def test_too_small_a_patch_is_explained():
     with pytest.raises(ValueError, match="36 pixels, but 2304 queries"):
-        QueryObjective(network()).losses(batch([(6, 6)] * 2))
+        QueryTask(network()).losses(batch([(6, 6)] * 2))
 
 
 @pytest.mark.parametrize("name", ["lm_lte", "lm_ciaosr"])
@@ -64,7 +64,7 @@ def test_training_sharpens_an_edge_that_interpolation_blurs(name):
     hr = (torch.arange(24)[:, None] > torch.arange(24)).float().expand(2, 3, 24, 24)
     pair = SimpleNamespace(lr=F.avg_pool2d(hr, 4), hr=hr, indices=[0, 1], epoch=0)
     bilinear = F.l1_loss(F.interpolate(pair.lr, (24, 24), mode="bilinear"), hr).item()
-    objective = QueryObjective(build_sr(name, 4, {"n_blocks": 1, "n_feats": 16}), queries=576)
+    objective = QueryTask(build_sr(name, 4, {"n_blocks": 1, "n_feats": 16}), queries=576)
     optimizer = torch.optim.Adam(objective.parameters(), 1e-3)
     curve = []
     for pair.epoch in range(80):

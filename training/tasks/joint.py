@@ -1,20 +1,12 @@
-"""What the training stages minimise: modules whose forward maps a batch to named losses.
-
-`total` carries the gradient; the other entries are for the log. Being modules, they wrap into DDP as they are.
-"""
+"""Masker, SR networks and detector learn together, or those of them that are not frozen (stage 3)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 
-import torch.nn.functional as F
-from torch import Tensor, cat, nn
+from torch import Tensor, cat
 
-from configs.schema import LossConfig
-from models.arbitrary_scale import takes_size
+from configs.schema import LossConfig, OptimConfig
 from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.content import image_cells, image_patches
 from models.detector_yolo import select_images
@@ -22,66 +14,16 @@ from models.object_patches import detected_centres, objects_per_patch
 from models.system import ConditionalSRDetector
 from models.tiling.execution import expand_mask
 from training.distillation import Distillation
+from training.task import MAIN, OptimizerSpec, Progress, Task, frozen
+from training.tasks.joint_turns import turn_of
 from utils.gumbel import gumbel_noise, random_shares, temperature
-from utils.losses import (
-    charbonnier,
-    mean_over,
-    object_ranking,
-    reconstruction,
-    smoothness,
-    sparsity_flops,
-    sparsity_mean,
-)
+from utils.losses import mean_over, object_ranking, reconstruction, smoothness, sparsity_flops, sparsity_mean
+from utils.optimizer_utils import stage3_groups
 
 SURE = 0.25  # score from which a teacher's detection counts as an object
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands: the optimiser step about to be made, of how many."""
-
-    step: int
-    total_steps: int
-
-
-class PixelObjective(nn.Module):
-    """Distance between the super-resolved and the HR patch (stage 2).
-
-    Args:
-        network: SR network, forward(lr) or forward(lr, size).
-        pixel: "l1" (Lim et al. 2017) or "charbonnier" (Lai et al. 2017).
-        epsilon: epsilon of Charbonnier.
-        perceptual: distance of images (B, 3, H, W) -> (B,), already on the device; None leaves the term out.
-        weight: of the perceptual term.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        pixel: str = "l1",
-        epsilon: float = 1e-3,
-        perceptual: nn.Module | None = None,
-        weight: float = 0.0,
-    ):
-        super().__init__()
-        self.network, self.pixel, self.epsilon, self.weight = network, pixel, epsilon, weight
-        self.arbitrary = takes_size(network)
-        # In a tuple, because its fixed weights belong neither into the checkpoints nor into the average.
-        self.perceptual = None if perceptual is None else (perceptual,)
-
-    def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
-        sr = self.network(batch.lr, tuple(batch.hr.shape[-2:])) if self.arbitrary else self.network(batch.lr)
-        sr = sr.float()
-        loss = F.l1_loss(sr, batch.hr) if self.pixel == "l1" else charbonnier(sr, batch.hr, self.epsilon)
-        losses = {self.pixel: loss.detach()}
-        if self.perceptual is not None:
-            distance = self.perceptual[0](sr, batch.hr).mean()
-            losses["perceptual"] = distance.detach()
-            loss = loss + self.weight * distance
-        return {"total": loss} | losses
-
-
-class JointObjective(nn.Module):
+class JointTask(Task):
     """L = w_det L_det + w_sparse L_sparsity + w_smooth L_smooth + w_objects L_objects + w_rec L1(SR, HR) + L_distill.
 
     Labels are looked at only where w_det > 0. L_det is a mean over the labelled images of a batch, weighted so that
@@ -128,20 +70,27 @@ class JointObjective(nn.Module):
         self.distillation = distillation
         self.label_share = label_share
 
+    def optimizers(self, optim: OptimConfig) -> dict[str, OptimizerSpec]:
+        """One for all: in turns it updates what has gradients."""
+        return {MAIN: OptimizerSpec(stage3_groups(self.system, optim), optim)}
+
+    def start_epoch(self, epoch: int) -> None:
+        self.system.detector.set_epoch(epoch)
+
     def target_share(self, progress: Progress) -> float:
         """Kept share to aim at now: from a half, as coins fall, to `target` over the first `ramp` of the training."""
         done = min(1.0, progress.step / max(1.0, self.weights.ramp * progress.total_steps))
         return 0.5 + (self.weights.target - 0.5) * done
 
-    def forward(self, batch, progress: Progress) -> dict[str, Tensor]:
+    def losses(self, batch, progress: Progress) -> dict[str, Tensor]:
         seen, system = self.look(batch), self.system
         turn, hr_step = turn_of(progress.step, self.weights.hr_share, self.weights.alternate)
         if hr_step:
             total, losses = self.detector_terms(batch.hr, batch, seen)
             return {"total": total} | {f"hr_{name}": value for name, value in losses.items()}
-        with resting(system.front) if turn == "detector" else nullcontext():
+        with frozen(system.front.parameters()) if turn == "detector" else nullcontext():
             sr, front_total, front_losses = self.front_terms(batch, progress, seen)
-        with resting(system.detector) if turn == "front" else nullcontext():
+        with frozen(system.detector.parameters()) if turn == "front" else nullcontext():
             total, losses = self.detector_terms(sr, batch, seen)
         return {"total": front_total + total} | front_losses | losses
 
@@ -153,37 +102,44 @@ class JointObjective(nn.Module):
         self, batch, progress: Progress, seen: dict | None
     ) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
         """SR images (B, 3, H, W), and the loss terms that do not need the detector; `seen` as from `look`."""
-        w, front = self.weights, self.system.front
-        losses: dict[str, Tensor] = {}
-        total = 0.0
+        front, total, losses = self.system.front, 0.0, {}
         if isinstance(front, ConditionalSR):
             output, tau = self.draw(batch, progress)
             sr = output.sr
-            image = image_patches(batch.content, batch.lr.shape[-2:], front.patch)
-            image = None if image is None else image[:, None].to(sr.device, non_blocking=True)
-            # The expected mask instead of the drawn one: the same mean without the noise.
-            kept = sparsity_mean(output.probability, image)
-            if w.sparsity == "mean":
-                sparse = kept
-            else:
-                sparse = sparsity_flops(output.probability, self.target_share(progress), self.fixed_share, image)
-            smooth = smoothness(output.probability, image)
-            total = total + w.sparse * sparse + w.smooth * smooth
-            losses |= {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
-            losses |= {"kept_share": mean_over(output.mask.detach(), image), "tau": kept.new_tensor(tau)}
-            if w.objects > 0:
-                known = slice(None) if seen is not None or w.det == 0 else batch.labelled.to(output.score.device)
-                shown = None if image is None else image[known]
-                ranking = object_ranking(output.score[known], self.objects(batch, seen)[known], shown)
-                total = total + w.objects * ranking
-                losses["objects"] = ranking.detach()
+            total, losses = self.mask_terms(output, batch, progress, seen)
+            losses["tau"] = total.new_tensor(tau)
         else:
             sr = front(self.system.images(batch)).clamp(0, 1)
-        if w.rec > 0:
+        if self.weights.rec > 0:
             rec = reconstruction(sr.float(), batch.hr, self.image_pixels(batch))
-            total = total + w.rec * rec
+            total = total + self.weights.rec * rec
             losses["rec"] = rec.detach()
         return sr, total, losses
+
+    def mask_terms(
+        self, output: ConditionalOutput, batch, progress: Progress, seen: dict | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss terms of the masks, and what they keep; `seen` as from `look`."""
+        w = self.weights
+        image = image_patches(batch.content, batch.lr.shape[-2:], self.system.front.patch)
+        image = None if image is None else image[:, None].to(output.sr.device, non_blocking=True)
+        # The expected mask instead of the drawn one: the same mean without the noise.
+        kept = sparsity_mean(output.probability, image)
+        if w.sparsity == "mean":
+            sparse = kept
+        else:
+            sparse = sparsity_flops(output.probability, self.target_share(progress), self.fixed_share, image)
+        smooth = smoothness(output.probability, image)
+        total = w.sparse * sparse + w.smooth * smooth
+        losses = {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
+        losses["kept_share"] = mean_over(output.mask.detach(), image)
+        if w.objects > 0:
+            known = slice(None) if seen is not None or w.det == 0 else batch.labelled.to(output.score.device)
+            shown = None if image is None else image[known]
+            ranking = object_ranking(output.score[known], self.objects(batch, seen)[known], shown)
+            total = total + w.objects * ranking
+            losses["objects"] = ranking.detach()
+        return total, losses
 
     def image_pixels(self, batch) -> Tensor | None:
         """Bool (B, 1, H, W), true at the pixels of the HR canvas that hold image; None where all do."""
@@ -247,31 +203,3 @@ class JointObjective(nn.Module):
         # Else an image would weigh the more, the fewer labelled ones its batch has.
         weight = labelled.float().mean().item() / self.label_share
         return {name: weight * value for name, value in losses.items()}
-
-
-def turn_of(step: int, hr_share: float, alternate: bool) -> tuple[str, bool]:
-    """Who learns in this step, "both", "front" or "detector", and whether the detector sees HR images in it."""
-    if not alternate:
-        hr_step = is_hr_step(step, hr_share)
-        return "detector" if hr_step else "both", hr_step
-    if step % 2 == 0:
-        return "front", False
-    return "detector", is_hr_step(step // 2, 2 * hr_share)
-
-
-@contextmanager
-def resting(part: nn.Module) -> Iterator[None]:
-    """What is computed within gives this part's parameters no gradient; BatchNorm statistics still follow."""
-    learning = [parameter for parameter in part.parameters() if parameter.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
-
-
-def is_hr_step(step: int, share: float) -> bool:
-    """Whether the detector sees HR images in this step: a share of the steps, evenly spread, the first one never."""
-    return math.floor((step + 1) * share) > math.floor(step * share)

@@ -1,0 +1,55 @@
+"""Device, precision and processes of a training run, and how a batch is dealt out to the processes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from configs.schema import OptimConfig, RunConfig
+from training.host_memory import keep_freed_memory
+from utils.errors import UserError
+
+
+def micro_batches(optim: OptimConfig, processes: int) -> tuple[int, int]:
+    """(images per forward pass, forward passes per step and process).
+
+    Raises:
+        UserError: batch is no multiple of micro_batch x processes.
+    """
+    micro = optim.micro_batch or optim.batch // processes
+    if micro < 1 or optim.batch % (micro * processes):
+        raise UserError(
+            f"optim.batch={optim.batch} must be a multiple of optim.micro_batch={micro} x {processes} processes"
+        )
+    return micro, optim.batch // (micro * processes)
+
+
+def make_accelerator(run: RunConfig, some_get_no_gradient: bool = False) -> Accelerator:
+    """Device, precision and processes (`accelerate launch` or `torchrun` start several) as one object.
+
+    Args:
+        run: device, precision, threads, seed.
+        some_get_no_gradient: there are steps, or turns, in which some of the weights get no gradient; the processes
+            then look which ones.
+
+    Raises:
+        UserError: CUDA was asked for and is not there, or fp16 without CUDA.
+    """
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("run.device is cuda, but PyTorch sees no CUDA device; use --run.device auto or cpu")
+    cpu = run.device == "cpu" or not torch.cuda.is_available()
+    if cpu and run.precision == "fp16":
+        raise UserError("run.precision fp16 needs CUDA; use bf16 or fp32 on a CPU")
+    if run.threads > 0:
+        torch.set_num_threads(run.threads)
+    if cpu:
+        keep_freed_memory()
+    torch.manual_seed(run.seed)
+    precision = {"fp32": "no"}.get(run.precision, run.precision)
+    # The other processes wait while the main one validates.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    unused = DistributedDataParallelKwargs(find_unused_parameters=some_get_no_gradient)
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience, unused])
