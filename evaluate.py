@@ -42,9 +42,8 @@ def compare_detection(argv: list[str]) -> int:
     config = parse_config(EvaluateConfig, __doc__, argv)
 
     from data.detection import DetectionDataset, canvas_size, load_data_spec, scan_splits
-    from deployment.latency_profile import attach_profile
     from deployment.prepare import how_it_runs
-    from evaluation.build_rows import build_rows, conditional_systems, fits_profile
+    from evaluation.build_rows import build_rows, conditional_systems, with_profiles
     from evaluation.detections_file import DETECTIONS, write_detections
     from evaluation.measure_rows import Evaluation
     from evaluation.report import RESULTS, table_markdown, write_report
@@ -57,14 +56,11 @@ def compare_detection(argv: list[str]) -> int:
     set_threads(config.run.threads)
     spec = load_data_spec(data.yaml)
     rows = build_rows(config, spec.names)
+    if config.profile:
+        rows = with_profiles(rows, config, device, DTYPES[config.run.precision])
     systems = conditional_systems(rows)
     if config.halo is not None and not systems:
         print(f"halo: no row has a masker, so {config.halo} changes nothing")
-    for name, system in systems.items() if config.profile else ():
-        if name == "conditional_learned" or fits_profile(system, config):
-            attach_profile(system, config.profile, device, DTYPES[config.run.precision])
-        elif config.latencies:
-            print(f"{name}: {config.profile} is for another architecture, so there are no rows with latencies")
     canvas = canvas_size(data.imgsz, data.scale, math.lcm(*{row.detector.stride for row in rows}))
     records = scan_splits(spec, data, [config.split])[config.split]
     dataset = DetectionDataset(

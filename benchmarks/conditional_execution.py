@@ -146,9 +146,10 @@ def build(setting: dict, size: tuple[int, int], weights: list[str], device, dtyp
     import torch
 
     from deployment.prepare import prepare_front
-    from loading.load import load_sr, shipped_file
+    from loading.sr_networks import load_sr, shipped_file
     from models import build_sr
     from models.conditional_sr import ConditionalSR
+    from models.execution import Execution
     from models.masker import Masker
     from models.tiling.plan import choose_halo, choose_patch
 
@@ -168,7 +169,7 @@ def build(setting: dict, size: tuple[int, int], weights: list[str], device, dtyp
             torch.nn.init.normal_(parameter, std=0.01)
     patch = choose_patch(*size)
     fast = build_sr(FAST[0], setting["scale"], FAST[1])
-    front = ConditionalSR(Masker(patch), fast, quality, choose_halo(patch)).eval()
+    front = ConditionalSR(Masker(patch), fast, quality, Execution(halo=choose_halo(patch))).eval()
     return prepare_front(front, device, dtype), quality is trained
 
 
@@ -176,7 +177,10 @@ def strategies(front) -> dict:
     """Name -> function of (LR images, mask) that returns the fused SR images."""
     import torch
 
-    from models.tiling.execution import expand_mask, run_on_tiles, run_whole
+    from models.tiling.execution import expand_mask, run_on_tiles
+    from models.tiling.whole import run_whole
+
+    halo, tiles, unlimited = front.execution.halo, front.execution.tiles, front.with_execution(halo=None)
 
     def patch_loop(lr, mask):
         front.masker(lr)
@@ -185,27 +189,23 @@ def strategies(front) -> dict:
             one = torch.zeros_like(mask[image : image + 1])
             one[0, row, column] = True
             part = canvas[image : image + 1]
-            part.copy_(run_on_tiles(front.sr_quality, lr[image : image + 1], one, front.patch, front.halo, part))
+            part.copy_(run_on_tiles(front.sr_quality, lr[image : image + 1], one, front.patch, halo, part))
         return canvas.clamp_(0, 1)
 
     def naive_tiles(lr, mask):
         front.masker(lr)
-        options = replace(front.options, merge=False)
+        options = replace(tiles, merge=False)
         canvas = front.sr_fast(lr)
         return run_on_tiles(front.sr_quality, lr, mask, front.patch, NAIVE_HALO, canvas, options).clamp_(0, 1)
 
     def compute_all(lr, mask):
         front.masker(lr)
-        fast, quality = front.sr_fast(lr), run_whole(front.sr_quality, lr, front.options.max_pixels)
+        fast, quality = front.sr_fast(lr), run_whole(front.sr_quality, lr, tiles.max_pixels)
         pixels = expand_mask(mask, front.patch * front.scale, *fast.shape[-2:]).to(fast.dtype)
         return (pixels * quality + (1 - pixels) * fast).clamp_(0, 1)
 
     def exact(lr, mask):
-        short, front.halo = front.halo, None
-        try:
-            return infer(front, lr, mask)
-        finally:
-            front.halo = short
+        return infer(unlimited, lr, mask)
 
     ways = {"auto": lambda lr, mask: infer(front, lr, mask), "exact": exact}
     return ways | {"patch_loop": patch_loop, "naive_tiles": naive_tiles, "compute_all": compute_all}
@@ -225,14 +225,15 @@ def assembly(front, lr, mask):
     from models.tiling.execution import run_on_tiles
 
     class Nothing:
-        scale, radius = front.scale, front.sr_quality.radius
+        scale, capabilities = front.scale, front.sr_quality.capabilities
 
         def __call__(self, part):
             sides = [side * self.scale for side in part.shape[-2:]]
             return part.new_zeros(1).expand(part.shape[0], 3, *sides)
 
+    how = front.execution
     canvas = torch.zeros(lr.shape[0], 3, *(side * front.scale for side in lr.shape[-2:]), device=lr.device)
-    return lambda: run_on_tiles(Nothing(), lr, mask, front.patch, front.halo, canvas, front.options)
+    return lambda: run_on_tiles(Nothing(), lr, mask, front.patch, how.halo, canvas, how.tiles)
 
 
 def grid_of(front, lr) -> tuple[int, int, int]:

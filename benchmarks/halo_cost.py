@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from data.sr_pairs import benchmark_pairs
-    from loading.load import load_sr
+    from loading.sr_networks import load_sr
     from models.masker import patch_grid
     from models.tiling.execution import run_on_tiles
     from utils.convert import to_uint8

@@ -63,8 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     anchors = [anchor_ms()]
     profile = measure_profile(system, device, dtype, size, options.batch, options.rounds)
     anchors.append(anchor_ms())
-    system.front.latency = profile
-    prepared = prepare_system(system, device, dtype)  # runs patches as the profile did
+    prepared = prepare_system(system.with_execution(latency=profile), device, dtype)  # runs patches as the profile did
     stride = system.detector.stride // math.gcd(system.detector.stride, system.scale)
     unseen = [(size[0] - stride, size[1] - 2 * stride, 1), (size[0] + stride, size[1], 1), (*size, 3)]
     calls, predicted = {}, {}

@@ -13,8 +13,7 @@ from pathlib import Path
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "results" / "sr_networks.md"
 HEIGHT, WIDTH = 720, 1280
-# No size of its own; any scale, counts in tests/models/lmf.
-SKIPPED = ("spandrel", "lm_liif", "lm_lte", "lm_ciaosr", "lm_hybrid")
+SKIPPED = ("spandrel",)  # no size of its own
 
 # (network, scale): (thousand parameters, GMAC); None where the paper gives none for RGB at 1280 x 720.
 PUBLISHED: dict[tuple[str, int], tuple[float | None, float | None]] = {
@@ -54,15 +53,23 @@ def row(name: str, scale: int) -> str:
     network = build_sr(name, scale)
     thousands = count_parameters(network) / 1000
     gmac = count_macs_at(network, -(-HEIGHT // scale), -(-WIDTH // scale)) / 1e9
-    reach = str(network.radius) if network.radius is not None else f"- ({network.local_radius})"
+    can = network.capabilities
+    reach = str(can.radius) if can.radius is not None else f"- ({can.local_radius})"
     published = [f"{figure:,g}" if figure else "" for figure in PUBLISHED.get((name, scale), (None, None))]
     cells = [name, f"x{scale}", f"{thousands:,.1f}", published[0], f"{gmac:,.1f}", published[1], reach]
-    return "| " + " | ".join([*cells, str(network.size_multiple)]) + " |"
+    return "| " + " | ".join([*cells, str(can.size_multiple)]) + " |"
+
+
+def fixed_scale_networks() -> list[str]:
+    """Names of the networks of one scale each."""
+    from models import SR_NETWORKS, build_sr
+
+    return [n for n in SR_NETWORKS if n not in SKIPPED and not build_sr(n, 2).capabilities.takes_size]
 
 
 def document() -> str:
     """The whole page, in Markdown."""
-    from models import SCALES, SR_NETWORKS
+    from models.capabilities import WHOLE_SCALES
 
     head = ["network", "scale", "parameters, K", "published", "GMAC", "published", "reach, LR px", "size multiple"]
     lines = [
@@ -75,7 +82,7 @@ def document() -> str:
     ]
     lines += ["around it, and images are padded to the size multiple inside the network.", ""]
     lines += ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
-    lines += [row(name, scale) for name in SR_NETWORKS if name not in SKIPPED for scale in SCALES]
+    lines += [row(name, scale) for name in fixed_scale_networks() for scale in WHOLE_SCALES]
     return "\n".join(lines) + "\n\n" + NOTES
 
 

@@ -83,6 +83,7 @@ def calls_of(tail: str, height: int, width: int, batch: int, options, device, dt
     from models import build_sr
     from models.conditional_sr import ConditionalSR
     from models.detector_yolo import YoloDetector
+    from models.execution import Execution
     from models.mask_policy import GivenMask
     from models.masker import Masker
     from models.system import ConditionalSRDetector
@@ -92,7 +93,9 @@ def calls_of(tail: str, height: int, width: int, batch: int, options, device, dt
     height, width = (-(-side // 8) * 8 for side in (height, width))  # SR sides are multiples of the detector's stride
     patch = choose_patch(height, width)
     quality = build_sr("edsr", 4, {"n_blocks": 16, "n_feats": 64, "tail": tail})
-    front = ConditionalSR(Masker(patch), build_sr("espcn", 4, {"n_feats": 8}), quality, choose_halo(patch))
+    front = ConditionalSR(
+        Masker(patch), build_sr("espcn", 4, {"n_feats": 8}), quality, Execution(halo=choose_halo(patch))
+    )
     detector = YoloDetector(options.detector, [f"class {number}" for number in range(5)])
     system = prepare_system(ConditionalSRDetector(front, detector).eval(), device, dtype)
     lr = torch.rand(batch, 3, height, width, device=device)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-GREY = 114  # of 255; the colour that Ultralytics pads with, which detectors know from training
+from utils.convert import GREY
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-MOST_GRAPHS = 64  # shapes of one image size are few by construction (see tile_execution.chunk_sizes)
+MOST_GRAPHS = 64  # shapes of one image size are few by construction (see models/tiling/execution.py)
 WARMUP = 3  # eager calls before capture, on a side stream, as PyTorch's documentation asks
 
 
 class GraphedNetwork(nn.Module):
-    """The same network, replayed from a graph per input shape; eager where capture fails.
+    """The same network, replayed from a graph per input shape; eager where capture fails. All else is the network's.
 
     Args:
         network: inference network on a CUDA device, in evaluation mode, with static control flow per shape.
@@ -25,8 +25,18 @@ class GraphedNetwork(nn.Module):
         self.pool = None
         self.failed: set[tuple] = set()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "network":  # while a copy is being made
+                raise
+            return getattr(self.network, name)
+
+    def forward(self, x: Tensor, *size: tuple[int, int]) -> Tensor:
         """As the network; the result is the caller's own."""
+        if size:  # shapes of an arbitrary-scale network are too many to keep
+            return self.network(x, *size)
         key = (tuple(x.shape), x.dtype)
         if key not in self.graphs and (key in self.failed or not self._capture(key, x)):
             return self.network(x)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from deployment.latency_profile import Curve, LatencyProfile, fingerprint
 from deployment.prepare import prepare_system
-from models.conditional_sr import ConditionalSR
+from models.front_end import FrontEnd
 from models.mask_policy import GivenMask
 from models.masker import patch_grid
 from models.system import ConditionalSRDetector
@@ -44,7 +44,7 @@ def measure_profile(
     Raises:
         ValueError: the system has no masker, or the detector cannot take images of this size.
     """
-    if not isinstance(system.front, ConditionalSR):
+    if system.patch is None:
         raise UserError("a latency profile needs a system with a masker; train stage 3 with `sr: conditional`")
     prepared = prepare_system(system.eval(), device, dtype)
     front, generator = prepared.front, torch.Generator().manual_seed(0)
@@ -62,7 +62,7 @@ def measure_profile(
         calls["full", pixels] = _infer(front, lr, torch.ones(grid, dtype=torch.bool))
         image = calls["none", pixels]().sr  # in the type and layout that the detector gets
         calls["detector", pixels * system.scale**2] = lambda image=image: prepared.detector.predict(image, CONF)
-    geometry = geometry_of(front.sr_quality, torch.empty(1, 3, *size), front.patch, front.halo)
+    geometry = geometry_of(front.sr_quality, torch.empty(1, 3, *size), front.patch, front.execution.halo)
     for number in sorted({1, batch}):
         lr = torch.rand(number, 3, *size, generator=generator).to(device)
         for kept in tile_counts(geometry, number):
@@ -92,11 +92,11 @@ def measure_profile(
     curves = {name: curve(points[name]) for name in ("none", "full", "detector")} | {"tiles": curve(tiles)}
     return LatencyProfile(
         measured_on, fingerprint(system), system.scale, front.patch, geometry.halo,
-        front.native is not None, **curves,
+        front.execution.patches is not None, **curves,
     )  # fmt: skip
 
 
-def _infer(front: ConditionalSR, lr: torch.Tensor, mask: torch.Tensor):
+def _infer(front: FrontEnd, lr: torch.Tensor, mask: torch.Tensor):
     policy = GivenMask(mask.to(lr.device))
     return lambda: front.infer(lr, policy)
 

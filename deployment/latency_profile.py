@@ -117,8 +117,8 @@ class LatencyProfile:
         return min(0.99, self.none(height * width) / self.full(height * width))
 
 
-def attach_profile(system, path: str | Path, device, dtype) -> None:
-    """Give a system the profile that its policy latency_ms needs.
+def with_profile(system, path: str | Path, device, dtype):
+    """The system, its weights shared, with the profile that its policy latency_ms needs.
 
     Args:
         system: ConditionalSRDetector with a conditional front end.
@@ -136,7 +136,7 @@ def attach_profile(system, path: str | Path, device, dtype) -> None:
     known = {"architecture": profile.system, "patch": profile.patch, "scale": profile.scale} | profile.environment
     now = {
         "architecture": fingerprint(system),
-        "patch": system.front.patch,
+        "patch": system.patch,
         "scale": system.scale,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "dtype": dtype_name(dtype),
@@ -149,7 +149,7 @@ def attach_profile(system, path: str | Path, device, dtype) -> None:
                 f"{path}: was measured for another {what}: {known[what]}, now {value}; measure again with "
                 "`python -m tools.latency`"
             )
-    system.front.latency = profile
+    return system.with_execution(latency=profile)
 
 
 def shared_area(share: float, patch: int, halo: int) -> float:

@@ -79,7 +79,7 @@ class NativeNetwork(nn.Module):
         except (OSError, AttributeError) as error:
             raise NativeError(f"the native kernel cannot be loaded: {error}") from error
         self.function.argtypes, self.function.restype = [ctypes.POINTER(Job), ctypes.POINTER(Step)], None
-        self.scale, self.radius, self.dtype = network.scale, network.radius, dtype
+        self.scale, self.radius, self.dtype = network.scale, network.capabilities.radius, dtype
         self.packed = [_pack(conv, factor, dtype) for conv, *_, factor in _layers(network)]
         self.plan = [(source, target, residual, relu) for _, source, target, residual, relu, _ in _layers(network)]
         self.mean = [0.0] * 3 if network.mean is None else network.mean.flatten().tolist()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,13 @@ from deployment.cuda_graphs import GraphedNetwork
 from deployment.fused_inference import FusionError, fuse, fuse_conv_blocks
 from deployment.native.build import NativeError
 from deployment.native_execution import NativeNetwork
-from models.conditional_sr import ConditionalSR
-from models.detector_yolo import YoloDetector
+from models.front_end import FrontEnd
 from models.system import ConditionalSRDetector
 from models.tiling.execution import run_on_tiles
-from models.tiling.plan import choose_patch
 from utils.device import dtype_name
+
+if TYPE_CHECKING:
+    from models.detector_yolo import YoloDetector
 
 # About what one more call of SR_Quality costs, in LR pixels of its computing time (CPU: measured for EDSR; CUDA: not).
 OVERHEAD = {"cpu": 256.0, "cuda": 8192.0}
@@ -32,36 +34,34 @@ NATIVE_GAIN = 0.95  # of the rival's time: what is hardly faster is not worth an
 
 
 class PreparedNetwork(nn.Module):
-    """A network on its device, in its precision; takes images of any type.
+    """A network on its device, in its precision; takes images of any type. All else is that of the original.
 
     Args:
         network: what runs.
-        like: the network that it was made of, for `scale`, `radius` and the like.
+        original: the network that it was made of.
         dtype: of the computation.
         how: one line for the log.
     """
 
-    def __init__(self, network: nn.Module, like: nn.Module, dtype: torch.dtype, how: str):
+    def __init__(self, network: nn.Module, original: nn.Module, dtype: torch.dtype, how: str):
         super().__init__()
         self.network, self.dtype, self.how = network, dtype, how
-        for name in (
-            "scale",
-            "upscale",
-            "sees_hr",
-            "radius",
-            "local_radius",
-            "size_multiple",
-            "patch",
-            "channels",
-            "bias",
-            "shares_stem",
-            "spec",
-        ):
-            if hasattr(like, name):
-                setattr(self, name, getattr(like, name))
+        self.original = (original,)  # in a tuple: its weights are no part of this module
 
-    def forward(self, lr: Tensor) -> Tensor:
-        return self.network(lr.to(self.dtype, memory_format=torch.channels_last))
+    def forward(self, lr: Tensor, *size: tuple[int, int]) -> Tensor:
+        return self.network(lr.to(self.dtype, memory_format=torch.channels_last), *size)
+
+    def tiled(self, lr: Tensor, size: tuple[int, int], tile: int, halo: int) -> Tensor:
+        """See `Capabilities.tiling`; only networks that run as they are have tiles of their own."""
+        return self.network.tiled(lr.to(self.dtype), size, tile, halo)
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "original" not in self.__dict__:  # while a copy is being made
+                raise
+            return getattr(self.original[0], name)
 
 
 def prepare_network(network: nn.Module, device: torch.device, dtype: torch.dtype) -> PreparedNetwork:
@@ -107,41 +107,68 @@ def prepare_system(
     Returns:
         A system for inference only; `how_it_runs` says what was chosen.
     """
-    front, detector = system.front, prepare_detector(system.detector, device, dtype)
-    if not isinstance(front, ConditionalSR):
-        pixels = max(1, int(memory_mb * 1e6 / activation_bytes(front, dtype)))
-        prepared = prepare_network(front, device, dtype)
-        if device.type == "cpu":
-            prepared = choose_native(front, prepared, choose_patch(128, 128), None)[1]
-        return ConditionalSRDetector(prepared, detector, pixels).eval()
-    return ConditionalSRDetector(prepare_front(front, device, dtype, memory_mb), detector).eval()
+    preparation = Preparation(device, dtype, memory_mb)
+    return system.with_detector(prepare_detector(system.detector, device, dtype), preparation)
 
 
-def prepare_front(
-    front: ConditionalSR, device: torch.device, dtype: torch.dtype, memory_mb: int = 1024
-) -> ConditionalSR:
-    """Inference copy of a conditional front end alone; see `prepare_system`."""
-    parts = {name: prepare_network(getattr(front, name), device, dtype) for name in ("masker", "sr_fast", "sr_quality")}
-    heaviest = max(activation_bytes(getattr(front, name), dtype) for name in ("sr_fast", "sr_quality"))
-    pixels = max(1, int(memory_mb * 1e6 / heaviest))
-    options = replace(front.options, max_pixels=pixels, overhead=OVERHEAD[device.type])
-    native = None
-    if device.type == "cpu":
-        native, parts["sr_quality"] = choose_native(front.sr_quality, parts["sr_quality"], front.patch, front.halo)
-        native = None if front.train_tiles else native
-        if front.latency is not None and front.latency.in_place != (native is not None):
-            native = NativeNetwork(front.sr_quality, dtype) if front.latency.in_place else None  # as it was measured
-    prepared = ConditionalSR(**parts, halo=front.halo, options=options)
-    prepared.native = native
-    prepared.latency = front.latency
-    return prepared.eval()
+def prepare_front(front: FrontEnd, device: torch.device, dtype: torch.dtype, memory_mb: int = 1024) -> FrontEnd:
+    """Inference copy of a front end alone; see `prepare_system`."""
+    return front.prepared(Preparation(device, dtype, memory_mb))
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Makes inference copies for one device; see models/front_end.py.
+
+    Args:
+        device: CPU or CUDA.
+        dtype: of the computation.
+        memory_mb: see `prepare_system`.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    memory_mb: int = 1024
+
+    @property
+    def overhead(self) -> float:
+        """See `TileOptions.overhead`."""
+        return OVERHEAD[self.device.type]
+
+    def network(self, network: nn.Module) -> PreparedNetwork:
+        """Inference copy of an SR network, as far as its capabilities allow."""
+        can, name = network.capabilities, dtype_name(self.dtype)
+        if self.dtype not in can.dtypes:
+            how = f"eager, float32 (not made for {name})"
+            return PreparedNetwork(deepcopy(network).to(self.device).float(), network, torch.float32, how)
+        if not can.traceable:
+            how = f"eager, {name} (several steps, or chance)"
+            return PreparedNetwork(deepcopy(network).to(self.device, self.dtype), network, self.dtype, how)
+        return self.module(network)
+
+    def module(self, module: nn.Module) -> PreparedNetwork:
+        """See `prepare_network`."""
+        return prepare_network(module, self.device, self.dtype)
+
+    def in_place(
+        self, network: nn.Module, prepared: PreparedNetwork, patch: int, halo: int | None
+    ) -> tuple[NativeNetwork | None, PreparedNetwork]:
+        """See `choose_native`; there is no native kernel elsewhere than on CPUs."""
+        return choose_native(network, prepared, patch, halo) if self.device.type == "cpu" else (None, prepared)
+
+    def runner(self, network: nn.Module) -> NativeNetwork:
+        """The native kernel. Raises NativeError where it cannot run this network."""
+        return NativeNetwork(network, self.dtype)
+
+    def max_pixels(self, *networks: nn.Module) -> int:
+        """Most LR pixels in one call of the heaviest of the networks."""
+        heaviest = max(activation_bytes(network, self.dtype) for network in networks)
+        return max(1, int(self.memory_mb * 1e6 / heaviest))
 
 
 def how_it_runs(system: ConditionalSRDetector) -> str:
     """One line for the log: what was chosen for each network of a prepared system."""
-    front = system.front
-    named = dict(front.named_children()) if isinstance(front, ConditionalSR) else {"sr": front}
-    lines = [f"{name}: {part.how}" for name, part in named.items() if isinstance(part, PreparedNetwork)]
+    lines = [f"{role}: {network.how}" for role, network in system.front.networks.items()]
     return "; ".join([*lines, f"detector: {system.detector.how}"])
 
 

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from configs.evaluate_schema import EvaluateConfig
-from deployment.latency_profile import fingerprint, load_profile
+from deployment.latency_profile import fingerprint, load_profile, with_profile
 from evaluation.oracle_mask import OracleMask
 from evaluation.rows import LEARNED, Row
-from loading.load import (
-    check_classes,
-    check_scale,
-    load_any_detector,
-    load_detector_checkpoint,
-    load_sr,
-    load_system,
-    set_halo,
-    shipped_file,
-)
+from loading.published_weights import check_scale
 from loading.shipped_weights import SHIPPED
+from loading.sr_networks import load_sr, shipped_file
+from loading.systems import check_classes, load_any_detector, load_detector_checkpoint, load_system, with_halo
 from models import build_sr
-from models.conditional_sr import ConditionalSR
 from models.mask_policy import MaskPolicy
+from models.single_sr import SingleSR
 from models.sliced_detection import SlicedDetector, Slicer
 from models.system import ConditionalSRDetector
 from utils.checkpoint import CheckpointError
@@ -61,7 +55,7 @@ def build_rows(config: EvaluateConfig, names: tuple[str, ...]) -> list[Row]:
     system, rows = None, []
     if config.system or not others:
         system = _load_system("system", config.system, config, names)
-        if not isinstance(system.front, ConditionalSR):
+        if system.patch is None:
             raise UserError(
                 f"system: {config.system} has {system.front.spec['name']} as front end and no masker; name it under "
                 "`retrained`, and give as `system` a checkpoint that stage 3 trained with `sr: conditional`"
@@ -98,7 +92,8 @@ def detector_rows(config: EvaluateConfig, names: tuple[str, ...], system: Condit
     scale = config.data.scale
     detector = _load("detector", config.detector, load_detector_checkpoint)
     check_classes(config.detector, detector.names, names)
-    fronts = {"bicubic": build_sr("bicubic", scale, {}), "bicubic_2x": build_sr("bicubic", scale, {"upscale": 2})}
+    fronts = {"bicubic": SingleSR(build_sr("bicubic", scale))}
+    fronts["bicubic_2x"] = SingleSR(build_sr("bicubic", scale, {"upscale": 2}), zoom=2)
     for role in ("sr_fast", "sr_quality"):
         path = getattr(config, role)
         if path == SHIPPED:
@@ -106,12 +101,13 @@ def detector_rows(config: EvaluateConfig, names: tuple[str, ...], system: Condit
                 raise UserError(
                     f"{role}: {SHIPPED} means the network of `system`, which is not given; name a weight file"
                 )
-            path = str(shipped_file(getattr(system.front, role).spec))
+            path = str(shipped_file(system.front.networks[role].spec))
         if path is not None:
-            fronts[role] = _load(role, path, partial(load_sr, scale=scale))
-            check_scale(path, fronts[role].scale, scale)
+            network = _load(role, path, partial(load_sr, scale=scale))
+            check_scale(path, network.scale, scale)
+            fronts[role] = SingleSR(network)
         elif system is not None:
-            fronts[role] = getattr(system.front, role)
+            fronts[role] = SingleSR(system.front.networks[role])
     rows = [] if config.data.lr == "native" else [Row("hr", detector, sees_hr=True)]
     rows += [Row("lr", detector)]
     return rows + [Row(name, detector, ConditionalSRDetector(front, detector)) for name, front in fronts.items()]
@@ -134,9 +130,24 @@ def fits_profile(system: ConditionalSRDetector, config: EvaluateConfig) -> bool:
     return bool(config.profile) and load_profile(config.profile).system == fingerprint(system)
 
 
+def with_profiles(rows: list[Row], config: EvaluateConfig, device, dtype) -> list[Row]:
+    """The rows whose systems have the latency profile, where it was measured for them.
+
+    Raises:
+        UserError: it was not measured for `system`.
+    """
+    systems = {}
+    for name, system in conditional_systems(rows).items():
+        if name == f"{OWN_SYSTEM}_learned" or fits_profile(system, config):
+            systems[id(system)] = with_profile(system, config.profile, device, dtype)
+        elif config.latencies:
+            print(f"{name}: {config.profile} is for another architecture, so there are no rows with latencies")
+    return [replace(row, system=systems.get(id(row.system), row.system)) for row in rows]
+
+
 def system_rows(key: str, name: str, system: ConditionalSRDetector, config: EvaluateConfig) -> list[Row]:
     """All policies of a system with a masker, or the one row of another."""
-    if isinstance(system.front, ConditionalSR):
+    if system.patch is not None:
         return conditional_rows(name, system, config)
     return [plain_row(key, name, system, config)]
 
@@ -196,9 +207,7 @@ def _load_system(key: str, path: str, config: EvaluateConfig, names: tuple[str, 
     if not system.sees_hr:
         check_scale(path, system.scale, config.data.scale)
     check_classes(path, system.detector.names, names)
-    if isinstance(system.front, ConditionalSR):
-        set_halo(path, system.front, config.halo)
-    return system
+    return system if system.patch is None else with_halo(path, system, config.halo)
 
 
 def _load(key: str, path: str, loader: Callable):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from data.detection import DetectionBatch
-from models.conditional_sr import ConditionalOutput
 from models.content import image_patches
+from models.front_end import ConditionalOutput
 from utils.metrics import coco_map, psnr_y
 
 Predict = Callable[[DetectionBatch], tuple[list[Tensor], ConditionalOutput | None]]

@@ -18,7 +18,7 @@ from deployment.prepare import prepare_detector, prepare_system
 from evaluation.detection_eval import SplitResult, canvas_boxes, detect_split
 from evaluation.oracle_mask import OracleMask
 from evaluation.rows import MacCounter, Row
-from models.conditional_sr import ConditionalOutput
+from models.front_end import ConditionalOutput
 from models.mask_policy import MaskPolicy
 from models.sliced_detection import SlicedDetector
 from utils.atomic_file import replace_file
@@ -71,7 +71,7 @@ class Evaluation:
         limits = (conf, self.config.iou, self.config.max_det)
         return self.prepared[row.name].detect(seen.images, factor, *limits, seen.policy, seen.content)
 
-    def upscale(self, row: Row, seen: Seen) -> ConditionalOutput | Tensor:
+    def upscale(self, row: Row, seen: Seen) -> ConditionalOutput:
         """The front end alone."""
         return self.prepared[row.name].upscale(seen.images, seen.policy, seen.content)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,14 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.detection import DetectionBatch
-from data.letterbox import GREY
 from evaluation.oracle_mask import OracleMask
-from models.conditional_cost import sr_macs
-from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.detector_yolo import YoloDetector
+from models.front_end import ConditionalOutput
 from models.mask_policy import MaskPolicy
 from models.sliced_detection import SlicedDetector
 from models.system import ConditionalSRDetector
+from utils.convert import GREY
 from utils.flops_counter import count_macs_at, count_parameters
 
 LEARNED = MaskPolicy("learned")
@@ -50,7 +48,7 @@ class Row:
 
     @property
     def conditional(self) -> bool:
-        return self.system is not None and isinstance(self.system.front, ConditionalSR)
+        return self.system is not None and self.system.patch is not None
 
     @property
     def front(self) -> nn.Module | None:
@@ -67,9 +65,9 @@ class Row:
 
     def upscale(
         self, images: Tensor, policy: MaskPolicy | OracleMask, content: Tensor | None = None
-    ) -> ConditionalOutput | Tensor:
+    ) -> ConditionalOutput:
         """The front end alone; arguments as `detect`."""
-        return self.system.upscale(images, policy, content) if self.sliced is None else self.sliced.upscale(images)
+        return (self.system if self.sliced is None else self.sliced).upscale(images, policy, content)
 
     def detect(
         self,
@@ -91,7 +89,7 @@ class Row:
             content: which part of LR images is no padding, see models/content.py.
         """
         if self.sliced is not None:
-            return self.sliced.predict(images, conf, iou, max_det), None
+            return self.sliced.predict(images, policy or self.policy, conf, iou, max_det)
         if self.system is not None:
             return self.system.predict(images, policy or self.policy, conf, iou, max_det, content)
         height, width = self.input_size(*images.shape[-2:])
@@ -115,15 +113,9 @@ class Row:
 
         Arguments as `MacCounter.front`.
         """
-        parts: list[nn.Module] = [self.detector]
-        if self.conditional:
-            front = self.system.front
-            patches = math.prod(front.masker.grid(height, width))
-            parts += [front.sr_fast] if any(count < patches for count in patches_per_image) else []
-            parts += [front.masker] if self.policy.needs_masker else []
-            parts += [front.sr_quality] if any(patches_per_image) else []
-        elif self.system is not None:
-            parts += [self.system.front]
+        method = self.system or self.sliced
+        masker = self.policy.needs_masker
+        parts = [self.detector] if method is None else method.networks_run(height, width, patches_per_image, masker)
         return count_parameters(nn.ModuleList(parts))  # a stem that two networks share counts once
 
 
@@ -145,14 +137,15 @@ class MacCounter:
             height, width: LR pixels.
             patches_per_image: on how many patches of every image SR_Quality runs, where the front end is conditional.
         """
-        if row.front is None:
+        method = row.system or row.sliced
+        if method is None:
             return None
-        if not row.conditional:
-            return float(self.network(row.front, height, width))
-        front, masker = row.system.front, row.policy.needs_masker
+        masker, counts = row.policy.needs_masker, patches_per_image if row.conditional else [0]
         costs = [
-            self._once((front, masker, height, width, count), lambda n=count: sr_macs(front, height, width, n, masker))
-            for count in patches_per_image
+            self._once(
+                (row.front, masker, height, width, count), lambda n=count: method.front_macs(height, width, n, masker)
+            )
+            for count in counts
         ]
         return sum(costs) / len(costs)
 

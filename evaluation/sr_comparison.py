@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from dataclasses import dataclass, field
@@ -18,10 +17,7 @@ from data.images import ImageError
 from data.sr_pairs import benchmark_files, read_pair
 from evaluation.sr_eval import border_of, dataset_name
 from loading.cmsr_tables import REMEDY, TableFile, belongs, foreign, load_tables
-from models.arbitrary_scale import BicubicToSize, takes_size
-from models.lmf.cmsr import is_multiscale, rendered_share
-from models.lmf.network import LMF
-from models.lmf.queries import TRAINED_SCALE
+from models.arbitrary_scale import BicubicToSize
 from prediction.sr_inference import Upscaler, load_sr_for, plain_scale
 from utils.convert import to_image, to_tensor
 from utils.errors import UserError
@@ -109,8 +105,8 @@ def as_list(value) -> list:
 def load_candidates(config: EvaluateSRConfig, device: torch.device) -> dict[float, list[Candidate]]:
     """The networks that the settings name, by scale, on the device, in evaluation mode.
 
-    A network of one scale is left out at the others. A network with CMSR tables comes twice beyond x4: rendering every
-    pixel, and by the tables.
+    A network of one scale is left out at the others. A network with CMSR tables comes twice at the scales that they
+    are for: rendering every pixel, and by the tables.
 
     Raises:
         ValueError: no weights named, weights that fit none of the scales, or tables that fit none of the weights.
@@ -127,14 +123,18 @@ def load_candidates(config: EvaluateSRConfig, device: torch.device) -> dict[floa
     used = dict.fromkeys(files, 0)
     for name in names:
         networks = read_networks(name, scales)
-        owned = [path for path, file in files.items() if belongs(file, next(iter(networks.values())))]
+        first = next(iter(networks.values()))
+        owned = [path for path, file in files.items() if belongs(file, first)]
+        if owned and max(scales) <= (beyond := first.capabilities.coarse.beyond):
+            raise UserError(f"cmsr: renders beyond x{beyond:g} only; give a larger scale, or leave cmsr out")
         used |= {path: used[path] + 1 for path in owned}
         for scale, network in networks.items():
             network = network.to(device).eval()
             arch = BICUBIC if name == BICUBIC else network.spec["name"]
             candidates[scale].append(Candidate(name, arch, network))
-            for path in owned if scale > TRAINED_SCALE else ():
-                candidates[scale].append(Candidate(name, arch, with_tables(network, files[path]), path))
+            for path in owned:
+                if scale > network.capabilities.coarse.beyond:
+                    candidates[scale].append(Candidate(name, arch, network.with_tables(files[path].tables), path))
     for path, count in used.items():
         if count == 0:
             raise UserError(f"cmsr: {path} {foreign(files[path])}, but none of the weights holds it; {REMEDY}")
@@ -151,18 +151,9 @@ def load_table_files(config: EvaluateSRConfig) -> dict[str, TableFile]:
         ConfigError: see `load_tables`.
     """
     paths = [] if config.cmsr is None else [str(path) for path in as_list(config.cmsr)]
-    if paths and max(as_list(config.scale)) <= TRAINED_SCALE:
-        raise UserError(f"cmsr: renders beyond x{TRAINED_SCALE} only; give a larger scale, or leave cmsr out")
     if paths and config.tile:
         raise UserError("cmsr and tile exclude each other: CMSR renders whole images; leave one of them out")
     return {path: load_tables(path) for path in paths}
-
-
-def with_tables(network: LMF, file: TableFile) -> LMF:
-    """The network, its tensors shared, that renders by the tables of a file."""
-    network = copy.copy(network)
-    network.cmsr = file.tables
-    return network
 
 
 def read_networks(name: str, scales: list[float]) -> dict[float, nn.Module]:
@@ -279,7 +270,9 @@ class Comparison:
                     if self.lpips is not None:
                         values["lpips"] = self.distance(sr, hr, benchmark.border)
                     if candidate.cmsr is not None:
-                        values["rendered_share"] = share(candidate.network, to_tensor(lr, self.device), hr.shape[:2])
+                        values["rendered_share"] = candidate.network.rendered_share(
+                            to_tensor(lr, self.device), hr.shape[:2]
+                        )
                 except ValueError as error:
                     raise ImageError(
                         benchmark.files[number][0], str(error), "lower the border, or leave the image out"
@@ -315,11 +308,6 @@ class Comparison:
         }
 
 
-def share(network: LMF, lr: torch.Tensor, size: tuple[int, int]) -> float:
-    """Rendered pixels divided by HR pixels, of an LR image (1, 3, h, w)."""
-    return rendered_share(network, lr, size, network.cmsr) if is_multiscale(network, lr.shape[-2:], size) else 1.0
-
-
 def gmacs(candidate: Candidate, scale: float) -> float | None:
     """10^9 MACs for an output of 1280 x 720 pixels (the nearest that whole LR pixels give), the custom of SR papers.
 
@@ -328,11 +316,8 @@ def gmacs(candidate: Candidate, scale: float) -> float | None:
     network = candidate.network
     if candidate.cmsr is not None:
         return None
-    if isinstance(network, LMF):
-        network = copy.copy(network)
-        network.max_queries = math.prod(GMAC_OUTPUT)  # shapes take no memory, and one band is counted sooner
     lr = torch.empty(1, 3, *(math.floor(side / scale + 0.5) for side in GMAC_OUTPUT), device="meta")
     try:
-        return count_macs(OnMeta(network), lr, *([GMAC_OUTPUT] if takes_size(network) else [])) / 1e9
+        return count_macs(OnMeta(network), lr, *([GMAC_OUTPUT] if network.capabilities.takes_size else [])) / 1e9
     except NotImplementedError:  # a network of spandrel's with a step that needs values, not shapes
         return None

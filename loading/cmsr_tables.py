@@ -7,10 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from loading.load import complete
 from loading.published_weights import describe
-from models.lmf.cmsr import Tables
-from models.lmf.network import LMF
+from loading.sr_networks import complete
+from models.capabilities import Tables
 from utils.atomic_file import replace_text
 from utils.checkpoint import checksum
 from utils.yaml_strict import ConfigError, dump_yaml, load_yaml
@@ -23,15 +22,15 @@ class TableFile:
     """What a file of tables holds.
 
     Args:
-        tables: {target scale: {scale of a level: largest modulation strength}}, see models/lmf/cmsr.py.
-        network: `fingerprint` of the network that they were measured on; None in files that the LMF authors publish.
+        tables: {target scale: {scale of a level: largest modulation strength}}, see models/capabilities.py.
+        network: `fingerprint` of the network that they were measured on; None in files that its authors publish.
     """
 
     tables: Tables
     network: str | None
 
 
-def fingerprint(network: LMF) -> str:
+def fingerprint(network: nn.Module) -> str:
     """SHA-256, in hex, of what a network computes: its arguments besides the scale, and its weights."""
     spec = complete(network.spec)
     args = {key: value for key, value in sorted(spec["args"].items()) if key != "scale"}
@@ -41,11 +40,11 @@ def fingerprint(network: LMF) -> str:
 
 def belongs(file: TableFile, network: nn.Module) -> bool:
     """Whether the tables were measured on this network, as far as they tell."""
-    return isinstance(network, LMF) and file.network in (None, fingerprint(network))
+    return network.capabilities.coarse is not None and file.network in (None, fingerprint(network))
 
 
-def use_tables(network: nn.Module, path: str | Path) -> None:
-    """Let a network render beyond x4 by the tables of a file.
+def use_tables(network: nn.Module, path: str | Path) -> nn.Module:
+    """The network, its weights shared, that renders large images by the tables of a file.
 
     Raises:
         ConfigError: no such tables, or those of another network.
@@ -55,12 +54,14 @@ def use_tables(network: nn.Module, path: str | Path) -> None:
         raise ConfigError(f"{path}: {foreign(file)}, not to {describe(network.spec)}; {REMEDY}")
     if file.network is None:
         print(f"{path}: does not say which weights its tables belong to; taken as those of {describe(network.spec)}")
-    network.cmsr = file.tables
+    return network.with_tables(file.tables)
 
 
 def foreign(file: TableFile) -> str:
     """To which network tables belong."""
-    return f"belongs to the network with the fingerprint {file.network[:12]}" if file.network else "belongs to an LMF"
+    if file.network is None:
+        return "belongs to a network that renders by tables"
+    return f"belongs to the network with the fingerprint {file.network[:12]}"
 
 
 def save_tables(path: str | Path, file: TableFile) -> None:
@@ -70,7 +71,7 @@ def save_tables(path: str | Path, file: TableFile) -> None:
 
 
 def load_tables(path: str | Path) -> TableFile:
-    """Read tables, also those that the authors of LMF publish.
+    """Read tables, also those that the method's authors publish.
 
     Raises:
         ConfigError: not such a file; the message names the file and the entry.

@@ -274,7 +274,7 @@ def _merged_span(weights: Weights) -> Weights:
     """
     from spandrel.architectures.SPAN import SPAN
 
-    from models.networks.spandrel_networks import merge_branches
+    from models.networks.span import merge_branches
 
     scale = math.isqrt(weights["upsampler.0.weight"].shape[0] // 3)
     network = SPAN(num_in_ch=3, num_out_ch=3, feature_channels=weights["conv_1.sk.weight"].shape[0], upscale=scale)

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.lmf import lm_ciaosr, lm_liif, lm_lte
-from models.lmf.network import LMF
+from loading.state_dict_file import StateDictFile
+from models import build_sr
+from utils.checkpoint import CheckpointError
 from utils.errors import UserError
 
-BUILDERS = {"lm_liif": lm_liif, "lm_lte": lm_lte, "lm_ciaosr": lm_ciaosr}
+LAYOUT = "LMF authors' names"
+READS = "LM-LIIF, LM-LTE, LM-CiaoSR"
+SCALE = 4  # of the network where none is asked for: the largest that these are trained at
 OFFICIAL_NAMES = ("lmliif", "lmlte", "lmciaosr")
 # Arguments that leave no trace in names and shapes, with the values of the published networks.
 FIXED = {"local_ensemble": True, "cell_decode": True, "softmax_scale": 1, "multi_scale": [2], "local_size": 2}
@@ -42,7 +46,31 @@ RENAMED = [
 RENDER_LAYER = re.compile(r"^imnet(?:_q)?\.layers\.(\d+)\.")
 
 
-def official_network(tensors: Mapping[str, Tensor], scale: float, args: Mapping | None = None) -> LMF:
+def read_official(path: str | Path, file: StateDictFile, scale: float | None) -> nn.Module | None:
+    """Network of a file of the authors' repository; None where it is none.
+
+    Args:
+        path: for messages.
+        file: its content.
+        scale: factor of the network where no size is given; None takes SCALE.
+
+    Raises:
+        CheckpointError: it is one, but cannot be read.
+    """
+    name, args = file.spec.get("name"), file.spec.get("args")
+    if not is_official(file.weights, name):
+        return None
+    if name is not None and name not in OFFICIAL_NAMES:
+        raise CheckpointError(f"{path}: calls itself {name!r}; of this kind {', '.join(OFFICIAL_NAMES)} can be read")
+    try:
+        if not isinstance(args, dict | None):
+            raise UserError(f"args is a {type(args).__name__}, no dictionary; save the state dict alone")
+        return official_network(file.weights, SCALE if scale is None else scale, args)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def official_network(tensors: Mapping[str, Tensor], scale: float, args: Mapping | None = None) -> nn.Module:
     """Network with the weights of a checkpoint of the authors' repository, in evaluation mode.
 
     Args:
@@ -56,8 +84,7 @@ def official_network(tensors: Mapping[str, Tensor], scale: float, args: Mapping 
     """
     check_args(args or {})
     name, own_args = describe(tensors)
-    network = BUILDERS[name](scale, **own_args)
-    network.spec = {"name": name, "args": {"scale": scale, **own_args}}
+    network = build_sr(name, scale, own_args)
     names = renamed(tensors)
     weights = {names[key]: tensors[key] for key in names}
     own = network.state_dict()

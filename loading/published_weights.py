@@ -1,7 +1,7 @@
 """SR networks from published weight files: finds out what a file holds and builds the network with its weights.
 
-Recognised by their keys are EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN and SwinIR (key_maps.py), and the LMF
-networks (lmf_official.py); what is none of them goes to spandrel, which knows many more. What the keys leave
+Recognised by their keys are EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN and SwinIR (key_maps.py), and networks for
+any scale (lmf_official.py); what is none of them goes to spandrel, which knows many more. What the keys leave
 open (whether the network was trained on [0, 1] or [0, 255], with or without DIV2K's mean colour) is decided by
 super-resolving a drawn image: the published reading is taken unless another restores it clearly better. Networks
 trained on [0, 255] get the factor folded into their first and last layer.
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from loading.key_maps import FAMILIES, Match, UnusableWeights
-from loading.lmf_official import OFFICIAL_NAMES, is_official, official_network
-from loading.state_dict_file import StateDictFile, own_spec, read_state_dict
-from models import SCALES, build_sr
-from models.arbitrary_scale import takes_size
-from models.lmf.network import LMF
+from loading.lmf_official import LAYOUT, READS, read_official
+from loading.state_dict_file import own_spec, read_state_dict
+from models import build_sr
+from models.capabilities import WHOLE_SCALES
 from models.networks.spandrel_any import spandrel_arguments
 from utils.checkpoint import CheckpointError
 from utils.errors import UserError
@@ -29,7 +28,6 @@ from utils.resize import resize
 PROBE_SIDE = 72  # HR pixels, divisible by every scale
 RESTORED = 20.0  # dB on the drawn image above which a reading makes sense at all
 CLEARLY = 0.3  # dB by which another reading must beat the published one
-LMF_SCALE = 4  # of LMF networks where none is asked for: the largest that they were trained at
 
 
 def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[nn.Module, str]:
@@ -37,8 +35,8 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[nn.
 
     Args:
         path: .pth, .pt, .ckpt or .safetensors.
-        scale: the one that is wanted; needed where a file holds several (CARN). LMF networks take any from 1 to 30,
-            and x4 where none is given.
+        scale: the one that is wanted; needed where a file holds several (CARN). A network for any scale takes any,
+            and one of its own where none is given.
 
     Returns:
         The network, and what was found, such as "carn_m(scale=4, ...), authors' names, value range 1".
@@ -53,11 +51,11 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[nn.
     if spec is not None:
         name, args = spec
         network = _built(path, name, args.get("scale"), args)
-        check_scale(path, network.scale, network.scale if scale is None or takes_size(network) else scale)
+        check_network_scale(path, network, scale)
         return filled(path, network, file.weights), f"{describe(network.spec)}, written by this project"
-    if is_official(file.weights, file.spec.get("name")):
-        network = _from_lmf(path, file, scale)
-        return network, f"{describe(network.spec)}, LMF authors' names{wrapping}"
+    network = read_official(path, file, scale)
+    if network is not None:
+        return network, f"{describe(network.spec)}, {LAYOUT}{wrapping}"
     try:
         match = next((found for family in FAMILIES if (found := family(dict(file.weights))) is not None), None)
     except UnusableWeights as error:
@@ -76,10 +74,16 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[nn.
     return network, f"{describe(network.spec)}, {match.layout}{wrapping}, value range {value_range}"
 
 
+def check_network_scale(path: str | Path, network: nn.Module, wanted: float | None) -> None:
+    """`check_scale` of a network; one for any scale fits every wish, and None is no wish."""
+    if wanted is not None and not network.capabilities.takes_size:
+        check_scale(path, network.scale, wanted)
+
+
 def check_scale(path: str | Path, stored: int, wanted: int) -> None:
     """Raises ValueError where a checkpoint is for another super-resolution factor than the configuration."""
     if stored != wanted:
-        remedy = f"train the stages for x{wanted}" if wanted in SCALES else "take a network for any scale"
+        remedy = f"train the stages for x{wanted}" if wanted in WHOLE_SCALES else "take a network for any scale"
         raise UserError(
             f"{path}: wrong scale checkpoint, it is for x{stored}, but the configuration's scale is {wanted}; "
             f"set the scale to {stored}, or {remedy}"
@@ -138,26 +142,14 @@ def _built(path: str | Path, name: str, scale: int | None, args: dict) -> nn.Mod
         raise CheckpointError(f"{path}: describes a network that cannot be built here: {error}") from error
 
 
-def _from_lmf(path: str | Path, file: StateDictFile, scale: float | None) -> LMF:
-    """LMF network of its authors' repository."""
-    name, args = file.spec.get("name"), file.spec.get("args")
-    if name is not None and name not in OFFICIAL_NAMES:
-        raise CheckpointError(f"{path}: calls itself {name!r}; of this kind {', '.join(OFFICIAL_NAMES)} can be read")
-    try:
-        if not isinstance(args, dict | None):
-            raise UserError(f"args is a {type(args).__name__}, no dictionary; save the state dict alone")
-        return official_network(file.weights, LMF_SCALE if scale is None else scale, args)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
 def _chosen_scale(path: str | Path, match: Match, wanted: int | None) -> int:
     """The wanted one of the scales in the file, or its only one."""
     if wanted in match.scales or (wanted is None and len(match.scales) == 1):
         scale = match.scales[0] if wanted is None else wanted
-        if scale not in SCALES:
+        if scale not in WHOLE_SCALES:
             raise CheckpointError(
-                f"{path}: holds {match.name} for x{scale}; use weights for one of {', '.join(f'x{s}' for s in SCALES)}"
+                f"{path}: holds {match.name} for x{scale}; use weights for one of "
+                + ", ".join(f"x{s}" for s in WHOLE_SCALES)
             )
         return scale
     held = ", ".join(f"x{scale}" for scale in match.scales)
@@ -177,7 +169,7 @@ def _from_spandrel(path: str | Path, weights: dict[str, Tensor], scale: int | No
     """A network that only spandrel knows."""
     from spandrel import ImageModelDescriptor, ModelLoader
 
-    known = "EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN, SwinIR, LMF, or any that spandrel reads"
+    known = f"EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN, SwinIR, {READS}, or any that spandrel reads"
     try:
         found = ModelLoader().load_from_state_dict(dict(weights))
     except Exception as error:  # its detection takes keys for granted and fails in any way
@@ -188,7 +180,7 @@ def _from_spandrel(path: str | Path, weights: dict[str, Tensor], scale: int | No
     kind = found.architecture.name
     if not isinstance(found, ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
         raise CheckpointError(f"{path}: holds {kind}, which does not map an RGB image to another; use SR weights")
-    if found.scale not in SCALES:
+    if found.scale not in WHOLE_SCALES:
         raise CheckpointError(f"{path}: holds {kind} for x{found.scale}; use weights for x2, x3 or x4")
     check_scale(path, found.scale, found.scale if scale is None else scale)
     sizes = found.size_requirements

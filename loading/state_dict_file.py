@@ -30,7 +30,7 @@ class StateDictFile:
     Args:
         weights: tensors by name, floating ones as float32.
         wrapping: what was taken off, such as "in 'params_ema', prefix 'module.'"; empty if nothing.
-        spec: what stands beside the weights about their network, {"name", "args"} in the layout of LIIF and LMF;
+        spec: what stands beside the weights about their network, {"name", "args"} in the layout of LIIF;
             empty elsewhere.
         metadata: the header of a safetensors file, empty elsewhere.
     """

@@ -8,11 +8,9 @@ from typing import Literal
 
 from configs.schema import Stage3Config
 from data.detection import load_data_spec
-from loading.load import build_system, load_system, set_halo
-from models.conditional_sr import ConditionalSR
+from loading.systems import build_system, load_system, with_halo
 from models.system import ConditionalSRDetector
 from utils.config import load_config
-from utils.errors import UserError
 
 
 def system_to_measure(
@@ -23,17 +21,13 @@ def system_to_measure(
     Args:
         weights: checkpoint, or None.
         config: YAML, where `weights` is None.
-        halo: other than that of the system, see `loading.load.set_halo`.
+        halo: other than that of the system, see `with_halo`.
 
     Raises:
         ValueError, OSError, CheckpointError: naming what is wrong with the file.
     """
     system = load_system(weights) if weights is not None else _untrained(config)
-    if halo is not None and not isinstance(system.front, ConditionalSR):
-        raise UserError(f"{weights or config}: this system has no masker; leave out --halo")
-    if halo is not None:
-        set_halo(weights or config, system.front, halo)
-    return system
+    return with_halo(weights or config, system, halo)
 
 
 def _untrained(config: str) -> ConditionalSRDetector:

@@ -1,14 +1,17 @@
 """SR networks by name: add a network by adding a line to SR_NETWORKS.
 
-Every network maps LR images (B, 3, h, w) in [0, 1] of any size to (B, 3, scale * h, scale * w), not clamped, and has
+Every network maps LR images (B, 3, h, w) in [0, 1] of any size to (B, 3, scale * h, scale * w), not clamped; one for
+any scale is called as forward(lr, size), the height and width of the result. It has
 
-- `scale`: 2, 3 or 4;
-- `radius`: exact reach in LR pixels of one LR pixel's HR cell into its surroundings; None where attention makes it
-  global or tied to the place in the image: tiles are then an approximation, and `local_radius`, the reach of the
-  convolutions alone, is the halo they take by default;
-- `size_multiple`: images are padded to multiples of it inside the network, in LR pixels;
+- `scale`: its factor, for any scale the one where no size is given;
+- `capabilities`: what else generic code may know of it, see models/capabilities.py; whoever runs, tiles, trains or
+  compares networks asks this record and never what class they are;
 - `tail`: the last layers with parameters, None where there are none;
 - `spec`: plain values from which `build_sr` builds the same network again.
+
+A network of another kind fits in by its record. One for latent diffusion, say, is `Capabilities(radius=None,
+local_radius=16, tiling="own", size_multiple=64, stochastic=True, steps=4, dtypes=(torch.float32,))`: it is run eagerly,
+in tiles by its own method `tiled`, on patches with a halo of 16.
 """
 
 from __future__ import annotations
@@ -19,13 +22,14 @@ from functools import partial
 from torch import nn
 
 from models.lmf import lm_ciaosr, lm_hybrid, lm_liif, lm_lte
-from models.lmf.queries import LARGEST_SCALE
 from models.networks.carn import CARN
 from models.networks.imdn import IMDN
+from models.networks.rcan import RCAN
 from models.networks.rdn import RDN
 from models.networks.rfdn import RFDN
+from models.networks.span import SPAN
 from models.networks.spandrel_any import SpandrelNetwork
-from models.networks.spandrel_networks import RCAN, SPAN, SwinIR
+from models.networks.swinir import SwinIR
 from models.sr_fast import ESPCN, FSRCNN, Bicubic
 from models.sr_quality import EDSR, SRResNet
 from utils.errors import UserError
@@ -52,9 +56,6 @@ SR_NETWORKS = {
     "lm_hybrid": lm_hybrid,
 }  # fmt: skip
 
-SCALES = (2, 3, 4)
-ARBITRARY_SCALE = ("lm_liif", "lm_lte", "lm_ciaosr", "lm_hybrid")  # take any size: forward(lr, size)
-
 
 def build_sr(name: str, scale: float, args: dict | None = None) -> nn.Module:
     """Build the SR network `name` for `scale` with the keyword arguments `args` (besides scale).
@@ -67,11 +68,6 @@ def build_sr(name: str, scale: float, args: dict | None = None) -> nn.Module:
     """
     if name not in SR_NETWORKS:
         raise UserError(f"SR network {name!r} is unknown; use one of {', '.join(SR_NETWORKS)}")
-    if name in ARBITRARY_SCALE:
-        if type(scale) not in (int, float) or not 1 <= scale <= LARGEST_SCALE:
-            raise UserError(f"SR network {name!r}: scale is {scale!r}; use a number from 1 to {LARGEST_SCALE}")
-    elif scale not in SCALES:
-        raise UserError(f"SR network {name!r}: scale is {scale!r}; use one of {', '.join(map(str, SCALES))}")
     args = {key: value for key, value in (args or {}).items() if (key, value) != ("scale", scale)}
     parameters = inspect.signature(SR_NETWORKS[name]).parameters
     defaults = {key: parameter.default for key, parameter in parameters.items() if key != "scale"}

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-
 import torch
 from torch import Tensor, nn
 
+from models.capabilities import AnyScale, Capabilities
 from utils.errors import UserError
 from utils.resize import cubic_matrix
-
-
-def takes_size(network: nn.Module) -> bool:
-    """Whether the network is an arbitrary-scale one, with forward(lr, size)."""
-    return "size" in inspect.signature(network.forward).parameters
 
 
 def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -23,7 +17,7 @@ def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tens
         ValueError: a fixed-scale network gives another size.
     """
     size = (int(size[0]), int(size[1]))
-    if takes_size(network):
+    if network.capabilities.takes_size:
         return network(lr, size)
     scale, (height, width) = network.scale, lr.shape[-2:]
     if (scale * height, scale * width) != size:
@@ -37,7 +31,7 @@ def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tens
 class BicubicToSize(nn.Module):
     """Bicubic interpolation (MATLAB's convention) to any size, as two matrix products; the row to beat."""
 
-    radius = 2
+    capabilities = Capabilities(radius=2, scales=AnyScale(), as_quality=False)
     tail = None
     scale = None
 

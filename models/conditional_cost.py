@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from models.conditional_sr import ConditionalSR
+from typing import Protocol
+
+from torch import nn
+
+from models.execution import Execution
 from models.masker import patch_grid
-from models.tiling.execution import default_halo
 from models.tiling.plan import Geometry
 from utils.errors import UserError
 from utils.flops_counter import count_macs_at
 
 
-def fast_share(conditional: ConditionalSR, height: int, width: int) -> float:
+class Conditional(Protocol):
+    """A conditional front end as its costs see it; see `ConditionalSR`."""
+
+    masker: nn.Module
+    sr_fast: nn.Module
+    sr_quality: nn.Module
+    patch: int
+    execution: Execution
+
+
+def fast_share(conditional: Conditional, height: int, width: int) -> float:
     """MACs of masker and SR_Fast as a share of all MACs, SR_Quality everywhere, for an LR image of height x width."""
     fixed = count_macs_at(conditional.masker, height, width) + count_macs_at(conditional.sr_fast, height, width)
     return fixed / (fixed + count_macs_at(conditional.sr_quality, height, width))
 
 
-def sr_macs(conditional: ConditionalSR, height: int, width: int, kept_patches: float, masker: bool = True) -> int:
+def sr_macs(conditional: Conditional, height: int, width: int, kept_patches: float, masker: bool = True) -> int:
     """MACs that ConditionalSR.infer executes for one LR image, halos included, where no patches are merged.
 
     Merged patches share their halos, so it is an upper bound.
@@ -35,7 +48,7 @@ def sr_macs(conditional: ConditionalSR, height: int, width: int, kept_patches: f
     if not 0 <= kept_patches <= rows * columns:
         raise UserError(f"kept_patches is {kept_patches}, but {height}x{width} has {rows * columns} patches")
     quality = conditional.sr_quality
-    halo = default_halo(quality) if conditional.halo is None else conditional.halo
+    halo = quality.capabilities.halo if conditional.execution.halo is None else conditional.execution.halo
     geometry = Geometry(height, width, conditional.patch, halo)
     if kept_patches * geometry.area(1, 1) >= height * width:  # such an image is run densely
         cost = count_macs_at(quality, height, width)

@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from deployment.native_execution import NativeNetwork
+from models.conditional_cost import sr_macs
 from models.content import image_patches
+from models.execution import EXACT, Execution
+from models.front_end import ConditionalOutput, Preparation
 from models.mask_policy import BestPatches, MaskPolicy
 from models.masker import Masker, patch_grid
-from models.tiling.execution import DEFAULT, TileOptions, expand_mask, run_everywhere, run_on_tiles, run_whole
+from models.tiling.execution import expand_mask, run_everywhere, run_on_tiles
+from models.tiling.whole import run_whole
 from utils.errors import UserError
 from utils.gumbel import gumbel_softmax, keep_probability
-
-
-class LatencyPredictor(Protocol):
-    """Knows how long this system takes on its device.
-
-    Attributes:
-        in_place: patches were run by the native kernel when it was measured.
-    """
-
-    in_place: bool
-
-    def largest_share(self, milliseconds: float, height: int, width: int, batch: int) -> float:
-        """Largest kept share in [0, 1] with which an LR image takes at most this long, detector included."""
-
-
-@dataclass(frozen=True)
-class ConditionalOutput:
-    """What ConditionalSR returns.
-
-    Args:
-        sr: SR images (B, 3, scale * h, scale * w) in [0, 1].
-        mask: patches (B, 1, gh, gw), 1 where SR_Quality was taken, else 0; its mean over the patches that hold image
-            (all, where no content was given) is the kept share. None where one network runs everywhere.
-        probability: the masker's probability of quality (B, 1, gh, gw), None where the masker did not run.
-        score: how strongly the masker speaks for quality, the difference of its logits (B, 1, gh, gw); None likewise.
-    """
-
-    sr: torch.Tensor
-    mask: torch.Tensor | None
-    probability: torch.Tensor | None
-    score: torch.Tensor | None = None
+from utils.optimizer_utils import split_tail
 
 
 class ConditionalSR(nn.Module):
@@ -58,42 +31,72 @@ class ConditionalSR(nn.Module):
         masker: decides patch by patch.
         sr_fast: light network.
         sr_quality: strong network of the same scale.
-        halo: LR pixels of real neighbours around a patch when sr_quality runs on patches; None is exact.
-        options: how patches are run.
-
-    Attributes:
-        train_tiles: `forward` computes sr_quality on tiles as `infer` does, with short halos, instead of densely; a
-            system trained so is executed so, not by the native kernel, whose patches end a little differently.
-        native: runs sr_quality on patches instead of tiles; None unless `prepare_system` found it to be faster.
-        latency: predicts milliseconds, for the policy latency_ms; None where none was attached.
+        execution: how it is run; nothing of it is learned.
 
     Raises:
-        ValueError: the two networks have different scales.
+        UserError: the two networks have different scales, or sr_quality cannot run on patches.
     """
 
-    def __init__(
-        self,
-        masker: Masker,
-        sr_fast: nn.Module,
-        sr_quality: nn.Module,
-        halo: int | None = None,
-        options: TileOptions = DEFAULT,
-    ):
+    zoom = 1
+    sees_hr = False
+
+    def __init__(self, masker: Masker, sr_fast: nn.Module, sr_quality: nn.Module, execution: Execution = EXACT):
         super().__init__()
         if sr_fast.scale != sr_quality.scale:
             raise UserError(
                 f"sr_fast is x{sr_fast.scale} but sr_quality is x{sr_quality.scale}; build both for the same scale"
             )
+        if not sr_quality.capabilities.as_quality:
+            raise UserError(f"{type(sr_quality).__name__} cannot run on patches; take another network as sr_quality")
         self.masker = masker
         self.sr_fast = sr_fast
         self.sr_quality = sr_quality
-        self.halo = halo
-        self.options = options
+        self.execution = execution
         self.scale = sr_fast.scale
         self.patch = masker.patch
-        self.train_tiles = False
-        self.native: NativeNetwork | None = None
-        self.latency: LatencyPredictor | None = None
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"masker": self.masker, "sr_fast": self.sr_fast, "sr_quality": self.sr_quality}
+
+    @property
+    def spec(self) -> dict:
+        """Plain values from which `build_front` builds it again."""
+        masker, shared = self.masker, {"shared_stem": True} if self.masker.shares_stem else {}
+        return {
+            "name": "conditional",
+            "args": shared
+            | {
+                "masker": {"patch": masker.patch, "channels": masker.channels, "bias": masker.bias},
+                "sr_fast": self.sr_fast.spec,
+                "sr_quality": self.sr_quality.spec,
+                "halo": self.execution.halo,
+                "train_tiles": self.execution.train_tiles,
+            },
+        }
+
+    def with_execution(self, **changes) -> ConditionalSR:
+        """The same front end, its weights shared, with other fields of its `execution`."""
+        front = ConditionalSR(self.masker, self.sr_fast, self.sr_quality, replace(self.execution, **changes))
+        front.training = self.training
+        return front
+
+    def parameter_parts(self) -> dict[str, list[nn.Parameter]]:
+        """The masker's own parameters, and tail and body of both networks; a shared stem belongs to sr_fast."""
+        parts = {"masker": self.masker.own_parameters()}
+        for role in ("sr_fast", "sr_quality"):
+            parts[f"{role}/tail"], parts[f"{role}/body"] = split_tail(self.networks[role])
+        return parts
+
+    def train(self, mode: bool = True) -> ConditionalSR:
+        """Training mode; what is fixed keeps its BatchNorm statistics, the front end itself goes on drawing masks."""
+        super().train(mode)
+        if mode:
+            for role, network in self.networks.items():
+                own = self.masker.own_parameters() if role == "masker" else network.parameters()
+                if not any(parameter.requires_grad for parameter in own):
+                    network.eval()
+        return self
 
     def fuse(self, fast: torch.Tensor, quality: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mix two HR images (B, 3, H, W) by a patch mask (B, 1, gh, gw), upsampled to pixels."""
@@ -125,8 +128,9 @@ class ConditionalSR(nn.Module):
             logits, shown = self.masker.on_image(lr, image), image[:, None].to(lr.device, non_blocking=True)
         chance = {"noise": noise, "shares": shares} if self.training else {}
         mask = gumbel_softmax(logits, tau, **chance, image=shown)
-        if self.train_tiles:
-            quality = run_everywhere(self.sr_quality, lr, mask[:, 0] > 0.5, self.patch, self.halo, self.options)
+        if self.execution.train_tiles:
+            selected, how = mask[:, 0] > 0.5, self.execution
+            quality = run_everywhere(self.sr_quality, lr, selected, self.patch, how.halo, how.tiles)
         else:
             quality = self.sr_quality(lr)
         sr = self.fuse(self.sr_fast(lr), quality, mask)
@@ -151,7 +155,7 @@ class ConditionalSR(nn.Module):
         policy = self._within_latency(policy, lr, content)
         logits = self.masker(lr) if policy.needs_masker else None
         mask = policy.select(lr, logits, self.patch, content)  # (B, gh, gw)
-        most = self.options.max_pixels
+        most = self.execution.tiles.max_pixels
         if bool(mask.all()):  # nothing of sr_fast would be seen
             sr = run_whole(self.sr_quality, lr, most)
         else:
@@ -162,10 +166,36 @@ class ConditionalSR(nn.Module):
 
     def quality_on_patches(self, lr: torch.Tensor, mask: torch.Tensor, canvas: torch.Tensor) -> torch.Tensor:
         """Replace the selected patches of `canvas` (B, 3, H, W) by sr_quality's output; mask is bool (B, gh, gw)."""
-        most = self.options.max_pixels
-        if self.native is not None and lr.shape[-2] * lr.shape[-1] <= most:
-            return self.native.run(lr, mask, self.patch, self.halo, canvas, most)
-        return run_on_tiles(self.sr_quality, lr, mask, self.patch, self.halo, canvas, self.options)
+        how = self.execution
+        if how.patches is not None and lr.shape[-2] * lr.shape[-1] <= how.tiles.max_pixels:
+            return how.patches.run(lr, mask, self.patch, how.halo, canvas, how.tiles.max_pixels)
+        return run_on_tiles(self.sr_quality, lr, mask, self.patch, how.halo, canvas, how.tiles)
+
+    def macs(self, height: int, width: int, patches: float, masker: bool = True) -> int:
+        """MACs that `infer` executes for one image; see models/conditional_cost.py."""
+        return sr_macs(self, height, width, patches, masker)
+
+    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[nn.Module]:
+        """SR_Quality where any patch is kept, SR_Fast where any is not, and the masker where the policy looks at it."""
+        rows, columns = patch_grid(height, width, self.patch)
+        run = {
+            "masker": masker,
+            "sr_fast": any(count < rows * columns for count in patches),
+            "sr_quality": any(patches),
+        }
+        return [network for role, network in self.networks.items() if run[role]]
+
+    def prepared(self, preparation: Preparation) -> ConditionalSR:
+        """Inference copy; a latency profile decides how patches are run: as when it was measured."""
+        how, masker, sr_fast = self.execution, preparation.module(self.masker), preparation.network(self.sr_fast)
+        sr_quality = preparation.network(self.sr_quality)
+        runner, sr_quality = preparation.in_place(self.sr_quality, sr_quality, self.patch, how.halo)
+        runner = None if how.train_tiles else runner
+        if how.latency is not None and how.latency.in_place != (runner is not None):
+            runner = preparation.runner(self.sr_quality) if how.latency.in_place else None
+        pixels = preparation.max_pixels(self.sr_fast, self.sr_quality)
+        tiles = replace(how.tiles, max_pixels=pixels, overhead=preparation.overhead)
+        return ConditionalSR(masker, sr_fast, sr_quality, replace(how, tiles=tiles, patches=runner)).eval()
 
     def _within_latency(
         self, policy: MaskPolicy, lr: torch.Tensor, content: torch.Tensor | None
@@ -173,12 +203,13 @@ class ConditionalSR(nn.Module):
         """The number of patches that keeps a latency, for images of this shape; other policies as they are."""
         if policy.kind != "latency_ms":
             return policy
-        if self.latency is None:
+        latency = self.execution.latency
+        if latency is None:
             raise UserError(
                 f"mask policy {policy}: there is no latency profile; measure one with `python -m tools.latency` and "
                 "name it with --profile"
             )
-        share = self.latency.largest_share(policy.value, *lr.shape[-2:], lr.shape[0])
+        share = latency.largest_share(policy.value, *lr.shape[-2:], lr.shape[0])
         if share == 1 and content is not None:  # one run, without SR_Fast, which the image's patches alone would need
             return MaskPolicy("all_quality")
         rows, columns = patch_grid(*lr.shape[-2:], self.patch)

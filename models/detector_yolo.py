@@ -25,6 +25,7 @@ with offline_ultralytics():
     from ultralytics.nn.tasks import DetectionModel, guess_model_scale, torch_safe_load
     from ultralytics.utils import ONLINE, SAFE_LOAD, SETTINGS
     from ultralytics.utils.nms import non_max_suppression
+    from ultralytics.utils.tal import make_anchors
 
 if ONLINE or not SAFE_LOAD:
     raise RuntimeError(
@@ -32,6 +33,8 @@ if ONLINE or not SAFE_LOAD:
         "so that downloads and unsafe pickles are switched off"
     )
 dict.update(SETTINGS, dict.fromkeys(INTEGRATIONS, False))  # in memory only: SETTINGS.update would write the file
+
+MOST_GRIDS = 32  # image sizes whose anchors are kept
 
 
 def model_yaml(model: str | dict) -> dict:
@@ -114,6 +117,7 @@ class YoloDetector(nn.Module):
         self.dtype: torch.dtype | None = None
         self.epoch = 0
         self._criterion = None
+        self._grids: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     @property
     def head(self) -> Detect:
@@ -215,14 +219,31 @@ class YoloDetector(nn.Module):
     ) -> list[Tensor]:
         """Detections as from `predict`, in what `raw` has made of images of this height and width."""
         with torch.autocast(raw.get("one2many", raw)["boxes"].device.type, enabled=False):
-            self.head.shape = None  # the cached anchor grid may have another type, or belong to inference mode
-            decoded = self.head._inference(float32(raw.get("one2many", raw)))
+            raw = float32(raw.get("one2many", raw))
+            self.head.shape, (self.head.anchors, self.head.strides) = raw["feats"][0].shape, self._anchors(raw["feats"])
+            decoded = self.head._inference(raw)
             if self.head.end2end:
                 raise RuntimeError("the model was switched to NMS-free output; leave `end2end` of its head False")
             return non_max_suppression(
                 decoded, conf, iou, multi_label=multi_label, max_det=max_det, max_time_img=float("inf"),
                 max_wh=max(7680, *size),
             )  # fmt: skip
+
+    def _anchors(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Anchor points (2, N) and strides (1, N), fp32, for feature maps (B, C, h, w) of these sizes.
+
+        Ultralytics keeps those of the last call only, in the type and in the inference mode of that call.
+        """
+        device = levels[0].device
+        key = (device, *(level.shape[-2:] for level in levels))
+        if key not in self._grids:
+            with torch.inference_mode(False):
+                grids = [torch.empty(1, 1, *level.shape[-2:], device=device) for level in levels]
+                points, strides = make_anchors(grids, self.head.stride.tolist(), 0.5)
+            if len(self._grids) >= MOST_GRIDS:
+                del self._grids[next(iter(self._grids))]  # the oldest
+            self._grids[key] = (points.transpose(0, 1), strides.transpose(0, 1))
+        return self._grids[key]
 
     def forward(self, images: Tensor) -> dict:
         """Same as `raw`."""
@@ -257,10 +278,6 @@ class YoloDetector(nn.Module):
         if hasattr(criterion, "update"):
             criterion.updates = epoch - 1
             criterion.update()
-
-    def end_epoch(self) -> None:
-        """Tell the loss that an epoch is over."""
-        self.set_epoch(self.epoch + 1)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable tensors by the model YAML's own split: {"backbone": [...], "head": [...]} (neck and head)."""

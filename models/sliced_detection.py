@@ -3,11 +3,15 @@ detector's input size, all in one batched call; boxes are mapped back and merged
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from models.detector_yolo import YoloDetector
+from models.front_end import ConditionalOutput, Policy, Preparation
+from models.method import Boxes, Detector
 from models.sr_fast import interpolation_matrix
+from utils.flops_counter import count_macs_at
 
 
 def spans(length: int, count: int, overlap: float) -> tuple[list[int], int]:
@@ -76,32 +80,67 @@ class SlicedDetector(nn.Module):
         threshold: overlap above which the weaker of two boxes is dropped.
     """
 
-    def __init__(self, slicer: Slicer, detector: YoloDetector, match: str = "ios", threshold: float = 0.5):
+    sees_hr = False
+    patch = None
+
+    def __init__(self, slicer: Slicer, detector: Detector, match: str = "ios", threshold: float = 0.5):
         super().__init__()
         self.slicer, self.detector, self.match, self.threshold = slicer, detector, match, threshold
 
-    def upscale(self, lr: Tensor) -> Tensor:
-        """What the detector gets, see `Slicer.forward`, in its type."""
-        return self.slicer(lr if self.detector.dtype is None else lr.to(self.detector.dtype))
+    @property
+    def front(self) -> Slicer:
+        return self.slicer
+
+    def upscale(self, lr: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
+        """What the detector gets, see `Slicer.forward`, in its type; only the images are looked at."""
+        return ConditionalOutput(self.slicer(lr if self.detector.dtype is None else lr.to(self.detector.dtype)))
 
     @torch.no_grad()
-    def predict(self, lr: Tensor, conf: float, iou: float, max_det: int) -> list[Tensor]:
+    def predict(
+        self,
+        lr: Tensor,
+        policy: Policy,
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        content: Tensor | None = None,
+    ) -> tuple[Boxes, None]:
         """Boxes per image, best first, (n, 6): x1, y1, x2, y2 in HR canvas pixels, score, class.
 
         Args:
             lr: LR images (B, 3, h, w) in [0, 1].
+            policy, content: not looked at.
             conf, iou: see YoloDetector.predict; for each slice.
             max_det: most detections per slice, and per image.
         """
         height, width = lr.shape[-2:]
         windows = self.slicer.windows(height, width)
-        found = self.detector.predict(self.upscale(lr), conf=conf, iou=iou, max_det=max_det)
+        found = self.detector.predict(self.upscale(lr, policy).sr, conf=conf, iou=iou, max_det=max_det)
         merged = []
         for first in range(0, len(found), len(windows)):
             parts = zip(found[first : first + len(windows)], windows, strict=True)
             boxes = torch.cat([self.to_canvas(part, window, height, width) for part, window in parts])
             merged.append(merge_boxes(boxes, self.match, self.threshold)[:max_det])
-        return merged
+        return merged, None
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the detector's input for an image of height x width."""
+        return height * self.slicer.scale, width * self.slicer.scale
+
+    def detector_inputs(self, height: int, width: int) -> int:
+        """Slices of one image, and the whole of it."""
+        return len(self.slicer.windows(height, width))
+
+    def front_macs(self, height: int, width: int, patches: int, masker: bool = True) -> int:
+        """MACs of cutting and enlarging."""
+        return count_macs_at(self.slicer, height, width)
+
+    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[nn.Module]:
+        return [self.detector]
+
+    def with_detector(self, detector: Detector, preparation: Preparation) -> SlicedDetector:
+        """Inference copy around the inference copy of the detector."""
+        return SlicedDetector(self.slicer, detector, self.match, self.threshold).eval()
 
     def to_canvas(self, boxes: Tensor, window: tuple[int, int, int, int], height: int, width: int) -> Tensor:
         """Boxes (n, 6) in pixels of an enlarged window of an LR image of height x width -> HR canvas pixels."""

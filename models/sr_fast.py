@@ -1,7 +1,7 @@
 """Light SR networks for the patches that need no detail: bicubic, ESPCN and FSRCNN.
 
-All map LR images (B, 3, h, w) in [0, 1] to (B, 3, scale * h, scale * w); the output is not clamped. `radius` is the
-reach in LR pixels of one LR pixel's HR cell into its surroundings, `tail` the last layers with parameters.
+All map LR images (B, 3, h, w) in [0, 1] to (B, 3, scale * h, scale * w); the output is not clamped. `tail` are
+the last layers with parameters.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from models.capabilities import Capabilities, checked_scale
 from models.networks.interpolation_init import init_copy, init_deconvolution, init_pixel_shuffle
 from utils.resize import cubic_matrix
 
@@ -39,13 +40,13 @@ class Bicubic(nn.Module):
         scale: the factor altogether.
     """
 
-    size_multiple = 1
-    radius = 2  # four taps: floor(u) - 1 ... floor(u) + 2 around a position u less than half a pixel off
+    # Four taps: floor(u) - 1 ... floor(u) + 2 around a position u less than half a pixel off.
+    capabilities = Capabilities(radius=2)
     tail = None
 
     def __init__(self, scale: int, upscale: int = 1):
         super().__init__()
-        self.scale = scale * upscale
+        self.scale = checked_scale(self, scale) * upscale
         self.upscale = upscale
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
@@ -69,12 +70,10 @@ class ESPCN(nn.Module):
         colors: image channels.
     """
 
-    size_multiple = 1
-
     def __init__(self, scale: int, n_feats: int = 64, colors: int = 3):
         super().__init__()
-        self.scale = scale
-        self.radius = 2 + 1 + 1
+        self.scale = checked_scale(self, scale)
+        self.capabilities = Capabilities(radius=2 + 1 + 1, shares_stem=True)
         self.features = nn.Sequential(
             nn.Conv2d(colors, n_feats, 5, padding=2),
             nn.Tanh(),
@@ -115,13 +114,12 @@ class FSRCNN(nn.Module):
         colors: image channels.
     """
 
-    size_multiple = 1
-
     def __init__(self, scale: int, d: int = 56, s: int = 12, m: int = 4, colors: int = 3):
         super().__init__()
-        self.scale = scale
+        self.scale = checked_scale(self, scale)
         padding = (10 - scale) // 2  # centres the 9 taps on the HR cell of an LR pixel
-        self.radius = 2 + m + max(-(-padding // scale), (8 - padding) // scale)
+        reach = max(-(-padding // scale), (8 - padding) // scale)  # of the deconvolution, in LR pixels
+        self.capabilities = Capabilities(radius=2 + m + reach, shares_stem=True)
         self.features = nn.Sequential(
             conv_prelu(colors, d, 5),
             conv_prelu(d, s, 1),

@@ -1,7 +1,7 @@
 """Strong SR networks for the patches that need detail: EDSR and SRResNet.
 
-All map LR images (B, 3, h, w) in [0, 1] to (B, 3, scale * h, scale * w); the output is not clamped. `radius` is the
-reach in LR pixels of one LR pixel's HR cell into its surroundings, `tail` the upsampling layers.
+All map LR images (B, 3, h, w) in [0, 1] to (B, 3, scale * h, scale * w); the output is not clamped. `tail` are
+the upsampling layers.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from models.capabilities import Capabilities, checked_scale
 from models.networks.interpolation_init import init_copy, init_pixel_shuffle
 from models.networks.mean_colour import div2k_mean as mean_colour
 from utils.errors import UserError
@@ -65,8 +66,6 @@ class EDSR(nn.Module):
         ValueError: unknown tail.
     """
 
-    size_multiple = 1
-
     def __init__(
         self,
         scale: int,
@@ -79,8 +78,9 @@ class EDSR(nn.Module):
         super().__init__()
         if tail not in ("staged", "single"):
             raise UserError(f"EDSR: tail is {tail!r}; use 'staged' or 'single'")
-        self.scale = scale
-        self.radius = 1 + 2 * n_blocks + 1 + (1 if tail == "single" else tail_radius(scale, 3))
+        self.scale = checked_scale(self, scale)
+        last = 1 if tail == "single" else tail_radius(scale, 3)
+        self.capabilities = Capabilities(radius=1 + 2 * n_blocks + 1 + last)
         self.head = nn.Sequential(conv(3, n_feats))
         self.body = nn.Sequential(*[ResBlock(n_feats, res_scale) for _ in range(n_blocks)], conv(n_feats, n_feats))
         if tail == "single":
@@ -141,12 +141,10 @@ class SRResNet(nn.Module):
         n_feats: feature maps.
     """
 
-    size_multiple = 1
-
     def __init__(self, scale: int, n_blocks: int = 16, n_feats: int = 64):
         super().__init__()
-        self.scale = scale
-        self.radius = 4 + 2 * n_blocks + 1 + tail_radius(scale, 9)
+        self.scale = checked_scale(self, scale)
+        self.capabilities = Capabilities(radius=4 + 2 * n_blocks + 1 + tail_radius(scale, 9))
         self.head = nn.Sequential(conv(3, n_feats, 9), nn.PReLU())
         blocks = [BatchNormBlock(n_feats) for _ in range(n_blocks)]
         self.body = nn.Sequential(*blocks, conv(n_feats, n_feats), nn.BatchNorm2d(n_feats))

@@ -19,10 +19,10 @@ from typing import Literal
 
 import numpy as np
 
-from deployment.latency_profile import attach_profile
+from deployment.latency_profile import with_profile
 from deployment.prepare import how_it_runs
-from loading.load import load_system, set_halo
 from loading.shipped_weights import SHIPPED
+from loading.systems import load_system, with_halo
 from models.mask_policy import POLICIES, WITH_VALUE, MaskPolicy, parse_policy
 from prediction.image_input import MAX_PIXELS, open_source, without_skipped
 from prediction.predictor import PredictOptions, Predictor
@@ -68,7 +68,7 @@ class ConditionalYOLO:
             raise UserError(
                 f"device is {device!r}; give auto, cpu or cuda (CUDA_VISIBLE_DEVICES chooses among several)"
             )
-        self.weights = str(weights)
+        self.weights, self._has_profile = str(weights), profile is not None
         self._predictor: Predictor | None = None
         self._resolver: SuperResolver | None = None
         if weights == SHIPPED or not holds_system(weights):
@@ -77,13 +77,12 @@ class ConditionalYOLO:
                 raise UserError(f"{weights}: an SR network alone has no patches; leave out halo and profile")
             return
         system, place = load_system(weights), choose_device(device)
-        masker = hasattr(system.front, "masker")
-        if not masker and (halo is not None or profile is not None):
+        if system.patch is None and (halo is not None or profile is not None):
             raise UserError(f"{weights}: this system has no masker; leave out halo and profile")
-        if masker:
-            set_halo(weights, system.front, halo)
+        if halo is not None:
+            system = with_halo(weights, system, halo)
         if profile is not None:
-            attach_profile(system, profile, place, compute_type(place, half))
+            system = with_profile(system, profile, place, compute_type(place, half))
         self._predictor = Predictor(system, place, half, memory_mb)
         if scale not in (None, self.scale):
             raise UserError(f"{weights}: this system is for x{self.scale}, not x{scale:g}; leave scale out")
@@ -110,7 +109,7 @@ class ConditionalYOLO:
     @property
     def conditional(self) -> bool:
         """Whether there is a masker, so that mask policies apply."""
-        return self._predictor is not None and hasattr(self._predictor.system.front, "masker")
+        return self._predictor is not None and self._predictor.system.patch is not None
 
     @property
     def how(self) -> str:
@@ -141,10 +140,6 @@ class ConditionalYOLO:
                 "--profile"
             )
         return policy
-
-    @property
-    def _has_profile(self) -> bool:
-        return self.predictor.system.front.latency is not None
 
     def predict(
         self,

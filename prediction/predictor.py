@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data.letterbox import GREY
 from data.sources import Frame, Skipped, group_frames
 from deployment.prepare import prepare_system
 from models.mask_policy import MaskPolicy
 from models.system import ConditionalSRDetector
 from prediction.stage_times import StageTimes
-from utils.convert import to_image, to_tensor, to_uint8
+from utils.convert import GREY, to_image, to_tensor, to_uint8
 from utils.device import compute_type, is_out_of_memory
 from utils.errors import UserError
 
@@ -179,7 +178,7 @@ class Predictor:
         sr = sr[:, : scale * height, : scale * width]
         if mask is None:
             return Prediction(boxes, sr, None, None, None, speed)
-        patch = self.system.front.masker.patch
+        patch = self.system.patch
         own = mask[: -(-height // patch), : -(-width // patch)]
         return Prediction(boxes, sr, own, patch, float(own.mean()), speed)
 

@@ -58,7 +58,7 @@ class SuperResolver:
         self.network: nn.Module = load_network_alone(self.weights, scale).to(place).eval()
         self.scale: float = self.network.scale if scale is None else scale
         if tables is not None:
-            use_tables(self.network, tables)
+            self.network = use_tables(self.network, tables)
         precision = "fp32" if not half else "fp16" if place.type == "cuda" else "bf16"
         self.upscaler = Upscaler(place, precision, tile, tile_halo, self_ensemble)
 

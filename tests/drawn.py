@@ -11,6 +11,8 @@ import yaml
 from PIL import Image
 from torch import nn
 
+from models.capabilities import AnyScale, Capabilities
+
 
 def draw_detection_set(folder: Path, images: int = 6, size: tuple[int, int] = (64, 64), seed: int = 0) -> Path:
     """Write images/{train,val}, labels/{train,val} and data.yaml (2 classes); returns the YAML's path."""
@@ -49,7 +51,7 @@ def draw_photographs(folder: Path, images: int = 3, size: tuple[int, int] = (48,
 class AnySize(nn.Module):
     """The smallest arbitrary-scale network: a convolution, then interpolation to the size."""
 
-    radius = 2
+    capabilities = Capabilities(radius=2, scales=AnyScale())
     scale = 2
     tail = None
     spec = {"name": "any_size", "args": {}}  # noqa: RUF012

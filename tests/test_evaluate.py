@@ -19,7 +19,9 @@ from evaluation.report import COLUMNS
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
+from models.execution import Execution
 from models.masker import Masker
+from models.single_sr import SingleSR
 from models.system import ConditionalSRDetector
 from tests.drawn import draw_detection_set
 from utils.checkpoint import CheckpointError, save_network
@@ -102,9 +104,13 @@ def project(tmp_path_factory) -> Project:
     save(folder / "sr_x4.pth", "sr", build_sr("espcn", 4))
     save(folder / "detector.pth", "detector", talkative_detector())
     save(folder / "other_classes.pth", "detector", YoloDetector(TINY, ("cat", "dog", "cow")))
-    save(folder / "system.pth", "system", ConditionalSRDetector(ConditionalSR(masker, fast, quality, halo=2), detector))
+    save(
+        folder / "system.pth",
+        "system",
+        ConditionalSRDetector(ConditionalSR(masker, fast, quality, Execution(halo=2)), detector),
+    )
     yolo11n = YoloDetector("yolo11n.yaml", NAMES)
-    save(folder / "bicubic.pth", "system", ConditionalSRDetector(build_sr("bicubic", 2), yolo11n))
+    save(folder / "bicubic.pth", "system", ConditionalSRDetector(SingleSR(build_sr("bicubic", 2)), yolo11n))
     return Project(folder, data)
 
 

@@ -22,10 +22,12 @@ from evaluate import main
 from evaluation.build_rows import build_rows
 from evaluation.measure_rows import Seen
 from evaluation.report import draw_pareto
-from loading.load import load_system
+from loading.systems import load_system
 from models import build_sr
 from models.conditional_sr import ConditionalSR
+from models.execution import Execution
 from models.masker import Masker
+from models.single_sr import SingleSR
 from models.system import ConditionalSRDetector
 from tests.drawn import draw_detection_set
 from tests.test_evaluate import NAMES, TINY, save, talkative_detector
@@ -48,7 +50,9 @@ def conditional(seed: int) -> ConditionalSRDetector:
     masker = Masker(8, bias=0.0)
     with torch.no_grad():
         masker.logits.weight.normal_()
-    front = ConditionalSR(masker, build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 8}), halo=2)
+    front = ConditionalSR(
+        masker, build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 8}), Execution(halo=2)
+    )
     return ConditionalSRDetector(front, talkative_detector())
 
 
@@ -89,7 +93,7 @@ def project(tmp_path_factory) -> Project:
     save(folder / "joint.pth", "system", conditional(0))
     save(folder / "frozen.pth", "system", conditional(1))
     save(folder / "detector.pth", "detector", talkative_detector())
-    save(folder / "espcn.pth", "system", ConditionalSRDetector(build_sr("espcn", 2), talkative_detector()))
+    save(folder / "espcn.pth", "system", ConditionalSRDetector(SingleSR(build_sr("espcn", 2)), talkative_detector()))
     made.train("hr", "--sr=hr")
     made.train("double", "--sr=bicubic", "--upscale=2")
     return made
@@ -288,7 +292,7 @@ def test_the_halo_of_an_evaluation_is_that_of_all_its_systems(project: Project, 
     systems = {"joint": project["joint"], "frozen": project["frozen"], "espcn": project["espcn"]}
     config = parse_config(EvaluateConfig, "", project.arguments(Path("x"), systems=systems, halo=given))
     rows = build_rows(config, NAMES)
-    assert {row.system.front.halo for row in rows if row.conditional} == {expected}
+    assert {row.system.front.execution.halo for row in rows if row.conditional} == {expected}
     assert any(not row.conditional for row in rows), "systems without a masker have no halo to set"
 
 

@@ -22,6 +22,7 @@ from evaluation.sr_report import comparison_picture, crop_place, short_names
 from loading.cmsr_tables import TableFile, fingerprint, save_tables
 from models import build_sr
 from models.arbitrary_scale import BicubicToSize
+from models.capabilities import Capabilities
 from models.lmf.cmsr import rendered_share
 from prediction.sr_inference import load_sr_for
 from tests.drawn import AnySize, draw_photographs
@@ -326,7 +327,7 @@ def test_images_that_differ_in_their_suffix_only_are_told_apart(tmp_path: Path):
 
 def test_a_network_that_needs_values_has_no_gmacs():
     class NeedsValues(torch.nn.Module):
-        scale = 4
+        scale, capabilities = 4, Capabilities(radius=0)
 
         def forward(self, lr):
             return lr * float(lr.cpu().max())

@@ -24,7 +24,8 @@ import stage2_pretrain_sr
 import stage3_finetune_joint
 from deployment.latency_profile import fingerprint, load_profile
 from loading.cmsr_tables import load_tables, use_tables
-from loading.load import load_detector_checkpoint, load_sr, load_system
+from loading.sr_networks import load_sr
+from loading.systems import load_detector_checkpoint, load_system
 from models.mask_policy import parse_policy
 from utils.checkpoint import load_network
 

@@ -10,8 +10,9 @@ import torch
 from accelerate.state import AcceleratorState
 
 import training.trainer
+from data.images import ImageError
 from evaluation.sr_eval import mean_psnr
-from loading.load import load_sr
+from loading.sr_networks import load_sr
 from stage2_pretrain_sr import main
 from tests.drawn import AnySize, draw_photographs
 from training.best_weights import BestWeights
@@ -215,3 +216,22 @@ def test_best_weights_keep_the_first_of_equals(tmp_path: Path):
     ]  # fmt: skip
     assert BestWeights(tmp_path / "best.pth", network, {}).stored_psnr() == 21.0
     assert not best.offer({}, 4, 4) and mean_psnr({"ssim/a": 1.0}) is None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_photograph_is_named_and_left_out(tmp_path: Path, photographs: Path, capfd, workers: int):
+    good = draw_photographs(tmp_path / "good")
+    for name, content in (("header.png", b"no image"), ("zz_pixels.png", None)):
+        source = next(iter(sorted(good.glob("*.png")))).read_bytes()
+        start = source.index(b"IDAT") + 4
+        (photographs / name).write_bytes(content or source[:start] + bytes(200) + source[start + 200 :])
+    more = [f"--data.val=[{good}]", "--data.cache=none", f"--run.workers={workers}", "--optim_quality.epochs=1"]
+    with pytest.raises(ImageError, match=r"header\.png: not an image"):
+        main(arguments(photographs, tmp_path / "strict", *more, "--data.on_bad_image=error"))
+    for number in range(20):  # few of many
+        (photographs / f"copy{number}.png").write_bytes(source)
+    assert main(arguments(photographs, tmp_path / "run", *more, "--data.samples_per_epoch=200")) == 0
+    out, err = capfd.readouterr()
+    assert f"1 bad image skipped: {photographs / 'header.png'}: not an image" in out
+    assert err.count(f"warning: skipped {photographs / 'zz_pixels.png'}: damaged or truncated") >= 1
+    assert (tmp_path / "run" / "sr_quality_pretrained.pth").is_file()

@@ -12,7 +12,7 @@ import stage3_finetune_joint as stage3
 from configs.schema import DetectionDataConfig, MaskerConfig, Stage3Config
 from data.detection import DetectionDataset, load_data_spec, scan_split
 from deployment.latency_profile import Curve, load_profile, save_profile
-from loading.load import build_system, load_system
+from loading.systems import build_system, load_system
 from models.mask_policy import MaskPolicy
 from tests.drawn import draw_detection_set
 from tools import latency
@@ -113,12 +113,14 @@ def test_automatic_tiling_and_training_on_tiles():
     data = DetectionDataConfig(imgsz=[256, 640], scale=4)
     config = Stage3Config(data=data, masker=MaskerConfig(patch="auto", halo="auto", train="tiles"))
     front = build_system(config, ("a",)).front
-    assert (front.patch, front.halo, front.train_tiles) == (16, 2, True)
+    assert (front.patch, front.execution.halo, front.execution.train_tiles) == (16, 2, True)
     front = build_system(replace(config, masker=MaskerConfig(patch=32, halo=None)), ("a",)).front
-    assert (front.patch, front.halo, front.train_tiles) == (32, None, False)
+    assert (front.patch, front.execution.halo, front.execution.train_tiles) == (32, None, False)
 
 
 def test_a_loaded_system_has_no_profile_of_its_own(trained):
     system = load_system(trained[1])
-    assert system.front.latency is None and system.front.train_tiles, "trained on tiles, executed on tiles"
+    assert system.front.execution.latency is None and system.front.execution.train_tiles, (
+        "trained on tiles, executed on tiles"
+    )
     assert MaskPolicy("latency_ms", 12.5).needs_masker

@@ -10,7 +10,7 @@ import torch
 
 import stage1_pretrain_yolo as stage1
 import stage3_finetune_joint as stage3
-from loading.load import load_detector_checkpoint, load_system
+from loading.systems import load_detector_checkpoint, load_system
 from tests.drawn import draw_detection_set
 
 NETWORKS = [

@@ -2,7 +2,7 @@
 
     python -m tools.cmsr_tables --weights lm_lte.pth --hr DIV2K_train_HR --out lm_lte_cmsr.yaml
 
-For every target scale LR images are made by bicubic interpolation; see `build_table` in models/lmf/cmsr.py. Then
+For every target scale LR images are made by bicubic interpolation; see `build_table` of the network. Then
 `evaluate.py sr --cmsr lm_lte_cmsr.yaml` and `inference.py --sr-only --cmsr lm_lte_cmsr.yaml` render beyond x4 by them.
 """
 
@@ -19,9 +19,7 @@ from tqdm import tqdm
 from data.sr_pairs import benchmark_files, read_pair
 from loading.cmsr_tables import TableFile, fingerprint, save_tables
 from loading.published_weights import describe
-from models.lmf.cmsr import TARGETS, TOLERANCE, Table, Tables, build_table, rendered_share
-from models.lmf.network import LMF
-from models.lmf.queries import LARGEST_SCALE
+from models.capabilities import Table, Tables
 from prediction.sr_inference import load_sr_for, plain_scale
 from utils.cli import run
 from utils.convert import to_tensor
@@ -58,13 +56,15 @@ def described(scale: float, table: Table, shares: list[float]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", required=True, help="weights of an lm_* network")
+    parser.add_argument(
+        "--weights", required=True, help="weights of a network that renders by such tables (the lm_* networks)"
+    )
     parser.add_argument(
         "--hr", required=True, nargs="+", help="folders of HR images; the paper takes DIV2K's training set"
     )
-    parser.add_argument("--scales", type=float, nargs="+", default=list(TARGETS), help="target scales, beyond 4")
+    parser.add_argument("--scales", type=float, nargs="+", help="target scales; the network has its own defaults")
     parser.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, help="largest squared error of a strength, in [-1, 1]"
+        "--tolerance", type=float, help="largest squared error of a strength, in [-1, 1]; the network has its own"
     )
     parser.add_argument("--limit", type=int, default=0, help="only the first images of each folder, 0 takes all")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -74,22 +74,25 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.out.exists() and not options.overwrite:
         parser.error(f"--out {options.out} exists: choose another name or add --overwrite")
-    if not all(1 < scale <= LARGEST_SCALE for scale in options.scales):
-        parser.error(f"--scales {options.scales}: give numbers above 1, up to {LARGEST_SCALE}")
-    if options.tolerance <= 0 or options.limit < 0:
+    if (options.tolerance is not None and options.tolerance <= 0) or options.limit < 0:
         parser.error("--tolerance must be positive, --limit not negative")
     set_threads(options.threads)
     device = choose_device(options.device)
     network = load_sr_for(options.weights, None).to(device).eval()
-    if not isinstance(network, LMF):
-        raise ConfigError(f"{options.weights}: holds {describe(network.spec)}; CMSR tables are made for lm_* networks")
+    coarse, valid = network.capabilities.coarse, network.capabilities.scales
+    if coarse is None:
+        raise ConfigError(f"{options.weights}: holds {describe(network.spec)}, which does not render by tables")
+    scales, tolerance = options.scales or coarse.targets, options.tolerance or coarse.tolerance
+    if not all(scale in valid and scale > 1 for scale in scales):
+        parser.error(f"--scales {scales}: give numbers above 1, up to {valid.highest:g}")
 
     tables: Tables = {}
-    for scale in sorted({plain_scale(scale) for scale in options.scales}):
+    for scale in sorted({plain_scale(scale) for scale in scales}):
         source = (options.hr, scale, options.limit, device)
-        tables[scale] = build_table(network, lr_images(*source, f"x{scale:g}"), scale, tolerance=options.tolerance)
+        tables[scale] = network.build_table(lr_images(*source, f"x{scale:g}"), scale, tolerance)
+        by_table = network.with_tables({scale: tables[scale]})
         shares = [
-            rendered_share(network, lr, tuple(round(scale * side) for side in lr.shape[-2:]), {scale: tables[scale]})
+            by_table.rendered_share(lr, tuple(round(scale * side) for side in lr.shape[-2:]))
             for lr in lr_images(*source, f"x{scale:g}, share")
         ]
         print(described(scale, tables[scale], shares), flush=True)

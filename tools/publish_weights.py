@@ -20,8 +20,7 @@ from torch import nn
 from configs.schema import Stage2Config
 from configs.sr_schema import EvaluateSRConfig
 from evaluation.sr_comparison import Comparison, list_benchmarks, load_candidates
-from loading.load import load_sr
-from models.arbitrary_scale import takes_size
+from loading.sr_networks import load_sr
 from tools.weight_card import ROLES, card_text
 from utils.atomic_file import replace_file, replace_text
 from utils.checkpoint import CheckpointError, load_network
@@ -50,7 +49,7 @@ def measure(file: Path, network: nn.Module, config: Stage2Config, folders: list[
     Raises:
         ImageError: see `list_benchmarks`.
     """
-    arbitrary = takes_size(network)
+    arbitrary = network.capabilities.takes_size
     scales = [float(scale) for scale in (arbitrary and config.data.val_scales) or [config.scale]]
     settings = EvaluateSRConfig(
         weights=str(file), hr=list(folders), scale=scales, timing_runs=0, max_pixels=config.data.max_pixels

@@ -11,7 +11,6 @@ from torch import nn
 
 from configs.schema import NetworkConfig, OptimConfig, Stage2Config
 from data.sampler import EpochBatchSampler
-from models.arbitrary_scale import takes_size
 from utils.config import changed_keys
 
 ROLES = {"sr_fast": "optim_fast", "sr_quality": "optim_quality"}
@@ -36,12 +35,12 @@ def card_text(
         made: environment.json of the run; may be empty.
         seconds: training time, 0 where it is not known.
     """
-    role, spec, arbitrary = meta["role"], network.spec, takes_size(network)
+    role, spec, arbitrary = meta["role"], network.spec, network.capabilities.takes_size
     args = {key: value for key, value in spec["args"].items() if key != "scale"}
     cells = {
         "network": f"`{spec['name']}`, `{flow(args)}`, {rows[0]['params']:,} parameters" + macs(rows),
         "data": data(config, arbitrary),
-        "protocol": protocol(config, spec["name"], meta),
+        "protocol": protocol(config, network, meta),
     }
     if where := machine(made, seconds):
         cells["training"] = where
@@ -80,14 +79,14 @@ def data(config: Stage2Config, arbitrary: bool) -> str:
     return f"{names}, LR by {lr}, factors from {lowest:g} to {highest:g}"
 
 
-def protocol(config: Stage2Config, name: str, meta: dict) -> str:
-    """How a network of this name was trained, in one line."""
+def protocol(config: Stage2Config, network: nn.Module, meta: dict) -> str:
+    """How this network was trained, in one line."""
     role = meta["role"]
-    network: NetworkConfig = getattr(config, role)
+    setting: NetworkConfig = getattr(config, role)
     optim: OptimConfig = getattr(config, ROLES[role])
     per_epoch = EpochBatchSampler(config.data.samples_per_epoch, optim.batch, 0, 0, 0).steps
     steps, patch = per_epoch * optim.epochs, config.data.patch
-    parts = ["`stage2_pretrain_sr.py`", loss(config, name)]
+    parts = ["`stage2_pretrain_sr.py`", loss(config, network)]
     parts.append(f"AdamW, weight decay {optim.weight_decay:g}" if optim.weight_decay else "Adam")
     parts.append(f"{steps:,} steps of {optim.batch} patches of {patch} x {patch} LR pixels")
     parts.append(f"learning rate {optim.lr:g} {schedule(optim, per_epoch)}")
@@ -98,18 +97,18 @@ def protocol(config: Stage2Config, name: str, meta: dict) -> str:
     if optim.ema:
         parts.append(f"EMA {optim.ema:g}")
     parts += [config.run.precision, f"seed {meta['seed']}"]
-    start = network.weights or network.init
+    start = setting.weights or setting.init
     if start:
-        parts.append(f"started from `{short(start)}`" + ("" if network.weights else " (what fits of it)"))
+        parts.append(f"started from `{short(start)}`" + ("" if setting.weights else " (what fits of it)"))
     if "step" in meta and meta["step"] < steps:
         parts.append(f"weights of the best validation, after step {meta['step']:,}")
     return ", ".join(parts)
 
 
-def loss(config: Stage2Config, name: str) -> str:
-    """What is minimised; Latent Modulated Functions are trained at single pixels."""
+def loss(config: Stage2Config, network: nn.Module) -> str:
+    """What is minimised; networks that can colour single pixels are trained there."""
     setting = config.loss
-    if name.startswith("lm_") and setting.queries:
+    if network.capabilities.samples and setting.queries:
         return f"L1 at {setting.queries:,} random pixels per HR patch"
     text = "L1" if setting.pixel == "l1" else f"Charbonnier (epsilon {setting.epsilon:g})"
     return text + (f" + {setting.perceptual:g} LPIPS" if setting.perceptual else "")

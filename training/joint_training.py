@@ -10,8 +10,8 @@ from configs.schema import Stage3Config
 from data.data_spec import DataSpec, Record
 from data.detection import DetectionDataset, canvas_size, collate_detection
 from deployment.latency_profile import fingerprint, load_profile
-from loading.load import build_system, build_teacher
 from loading.stage3_checks import distills
+from loading.systems import build_system, build_teacher
 from models.conditional_cost import fast_share
 from models.content import image_cells
 from models.system import ConditionalSRDetector

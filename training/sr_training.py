@@ -14,9 +14,8 @@ from data.pair_pool import PairPool
 from data.real_degradation import RealDegradation, check_range
 from data.sr_batch import collate_pairs
 from data.sr_pairs import SRPairDataset
-from loading.load import build_or_load_sr
 from loading.load_lpips import load_lpips
-from models.arbitrary_scale import takes_size
+from loading.sr_networks import build_or_load_sr
 from training.gradient_checkpointing import checkpoint_blocks
 from training.processes import micro_batches
 from training.task import Task
@@ -38,14 +37,14 @@ def build_network(role: str, network_config: NetworkConfig, config: Stage2Config
     network = build_or_load_sr(network_config, config.scale)
     if config.gradient_checkpointing:
         say(f"{role}: {checkpoint_blocks(network)} blocks are recomputed in the backward pass")
-    if config.data.scales and not takes_size(network):
+    if config.data.scales and not network.capabilities.takes_size:
         say(f"{role}: {network_config.name} has one scale, so data.scales is left aside for it")
     return network
 
 
 def trained_scales(network: nn.Module, scales: list[float] | None) -> list[float]:
     """Those of `scales` that concern this network: all of them where it takes any size, else none."""
-    return list(scales or ()) if takes_size(network) else []
+    return list(scales or ()) if network.capabilities.takes_size else []
 
 
 def sr_training_data(
@@ -99,7 +98,7 @@ def sr_task(role: str, network: nn.Module, config: Stage2Config, device: torch.d
         CheckpointError: see `load_lpips`.
     """
     loss = config.loss
-    if hasattr(network, "sample") and loss.queries:
+    if network.capabilities.samples and loss.queries:
         if loss.pixel != "l1" or loss.perceptual > 0:
             raise UserError("loss.queries trains at single pixels, by l1 alone; set it to 0 for other losses")
         return QueryTask(network, loss.queries, config.run.seed, name=role)

@@ -43,9 +43,8 @@ class Stage3Validation:
     def measure(self) -> dict[str, float]:
         """Metrics of the whole validation split."""
         self.system.eval()
-        patch = self.system.front.masker.patch if hasattr(self.system.front, "masker") else None
         with_psnr = self.config.data.lr != "native" and not self.system.sees_hr
-        result = detect_split(self.predict, self.loader(self.dataset), self.device, patch=patch, with_psnr=with_psnr)
+        result = detect_split(self.predict, self.loader(self.dataset), self.device, self.system.patch, with_psnr)
         scores = result.metrics(self.dataset.names)
         metrics = {"val/map50_95": scores["map50_95"], "val/map50": scores["map50"], "val/psnr": result.psnr}
         metrics |= {"val/kept_share": result.kept_share}
@@ -87,7 +86,7 @@ class Stage3Validation:
                     boxes[boxes[:, 4] > 0.25],
                     self.dataset.names,
                     mask=mask,
-                    patch=None if mask is None else self.system.front.masker.patch,
+                    patch=self.system.patch,
                 )
                 self.log.images(f"val/{batch.indices[row]}", picture, step)
 

@@ -31,8 +31,14 @@ def run(main: Callable[[], int]) -> None:
 def explained(error: Exception) -> str | None:
     """The message of an error that the user can mend, None for a defect of the program."""
     text = str(error)
-    if isinstance(error, UserError | OSError):
-        return text
-    # What a data-loading process raises arrives as a RuntimeError with the original traceback in its text.
-    caught = re.match(r"Caught (ImageError|LabelError|DataSetError) in DataLoader worker", text)
-    return text.strip().splitlines()[-1].partition("Error: ")[2] if caught else None
+    # What a data-loading process raises arrives with the original traceback in its text; as a RuntimeError, where the
+    # error takes more than a text.
+    caught = re.match(r"Caught (\w+) in DataLoader worker", text)
+    if caught and caught[1] in _names_of(UserError) | {"OSError"}:
+        return text.strip().splitlines()[-1].partition("Error: ")[2]
+    return text if isinstance(error, UserError | OSError) else None
+
+
+def _names_of(kind: type) -> set[str]:
+    """Name of a class, and of all that are derived from it."""
+    return {kind.__name__}.union(*map(_names_of, kind.__subclasses__()))

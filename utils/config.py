@@ -7,21 +7,22 @@ and the text '1' for a number.
 from __future__ import annotations
 
 import difflib
-import json
-import math
 import sys
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from utils.atomic_file import replace_text
-from utils.yaml_strict import ConfigError, dump_yaml, load_yaml, load_yaml_lines, parse_yaml
+from utils.config_values import bounds_in_words, checked, from_text, show
+from utils.yaml_strict import ConfigError, dump_yaml, load_yaml, load_yaml_lines
 
 __all__ = ["ConfigError", "changed_keys", "config_to_dict", "load_config", "load_yaml", "parse_config", "save_config"]
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 # What may change between a run and its continuation: none of these changes a result.
 FREE_ON_RESUME = frozenset(
@@ -63,7 +64,7 @@ def parse_config(config_class: type[Config], description: str, argv: list[str] |
         from utils.config_help import print_help  # loads jsonargparse
 
         leaves, _ = _names(config_class)
-        print_help(config_class, description, values, {name: _bounds(kind) for name, kind in leaves.items()})
+        print_help(config_class, description, values, {name: bounds_in_words(kind) for name, kind in leaves.items()})
         sys.exit(0)
     return _assemble(config_class(), values)
 
@@ -104,25 +105,24 @@ def _read_file(config_class: type, file: str) -> dict[str, Any]:
 
     def walk(node: Any, path: tuple) -> None:
         for key, value in node.items():
-            name, where = ".".join(map(str, (*path, key))), f"{file}:{lines[(*path, key)]}"
+            place = (*path, key)
+            name, where = ".".join(map(str, place)), f"{file}:{lines[place]}"
             if "." in str(key):
                 section, _, rest = str(key).rpartition(".")
-                raise ConfigError(f"{where}: unknown key {_show(key)}; write {rest} indented below {section}")
+                raise ConfigError(f"{where}: unknown key {show(key)}; write {rest} indented below {section}")
             if name in leaves:
-                values[name] = _checked(value, leaves[name], name, where)
+                values[name] = checked(value, leaves[name], name, where)
             elif name not in sections:
                 given = {".".join(map(str, (*path, k))) for k in node}
-                raise ConfigError(
-                    f"{where}: unknown key {_show(name)}; {_advice(name, leaves, sections, given, value)}"
-                )
+                raise ConfigError(f"{where}: unknown key {show(name)}; {_advice(name, leaves, sections, given, value)}")
             elif isinstance(value, dict):
                 walk(value, (*path, key))
             elif value is not None:  # a section whose lines are all commented out is empty
-                raise ConfigError(f"{where}: {name} is a section: its keys stand indented below, found {_show(value)}")
+                raise ConfigError(f"{where}: {name} is a section: its keys stand indented below, found {show(value)}")
 
     if tree is not None and not isinstance(tree, dict):
         raise ConfigError(
-            f"{file}:1: expected a mapping of keys such as {next(iter(leaves)).partition('.')[0]}, found {_show(tree)}"
+            f"{file}:1: expected a mapping of keys such as {next(iter(leaves)).partition('.')[0]}, found {show(tree)}"
         )
     walk(tree or {}, ())
     return values
@@ -136,7 +136,7 @@ def _split(config_class: type, argv: list[str]) -> tuple[str | None, list[tuple[
         token = rest.pop(0)
         if not token.startswith("--") or token == "--":
             hint = f"--config {token}" if token.endswith((".yaml", ".yml")) else "options look like --section.key value"
-            raise ConfigError(f"unexpected argument {_show(token)}; {hint}")
+            raise ConfigError(f"unexpected argument {show(token)}; {hint}")
         option, equals, text = token[2:].partition("=")
         name = option if option in leaves else option.replace("-", "_")
         if not equals:
@@ -157,7 +157,7 @@ def _split(config_class: type, argv: list[str]) -> tuple[str | None, list[tuple[
     return file, options
 
 
-def _assemble(config: Config, values: dict[str, Any], prefix: str = "") -> Config:
+def _assemble(config: Any, values: dict[str, Any], prefix: str = "") -> Any:
     """Copy of `config` with the values of the given dotted names."""
     parts = {}
     for field in fields(config):
@@ -172,11 +172,11 @@ def _override(config_class: type, values: dict[str, Any], options: list[tuple[st
     for name, text in options:
         section, _, item = name.rpartition(".")
         if name in leaves:
-            values[name] = _checked(_from_text(text, leaves[name]), leaves[name], f"--{name}")
+            values[name] = checked(from_text(text, leaves[name]), leaves[name], f"--{name}")
         elif get_origin(leaves.get(section)) is dict:
             kind = get_args(leaves[section])[1]
             before = values.get(section, _get(config_class(), section))
-            values[section] = {**before, item: _checked(_from_text(text, kind), kind, f"--{name}")}
+            values[section] = {**before, item: checked(from_text(text, kind), kind, f"--{name}")}
         else:
             _refuse_option(config_class, name, f"unknown option --{name}")
 
@@ -194,9 +194,13 @@ def _refuse_option(config_class: type, name: str, problem: str) -> NoReturn:
 # ---------------------------------------------------------------------------------------------------- names and types
 
 
-@cache
-def _names(config_class: type) -> tuple[dict[str, Any], set[str]]:
+def _names(config_class: Any) -> tuple[dict[str, Any], set[str]]:
     """({dotted name of every key: its type}, dotted names of the sections)."""
+    return _found_names(config_class)
+
+
+@cache
+def _found_names(config_class: Any) -> tuple[dict[str, Any], set[str]]:
     leaves: dict[str, Any] = {}
     sections: set[str] = set()
     hints = get_type_hints(config_class, include_extras=True)
@@ -239,140 +243,3 @@ def _advice(
         return f"did you mean {' or '.join(prefix + n for n in anywhere)}?"
     valid = [n.rpartition(".")[2] for n in [*leaves, *sorted(sections)] if n.rpartition(".")[0] == section]
     return f"valid keys here: {', '.join(valid)}" if valid and not prefix else "--help lists all keys"
-
-
-def _from_text(text: str, kind: Any) -> Any:
-    """Value of a command-line word: text where the key takes text, else read as YAML."""
-    options = {_bare(option) for option in (get_args(kind) if get_origin(kind) in (Union, UnionType) else [kind])}
-    words = {option for option in options if get_origin(option) is None} or {None}
-    is_list = words != options and text.startswith("[")  # text, or a list of texts
-    if (words <= {str, NoneType} and not is_list) or get_origin(kind) is Literal:
-        return None if text == "null" and NoneType in options else text
-    try:
-        return parse_yaml(text, "")[0]
-    except ConfigError:  # no YAML: the type check names the text as it stands
-        return text
-
-
-def _checked(value: Any, kind: Any, name: str, where: str = "") -> Any:
-    start = f"{where}: " if where else ""
-    if is_dataclass(kind):
-        return _checked_section(value, kind, name, where)
-    if get_origin(kind) is dict and is_dataclass(get_args(kind)[1]) and isinstance(value, dict):
-        return {key: _checked_section(item, get_args(kind)[1], f"{name}.{key}", where) for key, item in value.items()}
-    try:
-        converted = _convert(value, kind)
-    except TypeError:
-        near = difflib.get_close_matches(str(value), map(str, get_args(kind)), 1, 0.7) if _is_literal(kind) else []
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{start}{name} must be {_describe(kind)}, found {_show(value)}{hint}") from None
-    except _OutOfRange as bound:
-        raise ConfigError(f"{start}{name} must be {bound}, found {_show(value)}") from None
-    torn = _torn_path(converted) if isinstance(converted, list) else None
-    if torn is not None:
-        raise ConfigError(
-            f"{start}{name}: commas separate the entries of a list, and {torn} is one path with a comma in it; put it "
-            f"between quotes: [{json.dumps(torn, ensure_ascii=False)}]"
-        )
-    return converted
-
-
-def _checked_section(value: Any, kind: type[Config], name: str, where: str) -> Config:
-    """A dataclass from the mapping of its keys, where sections are the values of a mapping."""
-    hints, start = get_type_hints(kind, include_extras=True), f"{where}: " if where else ""
-    if not isinstance(value, dict):
-        raise ConfigError(f"{start}{name} must be a mapping of the keys {', '.join(hints)}, found {_show(value)}")
-    for key in value:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1, 0.5)
-            advice = f"did you mean {near[0]}?" if near else f"valid keys here: {', '.join(hints)}"
-            raise ConfigError(f"{start}{name}: unknown key {_show(key)}; {advice}")
-    return kind(**{key: _checked(item, hints[key], f"{name}.{key}", where) for key, item in value.items()})
-
-
-class _OutOfRange(Exception):
-    """A number of the right type beyond its bound; the text is the bound."""
-
-
-def _convert(value: Any, kind: Any) -> Any:
-    """`value` as type `kind`; only a whole number may stand for a float.
-
-    Raises:
-        TypeError: it does not fit.
-        _OutOfRange: it fits, but its bound is broken.
-    """
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        number, limits = _convert(value, args[0]), args[1]
-        if refusal := limits.refusal(number):
-            raise _OutOfRange(refusal)
-        return number
-    if origin in (Union, UnionType):
-        exact = [
-            arg for arg in args if type(value) is _bare(arg)
-        ]  # 1 stays a whole number where int | float is allowed
-        for arg in exact or args:
-            try:
-                return _convert(value, arg)
-            except TypeError:
-                continue
-    elif origin is Literal and isinstance(value, str) and value in args:
-        return value
-    elif origin is list and isinstance(value, list):
-        return [_convert(item, args[0]) for item in value]
-    elif origin is dict and isinstance(value, dict):
-        return {_convert(key, args[0]): _convert(item, args[1]) for key, item in value.items()}
-    elif kind is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    elif kind is not float and type(value) is kind:
-        return value
-    raise TypeError
-
-
-def _bare(kind: Any) -> Any:
-    """`kind` without its bound."""
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
-
-
-def _bounds(kind: Any) -> str:
-    """The bound of a key, or of the entries of a list, in words; empty where there is none."""
-    if get_origin(kind) is Annotated:
-        return str(get_args(kind)[1])
-    return ", ".join(dict.fromkeys(filter(None, map(_bounds, get_args(kind)))))
-
-
-def _torn_path(entries: list) -> str | None:
-    """An existing path with commas in its name that the list has taken for several entries; None without one."""
-    texts = [entry for entry in entries if isinstance(entry, str)]
-    for first in range(len(texts) - 1):
-        for end in range(first + 2, len(texts) + 1):
-            for comma in (",", ", "):
-                path = comma.join(texts[first:end])
-                if not Path(texts[first]).exists() and Path(path).exists():
-                    return path
-    return None
-
-
-def _is_literal(kind: Any) -> bool:
-    return get_origin(kind) is Literal
-
-
-def _describe(kind: Any) -> str:
-    kind = _bare(kind)
-    origin, args = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return " or ".join(_describe(arg) for arg in args)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
-    if origin is list:
-        return f"a list such as [a, b], each {_describe(args[0])}"
-    if is_dataclass(kind):
-        return f"a mapping of the keys {', '.join(field.name for field in fields(kind))}"
-    if origin is dict:
-        return f"a mapping such as {{name: value}}, each value {_describe(args[1])}"
-    return {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "null"}[kind]
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -24,7 +24,7 @@ def print_help(config_class: type, description: str, values: dict[str, Any], bou
     parser.add_class_arguments(config_class, None)
     parser.set_defaults(values)
     for action in parser._actions:
-        if bounds.get(action.dest):
+        if action.help and bounds.get(action.dest):
             action.help = f"{action.help.rstrip('.')} ({bounds[action.dest]})"
     parser.print_help()
 

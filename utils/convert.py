@@ -8,6 +8,8 @@ from torch import Tensor
 
 from utils.errors import UserError
 
+GREY = 114  # of 255; the colour that Ultralytics pads with, which detectors know from training
+
 
 def to_tensor(image: np.ndarray, device: torch.device | str) -> Tensor:
     """uint8 (h, w, 3) -> float32 (1, 3, h, w) in [0, 1]."""

@@ -80,7 +80,8 @@ def gumbel_softmax(
 
 def _best(score: torch.Tensor, shares: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
     """Bool of the score's shape: the round(share * n) highest scores of every image, ties by index."""
-    flat, patches = score.flatten(1), score[0].numel()
+    flat = score.flatten(1)
+    patches: int | torch.Tensor = flat.shape[1]  # of every image
     if image is not None:
         flat = flat.masked_fill(~image.flatten(1), -torch.inf)
         shares, patches = shares.to(flat.device, non_blocking=True), image.flatten(1).sum(1)

@@ -57,10 +57,10 @@ def freeze_parts(system: nn.Module, mode: str, freeze: Sequence[str] = ()) -> No
         front.requires_grad_(False)
     elif mode == "frozen_detector":
         system.detector.freeze()
-    for name in freeze:
-        part = getattr(front, name)
-        for parameter in part.own_parameters() if name == "masker" else part.parameters():
-            parameter.requires_grad_(False)
+    for name, parameters in front.parameter_parts().items():
+        if name.partition("/")[0] in freeze:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
 
 
 def stage3_groups(system: nn.Module, optim) -> list[Group]:
@@ -73,17 +73,12 @@ def stage3_groups(system: nn.Module, optim) -> list[Group]:
         system: ConditionalSRDetector.
         optim: OptimConfig.
     """
-    front, parts = system.front, system.detector.parameter_groups()
-    named: list[tuple[str, Iterable[nn.Parameter], float]] = []
-    networks = {"sr": front}
-    if hasattr(front, "masker"):
-        lr_masker = optim.lr if optim.lr_masker is None else optim.lr_masker
-        named.append(("masker", front.masker.own_parameters(), lr_masker))
-        networks = {"sr_fast": front.sr_fast, "sr_quality": front.sr_quality}
-    lr_body = optim.lr_low if optim.lr_sr is None else optim.lr_sr
-    for name, network in networks.items():
-        if any(parameter.requires_grad for parameter in network.parameters()):
-            tail, body = split_tail(network)
-            named += [(f"{name}/tail", tail, optim.lr), (f"{name}/body", body, lr_body)]
+    rates = {
+        "masker": optim.lr if optim.lr_masker is None else optim.lr_masker,
+        "tail": optim.lr,
+        "body": optim.lr_low if optim.lr_sr is None else optim.lr_sr,
+    }
+    front, parts = system.front.parameter_parts(), system.detector.parameter_groups()
+    named = [(name, parameters, rates[name.rpartition("/")[2]]) for name, parameters in front.items()]
     named += [("head", parts["head"], optim.lr), ("backbone", parts["backbone"], optim.lr_low)]
     return [group for name, params, lr in named for group in decay_groups(name, params, lr, optim.weight_decay)]

@@ -127,12 +127,12 @@ def _plain(loader: _Loader, node: yaml.Node, path: tuple, lines: dict[tuple, int
         if not isinstance(key_node, yaml.ScalarNode):
             raise ConfigError(f"{name}:{line}: a key must be a plain word, not a list or a mapping")
         key = loader.construct_object(key_node)
+        place = (*path, key)
         if key in values:
-            first = lines[(*path, key)]
             raise ConfigError(
-                f"{name}:{line}: duplicate key {'.'.join(map(str, (*path, key)))}, first given in line {first};"
+                f"{name}:{line}: duplicate key {'.'.join(map(str, place))}, first given in line {lines[place]};"
                 " remove one of them"
             )
-        lines[(*path, key)] = line
-        values[key] = _plain(loader, value_node, (*path, key), lines, name)
+        lines[place] = line
+        values[key] = _plain(loader, value_node, place, lines, name)
     return values

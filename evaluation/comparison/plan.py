@@ -45,9 +45,13 @@ class Stage:
 STAGES = {
     "stage1": Stage(ROOT / "stage1_pretrain_yolo.py", Stage1Config, "yolo_pretrained_hr.pth"),
     "stage3": Stage(
-        ROOT / "stage3_finetune_joint.py", Stage3Config, "conditional_sr_yolo_jointly_tuned.pth", check=check_stage3
+        ROOT / "stage3_finetune_joint.py",
+        Stage3Config,
+        "conditional_sr_yolo_jointly_tuned.pth",
+        version=2,
+        check=check_stage3,
     ),
-    "evaluate": Stage(ROOT / "evaluate.py", EvaluateConfig, "results.json", version=2),
+    "evaluate": Stage(ROOT / "evaluate.py", EvaluateConfig, "results.json", version=3),
 }
 
 

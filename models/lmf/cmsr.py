@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.lmf.queries import TRAINED_SCALE, place_all, relative_cell, target_size
+from models.capabilities import Table, Tables
+from models.lmf.latent import Latent, Renderer
+from models.lmf.queries import place_all, relative_cell, target_size
 from utils.errors import UserError
-
-if TYPE_CHECKING:
-    from models.lmf.network import LMF, Latent
-
-Table = dict[float, float]
-Tables = dict[float, Table]
 
 CANDIDATES = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 TARGETS = (6, 12, 18)  # the authors build 2, 3 and 4 too, but up to TRAINED_SCALE every pixel is rendered
@@ -48,14 +43,14 @@ class MultiscaleOutput:
 #################################################################################
 
 
-def render_multiscale(network: LMF, lr: Tensor, size: tuple[int, int] | None, tables: Tables) -> MultiscaleOutput:
+def render_multiscale(network: Renderer, lr: Tensor, size: tuple[int, int] | None, tables: Tables) -> MultiscaleOutput:
     """Coarse to fine: enlarge the image so far, beginning with LR, and render what this level is the right one for.
 
     Where a coarse level renders nothing LR itself shows through, and enlarging mixes it into the neighbours: this needs
     a network that keeps the colours of LR, as a trained one does.
 
     Args:
-        network: LMF whose tables these are.
+        network: Renderer whose tables these are.
         lr: LR images (B, 3, h, w) in [0, 1].
         size: height and width of the result; None as in `LMF.forward`.
         tables: see the module.
@@ -78,7 +73,7 @@ def render_multiscale(network: LMF, lr: Tensor, size: tuple[int, int] | None, ta
 
 
 @torch.no_grad()
-def rendered_share(network: LMF, lr: Tensor, size: tuple[int, int] | None, tables: Tables) -> float:
+def rendered_share(network: Renderer, lr: Tensor, size: tuple[int, int] | None, tables: Tables) -> float:
     """`MultiscaleOutput.rendered_share` without rendering: the latent stage alone tells it.
 
     Args and Raises: see `render_multiscale`.
@@ -96,12 +91,6 @@ def rendered_share(network: LMF, lr: Tensor, size: tuple[int, int] | None, table
             chosen = (strength >= low) & (strength <= high)
             rendered += int(pixels[chosen[: lr_size[0], : lr_size[1]]].sum())
     return rendered / (len(lr) * size[0] * size[1])
-
-
-def is_multiscale(network: LMF, lr_size: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether `LMF.forward` renders this size by its tables: it has some, is in evaluation mode, and beyond x4."""
-    scale = min(size[0] / lr_size[0], size[1] / lr_size[1])
-    return network.cmsr is not None and not network.training and scale > TRAINED_SCALE
 
 
 def level_size(level: float | None, lr_size: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
@@ -129,7 +118,7 @@ def levels(tables: Tables, scale: float) -> list[tuple[float | None, float, floa
 
 
 def render_level(
-    network: LMF, latent: Latent, running: Tensor, lr_size: tuple[int, int], low: float, high: float
+    network: Renderer, latent: Latent, running: Tensor, lr_size: tuple[int, int], low: float, high: float
 ) -> int:
     """Overwrite the pixels of `running` (1, 3, H, W) whose LR pixel has a strength in [low, high]; returns how many."""
     height, width = running.shape[-2:]
@@ -152,7 +141,7 @@ def render_level(
 
 @torch.no_grad()
 def build_table(
-    network: LMF,
+    network: Renderer,
     images: Iterable[Tensor],
     scale: float,
     candidates: tuple[float, ...] = CANDIDATES,
@@ -166,7 +155,7 @@ def build_table(
     bin; never a strength at which no image passed. Candidates that add nothing are left out.
 
     Args:
-        network: LMF in evaluation mode.
+        network: Renderer in evaluation mode.
         images: LR images (B, 3, h, w) in [0, 1]; the paper takes the DIV2K training set.
         scale: target scale.
         candidates: scales to try; those below `scale` count.

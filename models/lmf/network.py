@@ -8,37 +8,32 @@ the nearer one counts more (the local ensemble of LIIF).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.lmf.cmsr import Tables, is_multiscale, render_multiscale
+from models.capabilities import AnyScale, Capabilities, CoarseRendering, Table, Tables, checked_scale
+from models.lmf.cmsr import TARGETS, TOLERANCE, build_table, render_multiscale, rendered_share
+from models.lmf.latent import Latent
 from models.lmf.mlp import WIDTH
-from models.lmf.queries import Axis, grid, place, place_all, relative_cell, target_size
+from models.lmf.queries import (
+    LARGEST_SCALE,
+    TRAINED_SCALE,
+    Axis,
+    grid,
+    place,
+    place_all,
+    relative_cell,
+    target_size,
+)
+from models.lmf.tiled import super_resolve_tiled
 
-
-@dataclass(frozen=True)
-class Latent:
-    """What the latent stage makes of B LR images of h x w pixels, N = h * w.
-
-    Args:
-        colours: LR images (B * N, 3) in [-1, 1].
-        codes: (B * N, E), input of the renderer.
-        modulations: (depth, B * N, 2 * WIDTH), 1 + scales and shifts of the render MLP.
-        shape: (B, h, w).
-    """
-
-    colours: Tensor
-    codes: Tensor
-    modulations: Tensor
-    shape: tuple[int, int, int]
-
-    def strength(self) -> Tensor:
-        """Mean absolute shift of each LR pixel (B, h, w): how much the render MLP is bent there."""
-        return self.modulations[..., WIDTH:].abs().mean((0, 2)).reshape(self.shape)
+SCALES = AnyScale(1, LARGEST_SCALE)
+HALO = 32  # LR pixels that tiles take by default where the reach is unbounded
 
 
 def mirror_pad(image: Tensor, multiple: int) -> Tensor:
@@ -59,8 +54,7 @@ def mirror_pad(image: Tensor, multiple: int) -> Tensor:
 class LMF(nn.Module):
     """Maps LR images (B, 3, h, w) in [0, 1] to SR images of any size from x1 to x30; the output is not clamped.
 
-    `scale` is the factor where no size is given, `radius` the reach in LR pixels of one LR pixel's HR cell into its
-    surroundings (None: unbounded), `tail` the render MLP.
+    `scale` is the factor where no size is given, `tail` the render MLP.
 
     Args:
         encoder: features of images in [-1, 1]; has `out_dim`, `radius`, `multiple`.
@@ -68,16 +62,25 @@ class LMF(nn.Module):
         scale: 1 to 30, may be fractional.
 
     Attributes:
-        cmsr: tables of Controllable Multi-Scale Rendering for evaluation beyond x4, or None; see models.lmf.cmsr.
+        cmsr: tables of Controllable Multi-Scale Rendering (see models.lmf.cmsr), or None; given by `with_tables`.
         max_queries: most queries rendered at once, bounds the memory.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, scale: float):
         super().__init__()
-        self.scale = scale
+        self.scale = checked_scale(self, scale, SCALES)
         self.encoder = encoder
         self.decoder = decoder
-        self.radius = None if None in (encoder.radius, decoder.radius) else encoder.radius + decoder.radius
+        unbounded = None in (encoder.radius, decoder.radius)
+        self.capabilities = Capabilities(
+            radius=None if unbounded else encoder.radius + decoder.radius,
+            local_radius=HALO if unbounded else None,
+            scales=SCALES,
+            tiling="own",
+            size_multiple=encoder.multiple,
+            samples=True,
+            coarse=CoarseRendering(TRAINED_SCALE, TARGETS, TOLERANCE),
+        )
         self.cmsr: Tables | None = None
         self.max_queries = 2**15
 
@@ -97,7 +100,7 @@ class LMF(nn.Module):
         """
         lr_size = lr.shape[-2:]
         height, width = target_size(lr_size, self.scale, size)
-        if is_multiscale(self, lr_size, (height, width)):
+        if self.renders_coarsely(lr_size, (height, width)):
             return render_multiscale(self, lr, (height, width), self.cmsr).sr
         cell = relative_cell((height, width), lr_size, lr)
         rows, columns = place_all(height, lr_size[0], lr), place_all(width, lr_size[1], lr)
@@ -118,6 +121,33 @@ class LMF(nn.Module):
         across = place(columns, sizes[:, 1:], width, lr.dtype)
         return self.render(self.encode(lr, cell), down, across, cell)
 
+    def tiled(self, lr: Tensor, size: tuple[int, int] | None, tile: int, halo: int) -> Tensor:
+        """SR images (B, 3, H, W) in tiles; see `super_resolve_tiled`."""
+        return super_resolve_tiled(self, lr, size, tile, halo)
+
+    # ------------------------------------------------------------------------------------- multi-scale rendering (CMSR)
+
+    def with_tables(self, tables: Tables) -> LMF:
+        """The network, its tensors shared, that renders by these tables beyond x4 in evaluation mode."""
+        network = copy.copy(self)
+        network.cmsr = tables
+        return network
+
+    def renders_coarsely(self, lr_size: tuple[int, int], size: tuple[int, int]) -> bool:
+        """Whether this size is rendered by the tables."""
+        scale = min(size[0] / lr_size[0], size[1] / lr_size[1])
+        return self.cmsr is not None and not self.training and scale > TRAINED_SCALE
+
+    def rendered_share(self, lr: Tensor, size: tuple[int, int]) -> float:
+        """Pixels rendered for this size, at all levels, divided by those of the SR images; 1 without tables."""
+        return rendered_share(self, lr, size, self.cmsr) if self.renders_coarsely(lr.shape[-2:], size) else 1.0
+
+    def build_table(self, images: Iterable[Tensor], scale: float, tolerance: float = TOLERANCE) -> Table:
+        """Table for one target scale, measured on LR images; see models.lmf.cmsr."""
+        return build_table(self, images, scale, tolerance=tolerance)
+
+    # --------------------------------------------------------------------------------------------------- its two stages
+
     def encode(self, lr: Tensor, cell: Tensor) -> Latent:
         """The latent stage. `cell` (B or 1, 2): see `relative_cell`. Sides are padded to the encoder's multiple."""
         x = mirror_pad(2 * lr - 1, self.encoder.multiple)
@@ -132,7 +162,8 @@ class LMF(nn.Module):
 
     def render_raster(self, latent: Latent, rows: Axis, columns: Axis, cell: Tensor) -> Tensor:
         """Images (B, 3, R, C) at all crossings of rows (R) and columns (C), in bands of at most `max_queries`."""
-        band = max(1, self.max_queries // len(columns))
+        # Shapes alone take no memory, and one band is counted sooner.
+        band = len(rows) if latent.codes.is_meta else max(1, self.max_queries // len(columns))
         edges = [*range(0, len(rows), band), len(rows)]
         bands = []
         for first, last in pairwise(edges):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.capabilities import Capabilities, checked_scale
 from models.networks.interpolation_init import init_copy, init_pixel_shuffle
 from models.networks.mean_colour import div2k_mean
 from models.sr_quality import UPSAMPLING_STAGES, tail_radius
@@ -102,14 +103,12 @@ class CARN(nn.Module):
         ValueError: n_feats is no multiple of groups.
     """
 
-    size_multiple = 1
-
     def __init__(self, scale: int, n_feats: int = 64, efficient: bool = False, groups: int = 1):
         super().__init__()
         if n_feats % groups:
             raise UserError(f"CARN: n_feats is {n_feats}, but must be a multiple of groups = {groups}")
-        self.scale = scale
-        self.radius = 1 + 3 * 3 * 2 + tail_radius(scale, 3)
+        self.scale = checked_scale(self, scale)
+        self.capabilities = Capabilities(radius=1 + 3 * 3 * 2 + tail_radius(scale, 3))
         self.register_buffer("mean", div2k_mean(), persistent=False)
         self.entry = nn.Conv2d(3, n_feats, 3, padding=1)
         self.b1, self.b2, self.b3 = (CascadingBlock(n_feats, efficient, groups) for _ in range(3))

@@ -2,7 +2,7 @@
 
 LR images (B, 3, h, w) in [0, 1] become (B, 3, scale * h, scale * w); the output is not clamped. Weights are named as in
 the authors' repository. Each block ends with a channel attention over the whole image, so no distance bounds what one
-LR pixel changes: `radius` is None, `local_radius` the reach of the convolutions alone.
+LR pixel changes: the reach is that of the convolutions alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.capabilities import Capabilities, checked_scale
 from models.networks.interpolation_init import init_copy, init_pixel_shuffle
 from models.sr_quality import conv
 from utils.errors import UserError
@@ -67,16 +68,13 @@ class IMDN(nn.Module):
         ValueError: n_feats is no multiple of 4.
     """
 
-    radius = None
-    size_multiple = 1
-
     def __init__(self, scale: int, n_blocks: int = 6, n_feats: int = 64):
         super().__init__()
         if n_feats % 4:
             raise UserError(f"IMDN: n_feats is {n_feats}, but must be a multiple of 4")
-        self.scale = scale
+        self.scale = checked_scale(self, scale)
         self.n_blocks = n_blocks
-        self.local_radius = 1 + 4 * n_blocks + 1 + 1
+        self.capabilities = Capabilities(None, local_radius=1 + 4 * n_blocks + 1 + 1, tiling="overlap")
         self.fea_conv = conv(3, n_feats)
         for k in range(1, n_blocks + 1):
             self.add_module(f"IMDB{k}", MultiDistillation(n_feats))

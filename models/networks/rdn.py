@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.capabilities import Capabilities, checked_scale
 from models.networks.interpolation_init import init_copy, init_pixel_shuffle
 from models.sr_quality import UPSAMPLING_STAGES, conv, tail_radius
 
@@ -48,12 +49,10 @@ class RDN(nn.Module):
         n_feats: maps between the blocks (G0).
     """
 
-    size_multiple = 1
-
     def __init__(self, scale: int, n_blocks: int = 16, n_layers: int = 8, growth: int = 64, n_feats: int = 64):
         super().__init__()
-        self.scale = scale
-        self.radius = 2 + n_blocks * n_layers + 1 + tail_radius(scale, 3)
+        self.scale = checked_scale(self, scale)
+        self.capabilities = Capabilities(radius=2 + n_blocks * n_layers + 1 + tail_radius(scale, 3))
         self.SFENet1 = conv(3, n_feats)
         self.SFENet2 = conv(n_feats, n_feats)
         self.RDBs = nn.ModuleList(ResidualDenseBlock(n_feats, growth, n_layers) for _ in range(n_blocks))

@@ -3,7 +3,7 @@
 LR images (B, 3, h, w) in [0, 1] become (B, 3, scale * h, scale * w); the output is not clamped. Weights are named as in
 the authors' repository, whose released network (the winner of AIM 2020) is the default. The attention is computed on a
 coarse grid laid out from the image's corner and stretched over its size, so what a pixel gets depends on where in the
-image it lies: `radius` is None, `local_radius` the reach of the convolutions at LR resolution alone.
+image it lies: the reach is that of the convolutions at LR resolution.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.capabilities import Capabilities, checked_scale
 from models.networks.interpolation_init import init_copy, init_pixel_shuffle
 from models.sr_quality import conv
 from utils.errors import UserError
@@ -80,16 +81,13 @@ class RFDN(nn.Module):
         ValueError: n_feats is below 2.
     """
 
-    radius = None
-    size_multiple = 1
-
     def __init__(self, scale: int, n_blocks: int = 4, n_feats: int = 50):
         super().__init__()
         if n_feats < 2:
             raise UserError(f"RFDN: n_feats is {n_feats}, but must be at least 2")
-        self.scale = scale
+        self.scale = checked_scale(self, scale)
         self.n_blocks = n_blocks
-        self.local_radius = 1 + 4 * n_blocks + 1 + 1
+        self.capabilities = Capabilities(None, local_radius=1 + 4 * n_blocks + 1 + 1, tiling="overlap")
         self.fea_conv = conv(3, n_feats)
         for k in range(1, n_blocks + 1):
             self.add_module(f"B{k}", FeatureDistillation(n_feats))

@@ -11,15 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.capabilities import Capabilities, checked_scale
 from utils.errors import UserError
 
+HALO = 32  # LR pixels
 PLAIN = (bool, int, float, str, type(None))
 
 
 class SpandrelNetwork(nn.Module):
     """A network of spandrel under this project's interface.
 
-    Its reach is not known: `radius` is None, and `local_radius` only the halo that tiles take by default.
+    Its reach is not known: HALO is only what tiles take by default.
 
     Args:
         scale: 2, 3 or 4.
@@ -33,8 +35,6 @@ class SpandrelNetwork(nn.Module):
         ValueError: no such network, or the settings are not its own.
     """
 
-    radius = None
-    local_radius = 32
     tail = None
 
     def __init__(
@@ -47,6 +47,7 @@ class SpandrelNetwork(nn.Module):
         multiple: int = 1,
     ):
         super().__init__()
+        self.scale = checked_scale(self, scale)
         from spandrel import architectures
 
         layers = getattr(getattr(architectures, package, None), network, None)
@@ -59,9 +60,9 @@ class SpandrelNetwork(nn.Module):
             self.net = layers(**json.loads(settings))
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"spandrel's {package}.{network} cannot be built from {settings}: {error}") from error
-        self.scale = scale
         self.minimum = minimum
-        self.size_multiple = multiple
+        self.multiple = multiple
+        self.capabilities = Capabilities(None, local_radius=HALO, tiling="overlap", size_multiple=multiple)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         height, width = lr.shape[-2:]
@@ -73,7 +74,7 @@ class SpandrelNetwork(nn.Module):
 
     def _missing(self, side: int) -> int:
         wanted = max(side, self.minimum)
-        return wanted + -wanted % self.size_multiple - side
+        return wanted + -wanted % self.multiple - side
 
 
 def spandrel_arguments(model: nn.Module) -> dict[str, str]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.tiling.plan import Geometry, Group, plan_tiles
+from models.tiling.whole import run_whole
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,6 @@ class TileOptions:
 DEFAULT = TileOptions()
 
 
-def default_halo(network: nn.Module) -> int:
-    """Halo in LR pixels with which tiles equal the dense run, or, where attention sees more than a neighbourhood
-    (`radius` None), the reach of the convolutions: attention then sees the tile with its halo instead of the image.
-
-    Raises:
-        ValueError: the network knows neither.
-    """
-    halo = network.radius if network.radius is not None else getattr(network, "local_radius", None)
-    if halo is None:
-        raise ValueError("this SR network has no finite reach, so there is no exact halo; set masker.halo to a number")
-    return halo
-
-
 def expand_mask(mask: Tensor, cell: int, height: int, width: int) -> Tensor:
     """Nearest upsampling of a patch mask (B, gh, gw) to pixels (B, 1, height, width), `cell` pixels a patch."""
     batch, rows, columns = mask.shape
@@ -51,8 +39,8 @@ def expand_mask(mask: Tensor, cell: int, height: int, width: int) -> Tensor:
 
 
 def geometry_of(network: nn.Module, lr: Tensor, patch: int, halo: int | None) -> Geometry:
-    """Sizes of the tiling; halo None takes `default_halo`."""
-    return Geometry(*lr.shape[-2:], patch, default_halo(network) if halo is None else halo)
+    """Sizes of the tiling; halo None takes that of the network's capabilities."""
+    return Geometry(*lr.shape[-2:], patch, network.capabilities.halo if halo is None else halo)
 
 
 def run_on_tiles(
@@ -67,17 +55,17 @@ def run_on_tiles(
     """Replace the selected patches of `canvas` by the network's output.
 
     A window never leaves the image: at the image border the network's own padding acts, exactly as in a dense run.
-    With halo >= network.radius the result is that of the dense network; a network whose radius is None gives local
-    semantics, see `default_halo`. An image whose windows would cost more than the image is run densely. All images
-    share the calls, but what is merged or run densely is decided image by image, hence a batch gives what its images
-    give one by one.
+    With a halo of at least the network's radius the result is that of the dense network; one whose radius is None gives
+    local semantics, see `Capabilities.halo`. An image whose windows would cost more than the image is run densely. All
+    images share the calls, but what is merged or run densely is decided image by image, hence a batch gives what its
+    images give one by one.
 
     Args:
-        network: SR network with `scale` and `radius` (`local_radius` where that is None).
+        network: SR network with a whole `scale`.
         lr: LR images (B, 3, h, w).
         mask: bool (B, ceil(h / patch), ceil(w / patch)), true where the network shall run.
         patch: side of a patch in LR pixels.
-        halo: LR pixels of real neighbours around a rectangle of patches; None takes `default_halo`.
+        halo: LR pixels of real neighbours around a rectangle of patches; None takes that of its capabilities.
         canvas: HR images (B, 3, scale * h, scale * w), or larger where the last patches are whole (see `run_whole`).
             Its memory is reused for the result: pass a tensor you own.
         options: see TileOptions.
@@ -103,41 +91,6 @@ def run_on_tiles(
         image, row, column = index.unbind(1)
         cells[image, :, row, column] = own.to(canvas.dtype)  # a view (B, 3, gh, gw, cell, cell)
     return padded[image_part]
-
-
-def run_whole(network: nn.Module, lr: Tensor, max_pixels: int, patch: int | None = None) -> Tensor:
-    """The network's output on whole images, with at most about `max_pixels` LR pixels in one call.
-
-    Images that are larger are computed in windows with the exact halo, which takes more time and gives the same.
-
-    Args:
-        network: SR network with `scale` and `radius`; without a finite radius an image is always one call.
-        lr: LR images (B, 3, h, w).
-        max_pixels: see TileOptions.
-        patch: LR pixels; the result of a large image is made up to whole patches, with arbitrary content, so that
-            `run_on_tiles` need not copy it.
-
-    Returns:
-        HR images (B, 3, scale * h, scale * w), see `patch`.
-    """
-    batch, _, height, width = lr.shape
-    if network.radius is None or height * width <= max_pixels:
-        calls = lr.split(max(1, max_pixels // (height * width)))
-        return network(lr) if len(calls) == 1 else torch.cat([network(part) for part in calls])
-    # Where the halo alone fills the window, small parts would waste most of the time: they may be as large as it.
-    side = max(int(max_pixels**0.5) - 2 * network.radius, 2 * network.radius, 16)
-    geometry, scale = Geometry(height, width, side, network.radius), network.scale
-    every = torch.ones(batch, *geometry.grid, dtype=torch.bool).nonzero().numpy()
-    whole = [-(-length // (patch or 1)) * (patch or 1) * scale for length in (height, width)]
-    sr = None
-    for index, own in tile_outputs(network, lr, [Group(1, 1, every)], geometry, max_pixels):
-        sr = own.new_empty(batch, own.shape[1], *whole) if sr is None else sr
-        for (image, row, column), part in zip(index.tolist(), own, strict=True):  # few parts, each a large one
-            top, left = row * side, column * side
-            bottom, right = min(top + side, height), min(left + side, width)
-            part = part[:, : (bottom - top) * scale, : (right - left) * scale]
-            sr[image, :, top * scale : bottom * scale, left * scale : right * scale] = part
-    return sr
 
 
 def run_everywhere(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.masker import patch_grid
+
 SIDES = (1, 2, 3, 4, 6, 8)
 # Largest first; slender ones only where small, they save little.
 SHAPES = sorted(
@@ -46,7 +48,7 @@ class Geometry:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches; the last ones may be partial."""
-        return -(-self.height // self.patch), -(-self.width // self.patch)
+        return patch_grid(self.height, self.width, self.patch)
 
     def window(self, rows: int, columns: int) -> tuple[int, int]:
         """Height and width of the window in which a rectangle of patches is computed; it never leaves the image."""

@@ -14,16 +14,17 @@ from deployment.latency_measurement import measure_profile, scattered_mask, tile
 from deployment.latency_profile import (
     Curve,
     LatencyProfile,
-    attach_profile,
     fingerprint,
     load_profile,
     save_profile,
     shared_area,
+    with_profile,
 )
-from loading.load import load_system, set_halo
+from loading.systems import load_system, with_halo
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
+from models.execution import Execution
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.system import ConditionalSRDetector
@@ -47,7 +48,9 @@ def profile(**changes):
 
 def random_system():
     torch.manual_seed(0)
-    front = ConditionalSR(Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), 1)
+    front = ConditionalSR(
+        Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), Execution(halo=1)
+    )
     return ConditionalSRDetector(front, YoloDetector("yolo11n.yaml", ["a"])).eval()
 
 
@@ -123,30 +126,29 @@ def test_profiles_of_something_else_are_refused(tmp_path, what):
     system, file = random_system(), tmp_path / "latency.json"
     known = profile(system=fingerprint(system), patch=8)
     save_profile(known, file)
-    attach_profile(system, file, CPU, torch.float32)
-    assert system.front.latency == known
+    assert with_profile(system, file, CPU, torch.float32).front.execution.latency == known
+    assert system.front.execution.latency is None
     other = profile(system="other", patch=8) if what == "architecture" else None
     if other is None:
         value = 99 if what == "threads" else "other"
         other = profile(system=fingerprint(system), patch=8, environment=known.environment | {what: value})
     save_profile(other, file)
     with pytest.raises(ValueError, match=f"another {what}: .*measure again"):
-        attach_profile(system, file, CPU, torch.float32)
+        with_profile(system, file, CPU, torch.float32)
 
 
 def test_fingerprints_tell_architectures_apart_but_not_weights_or_class_names():
     system, twin = random_system(), random_system()
     assert fingerprint(system) == fingerprint(twin)
-    twin.front.halo = 2
-    assert fingerprint(system) != fingerprint(twin)
+    assert fingerprint(system) != fingerprint(twin.with_execution(halo=2))
 
 
 def test_a_system_with_a_profile_obeys_milliseconds():
     system, lr = random_system(), torch.rand(1, 3, 64, 64)
     with pytest.raises(ValueError, match="no latency profile"):
         system.front.infer(lr, MaskPolicy("latency_ms", 30))
-    system.front.latency = profile(patch=8, halo=1)
-    share = system.front.latency.largest_share(30, 64, 64)
+    system = system.with_execution(latency=profile(patch=8, halo=1))
+    share = system.front.execution.latency.largest_share(30, 64, 64)
     assert 0 < share < 1
     assert system.front.infer(lr, MaskPolicy("latency_ms", 30)).mask.mean() == pytest.approx(share)
 
@@ -169,12 +171,13 @@ def test_measure_a_small_system(tmp_path):
     assert known.none.work == [16 * 32, 48 * 64, 2 * 48 * 64] and max(known.tiles.work) == 2 * 12
     assert known.total_ms(48, 64, 1, 5) > 0
     save_profile(known, tmp_path / "latency.json")
-    attach_profile(system, tmp_path / "latency.json", CPU, torch.float32)
+    with_profile(system, tmp_path / "latency.json", CPU, torch.float32)
 
 
 def test_scale_three_and_sizes_that_the_detector_cannot_take():
     torch.manual_seed(0)
-    front = ConditionalSR(Masker(8), build_sr("espcn", 3), build_sr("edsr", 3, {"n_blocks": 1, "n_feats": 4}), 1)
+    quality = build_sr("edsr", 3, {"n_blocks": 1, "n_feats": 4})
+    front = ConditionalSR(Masker(8), build_sr("espcn", 3), quality, Execution(halo=1))
     system = ConditionalSRDetector(front, YoloDetector("yolo11n.yaml", ["a"])).eval()
     assert measure_profile(system, CPU, torch.float32, (32, 64), 1, 1).scale == 3
     with pytest.raises(ValueError, match="multiples of 32, SR sides of 96"):
@@ -188,11 +191,9 @@ def test_a_profile_of_another_halo_serves_a_system_that_runs_with_it(tmp_path):
     assert main([*measure, "--halo", "3", "--out", str(out)]) == 0
     assert load_profile(out).halo == 3
     with pytest.raises(ValueError, match="another architecture"):
-        attach_profile(load_system(file), out, CPU, torch.float32)
-    changed = load_system(file)
-    set_halo(file, changed.front, 3)
-    attach_profile(changed, out, CPU, torch.float32)
-    assert changed.front.latency.halo == 3
+        with_profile(load_system(file), out, CPU, torch.float32)
+    changed = with_profile(with_halo(file, load_system(file), 3), out, CPU, torch.float32)
+    assert changed.front.execution.latency.halo == 3
 
 
 def test_the_command_refuses_to_overwrite_and_bad_numbers(tmp_path, capsys):

@@ -19,6 +19,7 @@ from deployment.native.build import NativeError
 from deployment.native_execution import NativeNetwork
 from models import build_sr
 from models.conditional_sr import ConditionalSR
+from models.execution import Execution
 from models.mask_policy import parse_policy
 from models.masker import Masker
 from models.tiling.execution import TileOptions, expand_mask, run_on_tiles
@@ -127,7 +128,7 @@ def test_a_full_halo_is_exact(kernel):
         canvas = torch.rand(lr.shape[0], 3, lr.shape[2] * scale, lr.shape[3] * scale)
         pixels = expand_mask(mask, patch * scale, *canvas.shape[-2:])
         expected = torch.where(pixels, network(lr), canvas)
-        halo = None if extra is None else network.radius + extra
+        halo = None if extra is None else network.capabilities.radius + extra
         close(native_of(network, torch.float32).run(lr, mask, patch, halo, canvas), expected, 1e-5)
 
     check()
@@ -305,12 +306,13 @@ class Checkerboard:
 
 
 def system_of(halo=1):
-    return ConditionalSR(Masker(PATCH), build_sr("espcn", 4, {"n_feats": 4}), random_edsr(4, 16, 2), halo).eval()
+    fast = build_sr("espcn", 4, {"n_feats": 4})
+    return ConditionalSR(Masker(PATCH), fast, random_edsr(4, 16, 2), Execution(halo)).eval()
 
 
 def chosen(front):
     quality = prepared.prepare_network(front.sr_quality, torch.device("cpu"), torch.float32)
-    return prepared.choose_native(front.sr_quality, quality, front.patch, front.halo)
+    return prepared.choose_native(front.sr_quality, quality, front.patch, front.execution.halo)
 
 
 def test_infer_runs_the_kernel_on_patches(kernel):
@@ -319,16 +321,16 @@ def test_infer_runs_the_kernel_on_patches(kernel):
     with torch.no_grad():
         fast = front.sr_fast(lr)
     expected = definition(front.sr_quality, lr, mask, PATCH, 1, fast).clamp(0, 1)
-    front.native = NativeNetwork(front.sr_quality, torch.float32)
+    front = front.with_execution(patches=NativeNetwork(front.sr_quality, torch.float32))
     close(front.infer(lr, Checkerboard()).sr, expected, 1e-5)
 
 
 def test_images_above_the_memory_bound_run_on_tiles(kernel, monkeypatch):
     front, lr = system_of(halo=None), torch.rand(1, 3, 29, 34)
     expected = front.infer(lr, Checkerboard()).sr
-    front.native = NativeNetwork(front.sr_quality, torch.float32)
+    runner, bounded = NativeNetwork(front.sr_quality, torch.float32), TileOptions(max_pixels=29 * 34 - 1)
     monkeypatch.setattr(NativeNetwork, "run", lambda *_: pytest.fail("the kernel was called"))
-    front.options = TileOptions(max_pixels=29 * 34 - 1)
+    front = front.with_execution(patches=runner, tiles=bounded)
     close(front.infer(lr, Checkerboard()).sr, expected, 1e-5)
 
 
@@ -371,6 +373,7 @@ def test_a_prepared_system_uses_the_kernel(kernel):
     front = prepared.prepare_system(system, torch.device("cpu"), torch.float32).front
     assert "native kernel" in front.sr_quality.how
     lr = torch.rand(2, 3, 29, 34)
-    front.native = NativeNetwork(system.front.sr_quality, torch.float32)  # whatever the clock said
+    runner = NativeNetwork(system.front.sr_quality, torch.float32)
+    front = front.with_execution(patches=runner)  # whatever the clock said
     for policy in ("all_quality", "all_fast", "budget=0.5"):
         close(front.infer(lr, parse_policy(policy)).sr, system.front.infer(lr, parse_policy(policy)).sr, 1e-4)

@@ -16,8 +16,10 @@ from deployment.prepare import (
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
+from models.execution import Execution
 from models.mask_policy import parse_policy
 from models.masker import Masker
+from models.single_sr import SingleSR
 from models.system import ConditionalSRDetector
 
 CPU = torch.device("cpu")
@@ -26,7 +28,7 @@ CPU = torch.device("cpu")
 def random_system(front=None):
     torch.manual_seed(0)
     quality = build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 8})
-    front = front or ConditionalSR(Masker(8), build_sr("espcn", 2), quality, halo=2)
+    front = front or ConditionalSR(Masker(8), build_sr("espcn", 2), quality, Execution(halo=2))
     system = ConditionalSRDetector(front, YoloDetector("yolo11n.yaml", ["a", "b"])).eval()
     with torch.no_grad():
         for parameter in front.parameters():
@@ -58,7 +60,7 @@ def test_bf16_is_close_and_the_system_stays_as_it_was():
 
 
 def test_one_network_everywhere_is_prepared_too():
-    system = random_system(build_sr("espcn", 2))
+    system = random_system(SingleSR(build_sr("espcn", 2)))
     prepared, lr = prepare_system(system, CPU, torch.float32), torch.rand(1, 3, 32, 32)
     policy = parse_policy("learned")
     assert (prepared.upscale(lr, policy).sr - system.upscale(lr, policy).sr).abs().max() <= 1e-5
@@ -69,14 +71,14 @@ def test_what_runs_is_named():
     line = how_it_runs(prepare_system(random_system(), CPU, torch.float32))
     assert [part.split(":")[0] for part in line.split("; ")] == ["masker", "sr_fast", "sr_quality", "detector"]
     bicubic = prepare_network(build_sr("bicubic", 2), CPU, torch.float32)
-    assert bicubic.how.startswith("eager") and (bicubic.scale, bicubic.radius) == (2, 2)
+    assert bicubic.how.startswith("eager") and (bicubic.scale, bicubic.capabilities.radius) == (2, 2)
 
 
 @pytest.mark.parametrize("policy", ["all_quality", "all_fast", "edge=0.3"])
 def test_little_memory_gives_the_same_image(policy):
     system, policy = random_system(), parse_policy(policy)
     ample, scarce = (prepare_front(system.front, CPU, torch.float32, memory_mb=mb) for mb in (1024, 1))
-    assert scarce.options.max_pixels < 96 * 120 < ample.options.max_pixels
+    assert scarce.execution.tiles.max_pixels < 96 * 120 < ample.execution.tiles.max_pixels
     lr = torch.rand(1, 3, 96, 120)
     assert (scarce.infer(lr, policy).sr - ample.infer(lr, policy).sr).abs().max() <= 1e-5
 
@@ -142,7 +144,7 @@ def test_a_cpu_that_cannot_pack_runs_eagerly(monkeypatch):
 def test_other_networks_run_prepared(name, args, dtype):
     torch.manual_seed(0)
     quality = build_sr(name, 4, args).eval()
-    front = ConditionalSR(Masker(8), build_sr("espcn", 4), quality, halo=2).eval()
+    front = ConditionalSR(Masker(8), build_sr("espcn", 4), quality, Execution(halo=2)).eval()
     prepared, lr = prepare_front(front, CPU, dtype), torch.rand(1, 3, 17, 23)
     policy = parse_policy("edge=0.3")
     with torch.no_grad():

@@ -8,22 +8,18 @@ import pytest
 import torch
 
 from configs.schema import DetectorConfig, NetworkConfig
-from loading.load import (
-    build_or_load_detector,
-    build_or_load_sr,
-    check_classes,
-    check_scale,
-    load_detector_checkpoint,
-    load_sr,
-    load_system,
-    set_halo,
-)
+from loading.published_weights import check_scale
+from loading.sr_networks import build_or_load_sr, load_sr
+from loading.systems import build_or_load_detector, check_classes, load_detector_checkpoint, load_system, with_halo
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
+from models.execution import Execution
 from models.masker import Masker
-from models.system import ConditionalSRDetector, HRImages
+from models.single_sr import HRImages, SingleSR
+from models.system import ConditionalSRDetector
 from utils.checkpoint import CheckpointError, save_network
+from utils.errors import UserError
 
 SMALL = {"n_blocks": 1, "n_feats": 4}
 TINY = {
@@ -48,17 +44,22 @@ def assert_same(network: torch.nn.Module, stored: torch.nn.Module) -> None:
 
 
 def test_halo_of_a_loaded_system():
-    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("edsr", 2, SMALL), halo=2)
+    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("edsr", 2, SMALL), Execution(halo=2))
+    system = ConditionalSRDetector(front, YoloDetector(TINY, ("a", "b"))).eval()
     for given, expected in ((None, 2), (1, 1), ("exact", None), (0, 0)):
-        set_halo("system.pth", front, given)
-        assert front.halo == expected
+        found = with_halo("system.pth", system, given)
+        assert found.front.execution.halo == expected and not found.training
+        assert found.front.sr_quality is front.sr_quality, "weights are shared"
+    assert front.execution.halo == 2
     with pytest.raises(ValueError, match="halo is -1; give LR pixels, 0 or more, or exact"):
-        set_halo("system.pth", front, -1)
-    front.train_tiles, front.halo = True, 2
-    set_halo("system.pth", front, 2)
+        with_halo("system.pth", system, -1)
+    system = system.with_execution(train_tiles=True, halo=2)
+    with_halo("system.pth", system, 2)
     with pytest.raises(ValueError, match="was trained on tiles with a halo of 2"):
-        set_halo("system.pth", front, 1)
-    assert front.halo == 2
+        with_halo("system.pth", system, 1)
+    plain = ConditionalSRDetector(SingleSR(build_sr("bicubic", 2)), system.detector)
+    with pytest.raises(UserError, match="has no masker; leave out --halo"):
+        with_halo("system.pth", plain, 1)
 
 
 @pytest.mark.parametrize("name, args", [("bicubic", {}), ("espcn", {}), ("edsr", SMALL)])
@@ -69,8 +70,9 @@ def test_sr_network_comes_back(tmp_path: Path, name: str, args: dict):
 
 def test_system_and_detector_come_back(tmp_path: Path):
     detector = YoloDetector(TINY, ("a", "b"))
-    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("edsr", 2, SMALL), halo=None)
-    for system in (ConditionalSRDetector(front, detector), ConditionalSRDetector(build_sr("bicubic", 2), detector)):
+    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("edsr", 2, SMALL))
+    for one in (front, SingleSR(build_sr("bicubic", 2)), SingleSR(build_sr("edsr", 2, SMALL))):
+        system = ConditionalSRDetector(one, detector)
         assert_same(system, load_system(save(tmp_path / "system.pth", "system", system)))
     assert_same(detector, load_detector_checkpoint(save(tmp_path / "detector.pth", "detector", detector)))
 
@@ -149,7 +151,7 @@ def test_checkpoint_that_contradicts_itself_is_named(tmp_path: Path, changes: di
 
 def test_sr_network_of_a_stage_3(tmp_path: Path):
     network, detector = build_sr("edsr", 2, SMALL), YoloDetector(TINY, ("a", "b"))
-    path = save(tmp_path / "system.pth", "system", ConditionalSRDetector(network, detector))
+    path = save(tmp_path / "system.pth", "system", ConditionalSRDetector(SingleSR(network), detector))
     assert_same(network, load_sr(path, 2))
     assert_same(network, build_or_load_sr(NetworkConfig("edsr", SMALL, weights=str(path)), 2))
     with pytest.raises(ValueError, match=r"system.pth: wrong scale"):
@@ -160,7 +162,7 @@ def test_sr_network_of_a_stage_3(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["conditional", "hr"])
 def test_a_front_end_that_is_no_sr_network_is_refused(tmp_path: Path, kind: str):
-    conditional = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("edsr", 2, SMALL), halo=None)
+    conditional = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("edsr", 2, SMALL))
     front = conditional if kind == "conditional" else HRImages()
     path = save(tmp_path / "system.pth", "system", ConditionalSRDetector(front, YoloDetector(TINY, ("a", "b"))))
     with pytest.raises(CheckpointError, match=r"system.pth: its front end is no single SR network.*`start`"):

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import build_sr
 from models.conditional_cost import fast_share, sr_macs
 from models.conditional_sr import ConditionalSR
+from models.execution import Execution
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.tiling.execution import TileOptions
@@ -19,8 +20,8 @@ from utils.flops_counter import count_macs_at
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.6, 1.0])
 def test_conditional_macs_are_those_that_run(halo, share):
     system = ConditionalSR(
-        Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), halo,
-        TileOptions(merge=False),
+        Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}),
+        Execution(halo, tiles=TileOptions(merge=False)),
     ).eval()  # fmt: skip
     lr = torch.rand(1, 3, 50, 61)
     with FlopCounterMode(display=False) as counter:
@@ -30,7 +31,7 @@ def test_conditional_macs_are_those_that_run(halo, share):
 
 def test_conditional_macs_without_masker_and_bounds():
     system = ConditionalSR(
-        Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), 2
+        Masker(8), build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}), Execution(halo=2)
     ).eval()
     fast, quality, masker = (count_macs_at(net, 64, 64) for net in (system.sr_fast, system.sr_quality, system.masker))
     assert sr_macs(system, 64, 64, 0, masker=False) == fast

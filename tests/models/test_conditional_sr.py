@@ -7,6 +7,7 @@ import torch
 
 from models import build_sr
 from models.conditional_sr import ConditionalSR
+from models.execution import Execution
 from models.mask_policy import parse_policy
 from models.masker import Masker
 from utils.gumbel import gumbel_noise
@@ -17,7 +18,7 @@ POLICIES = ["learned", "threshold=0.5", "budget=0.3", "all_fast", "all_quality",
 def random_system(scale=2, patch=4, halo=None, fast="espcn", quality="edsr", bias=0.0):
     torch.manual_seed(0)
     sr_quality = build_sr(quality, scale, {"n_blocks": 1, "n_feats": 4})
-    system = ConditionalSR(Masker(patch, bias=bias), build_sr(fast, scale), sr_quality, halo)
+    system = ConditionalSR(Masker(patch, bias=bias), build_sr(fast, scale), sr_quality, Execution(halo))
     with torch.no_grad():
         for parameter in system.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from models.conditional_sr import ConditionalSR
 from models.content import image_cells, image_patches
+from models.execution import Execution
 from models.mask_policy import BestPatches, GivenMask, MaskPolicy, gradient_energy, parse_policy
 from models.masker import Masker
 from models.sr_fast import ESPCN
@@ -156,7 +157,7 @@ def test_random_masks_follow_the_image_not_its_padding():
 
 def conditional() -> ConditionalSR:
     torch.manual_seed(0)
-    front = ConditionalSR(Masker(4, bias=0.0), ESPCN(2), EDSR(2, n_blocks=1, n_feats=4), halo=1)
+    front = ConditionalSR(Masker(4, bias=0.0), ESPCN(2), EDSR(2, n_blocks=1, n_feats=4), Execution(halo=1))
     with torch.no_grad():
         for parameter in front.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -174,7 +175,7 @@ class Milliseconds:
 
 def test_milliseconds_buy_patches_and_all_of_them_one_dense_run():
     front, lr, content = conditional().eval(), torch.rand(2, 3, 16, 16), torch.tensor([[[0, 0, 8, 16]], [[0, 0, 4, 8]]])
-    front.latency = Milliseconds()
+    front = front.with_execution(latency=Milliseconds())
     assert front.infer(lr, parse_policy("latency_ms=5"), content).mask.sum((1, 2, 3)).tolist() == [5, 2]
     assert front.infer(lr, parse_policy("latency_ms=5")).mask.sum((1, 2, 3)).tolist() == [5, 5]
     assert front.infer(lr, parse_policy("latency_ms=16"), content).mask.all()
@@ -183,7 +184,7 @@ def test_milliseconds_buy_patches_and_all_of_them_one_dense_run():
 @pytest.mark.parametrize("policy", ["learned", "threshold=0.4", "budget=1", "random=0.5", "edge=0.5", "latency_ms=3"])
 def test_padding_is_sr_fast_and_the_masks_of_a_batch_are_those_of_its_images(policy):
     front, lr = conditional().eval(), torch.rand(3, 3, 18, 22)
-    front.latency = Milliseconds()
+    front = front.with_execution(latency=Milliseconds())
     content = torch.tensor([[[0, 0, 18, 22]], [[2, 0, 12, 9]], [[4, 4, 5, 5]]])
     output = front.infer(lr, parse_policy(policy), content)
     image = image_cells(content, (18, 22), 4)

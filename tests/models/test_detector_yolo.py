@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from loading.detector_weights import load_detector, read_weights
+from models import detector_yolo
 from models.detector_yolo import YoloDetector, model_yaml, non_max_suppression
 from utils.checkpoint import CheckpointError, save_network
 
@@ -144,9 +145,9 @@ def test_schedule_is_a_pure_function_of_the_epoch(batch):
     detector = build("yolo26n.yaml").eval()
     detector.set_epochs(5)
     walked = []
-    for _ in range(5):
+    for epoch in range(5):
+        detector.set_epoch(epoch)
         walked.append(float(detector.loss(**batch)["det"].detach()))
-        detector.end_epoch()
     resumed = copy.deepcopy(detector)
     for epoch in (3, 0, 4):
         resumed.set_epoch(epoch)
@@ -227,6 +228,27 @@ def test_prediction_in_inference_mode_or_bf16_leaves_nothing_behind(small, batch
     small.loss(**batch)["det"].backward()
     after = small.predict(batch["images"].detach(), conf=0.1)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_anchors_are_made_once_a_size_and_are_those_of_a_fresh_call(small, monkeypatch):
+    small, made = copy.deepcopy(small).eval(), []
+    small._grids.clear()
+    make = detector_yolo.make_anchors
+    monkeypatch.setattr(detector_yolo, "make_anchors", lambda *args: made.append(args) or make(*args))
+    for size in [(64, 64), (64, 96), (64, 64), (96, 64), (64, 96)]:
+        with torch.inference_mode(size == (64, 96)):
+            raw = small.raw(torch.rand(2, 3, *size), one2one=False)
+            found = small.boxes(raw, size, conf=0.01)
+            raw = detector_yolo.float32(raw.get("one2many", raw))
+            small.head.shape = None
+            expected = detector_yolo.non_max_suppression(
+                small.head._inference(raw), 0.01, 0.7, max_det=300, max_time_img=float("inf"), max_wh=7680
+            )
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert len(made) == 3 and len(small._grids) == 3
+    monkeypatch.setattr(detector_yolo, "MOST_GRIDS", 3)
+    small.predict(torch.rand(1, 3, 32, 32))
+    assert len(small._grids) == 3
 
 
 def test_slow_suppression_drops_no_image(small, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models import ARBITRARY_SCALE, SR_NETWORKS, build_sr
+from models import SR_NETWORKS, build_sr
 from models.sr_fast import ESPCN, FSRCNN, Bicubic, interpolation_matrix
 from models.sr_quality import EDSR, SRResNet
 from utils.flops_counter import count_parameters
@@ -89,13 +89,13 @@ def reach(network, radius):
 @local_network
 def test_radius_is_exact(name, args, scale):
     network = positive_network(name, args, scale)
-    assert reach(network, network.radius) == network.radius
+    assert reach(network, network.capabilities.radius) == network.capabilities.radius
 
 
 @local_network
 @pytest.mark.parametrize("side", [(0, 1), (0, -1), (1, 0), (-1, 0)])
 def test_a_pixel_beyond_the_radius_changes_nothing(name, args, scale, side):
-    network, radius = random_network(name, args, scale).double(), build_sr(name, scale, args).radius
+    network, radius = random_network(name, args, scale).double(), build_sr(name, scale, args).capabilities.radius
     centre = radius + 1
     lr = torch.rand(1, 3, 2 * centre + 1, 2 * centre + 1, dtype=torch.double)
     far = lr.clone()
@@ -107,10 +107,12 @@ def test_a_pixel_beyond_the_radius_changes_nothing(name, args, scale, side):
 @global_network
 def test_attention_reaches_beyond_the_local_radius_and_convolutions_do_not(name, args, scale):
     network = positive_network(name, args, scale)
-    assert network.radius is None
-    lr = torch.rand(1, 3, 2 * network.local_radius + 33, 2 * network.local_radius + 33, dtype=torch.double)
+    assert network.capabilities.radius is None
+    local_radius = network.capabilities.local_radius
+    lr = torch.rand(1, 3, 2 * local_radius + 33, 2 * local_radius + 33, dtype=torch.double)
     far = lr.clone()
-    far[..., network.local_radius + 2 :, :] += 0.1 * torch.rand_like(far[..., network.local_radius + 2 :, :])
+    below = far[..., local_radius + 2 :, :]
+    below += 0.1 * torch.rand_like(below)
     assert (network(far) - network(lr))[..., :scale, :].abs().max() > 0
     with torch.no_grad():
         for key, parameter in network.named_parameters():  # constant attention
@@ -118,7 +120,7 @@ def test_attention_reaches_beyond_the_local_radius_and_convolutions_do_not(name,
                 part in key for part in ("cca.conv_du.2.weight", "esa.conv4.weight", "conv_du.2.weight", "attn.proj")
             ):
                 parameter.zero_()
-    assert reach(network, network.local_radius) == network.local_radius
+    assert reach(network, network.capabilities.local_radius) == network.capabilities.local_radius
 
 
 @every_network
@@ -296,5 +298,6 @@ def test_networks_with_very_few_maps_can_be_built(name, args):
 
 
 def test_every_network_is_tested_here():
-    elsewhere = {"spandrel"} | set(ARBITRARY_SCALE)  # tests/loading/test_published_weights.py, tests/models/lmf
+    # tests/loading/test_published_weights.py, tests/models/lmf
+    elsewhere = {name for name in SR_NETWORKS if name.startswith("lm_")} | {"spandrel"}
     assert {name for name, _ in SMALL} | elsewhere == set(SR_NETWORKS)

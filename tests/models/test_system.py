@@ -9,13 +9,16 @@ import torch
 
 from configs.schema import LossConfig, OptimConfig
 from deployment.prepare import prepare_system
-from loading.load import load_system
+from loading.systems import load_system, system_from_spec
 from models import build_sr
+from models.build_front import build_front, shared_stem
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
+from models.execution import Execution
 from models.mask_policy import parse_policy
 from models.masker import Masker
-from models.system import ConditionalSRDetector, HRImages, shared_stem
+from models.single_sr import HRImages, SingleSR
+from models.system import ConditionalSRDetector
 from training.task import Progress
 from training.tasks.joint import JointTask
 from training.tasks.pixel import PixelTask
@@ -34,9 +37,9 @@ def make_system(halo: int | None = None, front: str = "conditional", share: bool
     if front == "conditional":
         fast = build_sr("espcn", 2)
         masker = Masker(8, channels=4, bias=0.0, stem=shared_stem(fast) if share else None)
-        front_end = ConditionalSR(masker, fast, quality, halo=halo)
+        front_end = ConditionalSR(masker, fast, quality, Execution(halo))
     else:
-        front_end = build_sr(front, 2, {})
+        front_end = SingleSR(build_sr(front, 2))
     # Fresh SR networks start as equal interpolators; the mask can only matter where they differ.
     with torch.no_grad():
         for parameter in quality.parameters():
@@ -171,7 +174,7 @@ def test_detector_only_leaves_the_front_end_alone():
     groups = stage3_groups(system, OptimConfig())
     assert {group["name"].split("/")[0] for group in groups} == {"head", "backbone"}
     system.train()
-    assert not system.front.training and system.detector.training
+    assert not system.front.network.training and system.detector.training
 
 
 def test_learning_rates_follow_the_plan():
@@ -205,7 +208,7 @@ def test_batch_equals_singles_and_repeats(policy: str):
 @pytest.mark.parametrize("front", ["conditional", "bicubic", "espcn"])
 def test_rebuilds_itself_from_its_spec(front: str):
     system = make_system(halo=3, front=front).eval()
-    again = ConditionalSRDetector.from_spec(system.spec["args"])
+    again = system_from_spec(system.spec["args"])
     again.load_state_dict(system.state_dict())
     lr, policy = make_batch().lr, parse_policy("learned")
     assert torch.equal(system.upscale(lr, policy).sr, again.eval().upscale(lr, policy).sr)
@@ -243,7 +246,9 @@ class OneBox(torch.nn.Module):
 @pytest.mark.parametrize("upscale", [1, 2, 3])
 @pytest.mark.parametrize("size", [(16, 16), (16, 24), (9, 40)])
 def test_boxes_of_enlarged_images_are_in_hr_pixels(scale: int, upscale: int, size: tuple[int, int]):
-    system = ConditionalSRDetector(build_sr("bicubic", scale, {"upscale": upscale}), OneBox())
+    system = ConditionalSRDetector(
+        build_front({"name": "bicubic", "args": {"scale": scale, "upscale": upscale}}), OneBox()
+    )
     assert (system.scale, system.zoom, system.front.scale) == (scale, upscale, scale * upscale)
     boxes, output = system.predict(torch.rand(2, 3, *size), parse_policy("learned"))
     height, width = (side * scale for side in size)
@@ -261,19 +266,22 @@ def test_enlarging_is_one_interpolation():
     assert double.spec == {"name": "bicubic", "args": {"scale": 4, "upscale": 2}}
 
 
-@pytest.mark.parametrize("front", [HRImages(), build_sr("bicubic", 2, {"upscale": 2})], ids=["hr", "enlarged"])
+ENLARGED = SingleSR(build_sr("bicubic", 2, {"upscale": 2}), zoom=2)
+
+
+@pytest.mark.parametrize("front", [HRImages(), ENLARGED], ids=["hr", "enlarged"])
 def test_baselines_train_and_rebuild(front: torch.nn.Module):
     system, batch = ConditionalSRDetector(front, YoloDetector("yolo11n.yaml", NAMES)), make_batch()
     freeze_parts(system, "detector_only")
     system.train()
     losses = JointTask(system, LossConfig(rec=0.0, objects=0.0))(batch, PROGRESS)
     losses["total"].backward()
-    shown = batch.hr if system.sees_hr else front(batch.lr)
+    shown = batch.hr if system.sees_hr else front(batch.lr).sr
     assert system.images(batch) is (batch.hr if system.sees_hr else batch.lr)
     expected = system.detector.loss(shown.clamp(0, 1), batch.boxes, batch.classes, batch.image_index)["det"]
     torch.testing.assert_close(losses["total"], expected)
 
-    again = ConditionalSRDetector.from_spec(system.spec["args"])
+    again = system_from_spec(system.spec["args"])
     again.load_state_dict(system.state_dict())
     assert again.spec == system.spec and (again.scale, again.zoom) == (system.scale, system.zoom)
     images = system.images(batch)

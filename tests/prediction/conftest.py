@@ -12,6 +12,7 @@ from PIL import Image
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
+from models.execution import Execution
 from models.masker import Masker
 from models.system import ConditionalSRDetector
 from tests.prediction.running import NAMES, liven_up, noise, save_plain
@@ -22,7 +23,7 @@ from utils.checkpoint import save_network
 def weights(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     quality = build_sr("edsr", 4, {"n_blocks": 1, "n_feats": 8})
-    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 4), quality, halo=1)
+    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 4), quality, Execution(halo=1))
     system = ConditionalSRDetector(front, YoloDetector("yolov8n.yaml", NAMES))
     liven_up(system)
     path = tmp_path_factory.mktemp("weights") / "system.pth"

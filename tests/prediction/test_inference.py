@@ -16,10 +16,10 @@ from PIL import Image
 
 import inference
 from data.sources import list_sources
-from loading.load import load_system
+from loading.systems import load_system
 from models import build_sr
 from models.detector_yolo import YoloDetector
-from models.system import HRImages
+from models.single_sr import HRImages, SingleSR
 from prediction.prediction_writer import label_lines
 from prediction.predictor import Predictor, to_image_pixels
 from prediction.run_folder import new_run_folder, output_names
@@ -189,7 +189,7 @@ def test_boxes_lie_where_the_object_is(plain_weights, tmp_path, monkeypatch):
     rows, columns = np.abs(drawn - sr).max(2).nonzero()
     assert rows.max() in range(25, 29) and columns.max() == 68
 
-    doubled = save_plain(tmp_path / "doubled.pth", build_sr("bicubic", 3, {"upscale": 2}))
+    doubled = save_plain(tmp_path / "doubled.pth", SingleSR(build_sr("bicubic", 3, {"upscale": 2}), zoom=2))
     assert infer(doubled, tmp_path / "a.png", tmp_path / "twice", "--save-json", "--save-sr") == 0
     (entry,) = entries(tmp_path / "twice").values()
     assert entry["detections"][0]["box"] == pytest.approx([15, 3, 23, 9], abs=0.5), "in pixels of the image"
@@ -242,7 +242,7 @@ def test_names_stay_in_the_run_folder(tmp_path, monkeypatch):
 
 
 def test_padding_reaches_whole_strides(weights, plain_weights, tmp_path):
-    doubled = save_plain(tmp_path / "doubled.pth", build_sr("bicubic", 4, {"upscale": 2}))
+    doubled = save_plain(tmp_path / "doubled.pth", SingleSR(build_sr("bicubic", 4, {"upscale": 2}), zoom=2))
     files = (weights, plain_weights, doubled)
     by_four, by_three, by_eight = (Predictor(load_system(file), CPU) for file in files)
     assert [by_eight.padded_size(h, w) for h, w in ((1, 1), (5, 8), (9, 7))] == [(4, 4), (8, 8), (12, 8)]

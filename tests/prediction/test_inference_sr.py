@@ -16,6 +16,7 @@ from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.masker import Masker
+from models.single_sr import SingleSR
 from models.system import ConditionalSRDetector
 from tests.drawn import draw_photographs
 from utils.checkpoint import save_network
@@ -114,7 +115,7 @@ def save_system(path: Path, front: torch.nn.Module) -> None:
 
 def test_the_sr_network_of_a_stage_3(tmp_path: Path, network: torch.nn.Module):
     draw_photographs(tmp_path / "images", images=1)
-    save_system(tmp_path / "system.pth", network)
+    save_system(tmp_path / "system.pth", SingleSR(network))
     assert (
         upscale(tmp_path) == upscale(tmp_path, f"--weights={tmp_path / 'system.pth'}", f"--out={tmp_path / 'b'}") == 0
     )
@@ -124,7 +125,7 @@ def test_the_sr_network_of_a_stage_3(tmp_path: Path, network: torch.nn.Module):
 
 def test_refusals(tmp_path: Path, network: torch.nn.Module, capsys):
     draw_photographs(tmp_path / "images", images=1)
-    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("espcn", 2), halo=None)
+    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("espcn", 2))
     save_system(tmp_path / "system.pth", front)
     for options, message in (
         (["--scale=3"], "sr.pth: espcn(scale=2, n_feats=8): it is for x2, not x3; name its own scale"),

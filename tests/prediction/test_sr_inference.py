@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import build_sr
-from models.arbitrary_scale import BicubicToSize
-from prediction.sr_inference import (
-    HALO_OF_UNKNOWN,
-    Upscaler,
-    axis_tiles,
-    dihedral,
-    halo_of,
-    inverse,
-    run_tiles,
-    target_size,
-)
+from prediction.sr_inference import Upscaler, dihedral, inverse, target_size
 from tests.drawn import AnySize
+from utils.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -35,30 +26,6 @@ def random_network(name: str, scale: int, args: dict) -> nn.Module:
     return network
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("network", ["espcn", "fsrcnn", "edsr"])
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_tiles_with_the_receptive_field_are_exact(network: str, scale: int):
-    args = {"edsr": {"n_blocks": 2, "n_feats": 4}}.get(network, {})
-    network = random_network(network, scale, args)
-    lr = torch.rand(1, 3, 33, 41)
-    size = (33 * scale, 41 * scale)
-    tiled = run_tiles(network, lr, size, 9, halo_of(network))
-    torch.testing.assert_close(tiled, network(lr), atol=1e-5, rtol=1e-4)
-    assert (run_tiles(network, lr, size, 9, 0) - network(lr)).abs().max() > 1e-3, "the halo does nothing"
-
-
-@given(st.integers(5, 40), st.integers(5, 40), st.integers(4, 20), st.sampled_from([(2, 1), (3, 2), (5, 4), (7, 2)]))
-@settings(max_examples=40)
-@torch.no_grad()
-def test_fractional_scales_are_exact_too(height: int, width: int, tile: int, factor: tuple[int, int]):
-    up, down = factor
-    height, width = height * down, width * down
-    lr, size = torch.rand(1, 3, height, width), (height // down * up, width // down * up)
-    network = BicubicToSize()
-    torch.testing.assert_close(run_tiles(network, lr, size, tile, 2), network(lr, size), atol=1e-5, rtol=0)
-
-
 @given(st.integers(9, 30), st.integers(9, 30), st.floats(1, 7), st.floats(1, 7), st.sampled_from([None, 9]))
 @settings(max_examples=20)
 @torch.no_grad()
@@ -68,22 +35,6 @@ def test_tiles_of_arbitrary_scale_networks_fit_every_size(height, width, down, a
     lr, size = torch.rand(1, 3, height, width), (int(down * height), int(across * width))
     tiled = Upscaler(CPU, tile=8, halo=halo)(network, lr, size)
     torch.testing.assert_close(tiled, network(lr, size), atol=1e-5, rtol=0)
-
-
-@given(st.integers(1, 60), st.integers(1, 30), st.integers(0, 9))
-def test_tiles_cover_an_axis_once(length: int, tile: int, halo: int):
-    spans = axis_tiles(length, 3 * length, tile, halo)
-    covered = list(itertools.chain.from_iterable(range(s.target.start, s.target.stop) for s in spans))
-    assert covered == list(range(3 * length))
-    for span in spans:
-        assert span.length == 3 * (span.window.stop - span.window.start) >= span.inside.stop
-        assert 3 * span.window.start + span.inside.start == span.target.start
-        assert span.window.stop - span.window.start <= tile + 2 * halo
-
-
-def test_scales_without_tiles_are_refused():
-    with pytest.raises(ValueError, match="tiles of 16 LR pixels do not fit 31 -> 107 pixels"):
-        run_tiles(BicubicToSize(), torch.rand(1, 3, 31, 31), (107, 107), 16, 2)
 
 
 def test_small_images_are_not_cut():
@@ -121,11 +72,17 @@ def test_bf16_stays_close():
     torch.testing.assert_close(out, Upscaler(CPU)(network, lr, (24, 24)), atol=0.03, rtol=0)
 
 
-def test_halo_and_size():
-    assert halo_of(build_sr("espcn", 2)) == 4 and halo_of(nn.Identity()) == HALO_OF_UNKNOWN
+def test_size():
     fixed, free = build_sr("espcn", 3), AnySize()
     assert target_size(fixed, 5, 7, None) == target_size(fixed, 5, 7, 3.0) == (15, 21)
     assert target_size(free, 10, 7, 2.5) == (25, 18)
     with pytest.raises(ValueError, match=r"it is for x3, not x2\.5"):
         target_size(fixed, 5, 7, 2.5)
     assert target_size(free, 10, 7, None) == (20, 14)
+
+
+def test_a_precision_that_the_network_does_not_have_is_refused():
+    network = build_sr("espcn", 2)
+    network.capabilities = replace(network.capabilities, dtypes=(torch.float32,))
+    with pytest.raises(UserError, match="ESPCN does not compute in bf16; use fp32"):
+        Upscaler(CPU, "bf16")(network, torch.rand(1, 3, 8, 8), (16, 16))

@@ -65,8 +65,7 @@ def test_the_fingerprint_is_of_the_weights_and_of_what_is_computed_not_of_the_sc
 def test_tables_of_another_network_are_refused(tmp_path, capsys):
     path, network = tmp_path / "t.yaml", small_network()
     save_tables(path, TableFile(TABLES, fingerprint(network)))
-    use_tables(network, path)
-    assert network.cmsr == TABLES
+    assert use_tables(network, path).cmsr == TABLES and network.cmsr is None
     other = small_network(seed=1)
     with pytest.raises(
         ConfigError, match=r"t\.yaml: belongs to the network with the fingerprint [0-9a-f]{12}, not to lm"
@@ -75,9 +74,8 @@ def test_tables_of_another_network_are_refused(tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"not to espcn\(scale=2\); make tables for it with"):
         use_tables(build_sr("espcn", 2), path)
     save_tables(path, TableFile(TABLES, None))
-    use_tables(other, path)
-    assert other.cmsr == TABLES and "does not say which weights" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="belongs to an LMF, not to espcn"):
+    assert use_tables(other, path).cmsr == TABLES and "does not say which weights" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="belongs to a network that renders by tables, not to espcn"):
         use_tables(build_sr("espcn", 2), path)
 
 
@@ -111,14 +109,15 @@ def test_the_command_measures_tables_of_a_network(tmp_path, capsys):
     ],
 )
 def test_wrong_options(tmp_path, options, message, capsys):
+    weights = saved(tmp_path / "lm.pth", small_network())
     with pytest.raises(SystemExit):
-        main(["--weights", "a.pth", "--hr", "b", "--out", str(tmp_path / "t.yaml"), *options])
+        main(["--weights", weights, "--hr", "b", "--out", str(tmp_path / "t.yaml"), *options])
     assert re.search(message, capsys.readouterr().err)
 
 
 def test_tables_are_for_networks_of_any_scale(tmp_path):
     out = ["--hr", str(tmp_path), "--out", str(tmp_path / "t.yaml"), "--device=cpu"]
-    with pytest.raises(ConfigError, match=r"e\.pth: holds espcn\(scale=2\); CMSR tables are made for lm_"):
+    with pytest.raises(ConfigError, match=r"e\.pth: holds espcn\(scale=2\), which does not render by tables"):
         main(["--weights", saved(tmp_path / "e.pth", build_sr("espcn", 2)), *out])
     with pytest.raises(CheckpointError, match=r"gone\.pth: does not exist"):
         main(["--weights", "gone.pth", *out])

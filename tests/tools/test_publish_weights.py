@@ -15,7 +15,7 @@ from safetensors import safe_open
 import stage2_pretrain_sr
 from configs.schema import OptimConfig, Stage2Config
 from evaluation.sr_eval import benchmark, validation_sets
-from loading.load import load_sr
+from loading.sr_networks import load_sr
 from models import build_sr
 from tests.drawn import AnySize, draw_photographs
 from tools.publish_weights import check_agreement, main, training_seconds
@@ -187,16 +187,18 @@ def test_where_lr_comes_from():
 def test_protocol_in_words():
     meta = {"role": "sr_quality", "seed": 5}
     config = configured(epochs=3, batch=8, weight_decay=1e-4, clip_norm=0.0, sr_quality__init="/home/me/x2/last.pth")
-    text = protocol(config, "edsr", meta)
+    text = protocol(config, build_sr("edsr", 4, {"n_blocks": 1}), meta)
     assert "AdamW, weight decay 0.0001, 6,000 steps of 8 patches of 48 x 48 LR pixels" in text
     assert "clipped" not in text and "EMA" not in text and "best validation" not in text
     assert text.endswith("fp32, seed 5, started from `x2/last.pth` (what fits of it)")
-    assert protocol(configured(sr_quality__weights="a.pth"), "edsr", meta).endswith("started from `a.pth`")
-    assert loss(configured(loss__pixel="charbonnier", loss__perceptual=0.1), "edsr") == (
+    assert protocol(configured(sr_quality__weights="a.pth"), build_sr("espcn", 4), meta).endswith(
+        "started from `a.pth`"
+    )
+    assert loss(configured(loss__pixel="charbonnier", loss__perceptual=0.1), build_sr("espcn", 4)) == (
         "Charbonnier (epsilon 0.001) + 0.1 LPIPS"
     )
-    assert loss(configured(), "lm_lte") == "L1 at 2,304 random pixels per HR patch"
-    assert loss(configured(loss__queries=0), "lm_lte") == "L1"
+    assert loss(configured(), build_sr("lm_lte", 4)) == "L1 at 2,304 random pixels per HR patch"
+    assert loss(configured(loss__queries=0), build_sr("lm_lte", 4)) == "L1"
     steps = OptimConfig(schedule="step", milestones=[2, 4], gamma=0.5)
     assert schedule(steps, 1000) == "times 0.5 after steps 2,000, 4,000"
     assert schedule(replace(steps, milestones=[]), 1000) == "throughout"

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from configs.schema import LossConfig, OptimConfig, Stage3Config
-from loading.load import build_teacher
+from loading.systems import build_teacher
 from models import build_sr
 from models.detector_yolo import YoloDetector
-from models.system import ConditionalSRDetector, HRImages
+from models.single_sr import HRImages, SingleSR
+from models.system import ConditionalSRDetector
 from tests.models.test_system import NAMES, make_batch, make_system
 from training.distillation import Distillation
 from training.ema import ModelEMA
@@ -154,7 +155,7 @@ def test_named_teacher_is_a_stage1_checkpoint_for_the_same_classes(tmp_path):
 
 def test_a_stage_3_on_hr_images_can_teach_one_on_lr_images_cannot(tmp_path: Path):
     detector = make_system().detector
-    for name, front in (("hr", HRImages()), ("lr", build_sr("espcn", 2))):
+    for name, front in (("hr", HRImages()), ("lr", SingleSR(build_sr("espcn", 2)))):
         system = ConditionalSRDetector(front, detector)
         spec = system.spec
         save_network(tmp_path / f"{name}.pth", "system", spec["name"], spec["args"], system.state_dict(), {})

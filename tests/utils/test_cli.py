@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data.images import read_rgb
+from data.data_spec import DataSetError
+from data.images import ImageError
+from data.labels import LabelError
 from utils.checkpoint import CheckpointError
 from utils.cli import explained, run
+from utils.errors import UserError
 
 
 def test_status_of_main_is_the_status_of_the_process():
@@ -37,18 +38,36 @@ def test_defects_keep_their_traceback():
         run(main)
 
 
-def test_errors_of_data_loading_processes_are_explained(tmp_path: Path):
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no image")
+class Failing(torch.utils.data.Dataset):
+    """Fails when it is read."""
 
-    class Broken(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return 1
+    def __init__(self, error: Exception):
+        self.error = error
 
-        def __getitem__(self, index: int):
-            return read_rgb(broken, 1000)
+    def __len__(self) -> int:
+        return 1
 
-    with pytest.raises(RuntimeError) as error:
-        next(iter(DataLoader(Broken(), num_workers=1)))
-    message = explained(error.value)
-    assert message.startswith(str(broken)) and "\n" not in message
+    def __getitem__(self, index: int):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImageError("a/b.jpg", "not an image", "remove it"),
+        LabelError("a/b.txt", 3, "4 columns", "correct it"),
+        DataSetError("a.yaml: empty; add images"),
+        UserError("data.imgsz: 3 is no multiple of 32"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_of_data_loading_processes_are_explained(error: Exception):
+    with pytest.raises((RuntimeError, UserError)) as caught:
+        next(iter(DataLoader(Failing(error), num_workers=1)))
+    assert explained(caught.value) == str(error)
+
+
+def test_defects_in_data_loading_processes_keep_their_traceback():
+    with pytest.raises(KeyError) as caught:
+        next(iter(DataLoader(Failing(KeyError("lr")), num_workers=1)))
+    assert explained(caught.value) is None

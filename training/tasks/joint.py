@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from torch import Tensor, cat
 
 from configs.schema import LossConfig, OptimConfig
-from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.content import image_cells, image_patches
 from models.detector_yolo import select_images
+from models.front_end import ConditionalOutput
 from models.object_patches import detected_centres, objects_per_patch
 from models.system import ConditionalSRDetector
 from models.tiling.execution import expand_mask
@@ -103,13 +103,13 @@ class JointTask(Task):
     ) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
         """SR images (B, 3, H, W), and the loss terms that do not need the detector; `seen` as from `look`."""
         front, total, losses = self.system.front, 0.0, {}
-        if isinstance(front, ConditionalSR):
+        if front.patch is not None:
             output, tau = self.draw(batch, progress)
             sr = output.sr
             total, losses = self.mask_terms(output, batch, progress, seen)
             losses["tau"] = total.new_tensor(tau)
         else:
-            sr = front(self.system.images(batch)).clamp(0, 1)
+            sr = front(self.system.images(batch)).sr
         if self.weights.rec > 0:
             rec = reconstruction(sr.float(), batch.hr, self.image_pixels(batch))
             total = total + self.weights.rec * rec

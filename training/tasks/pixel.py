@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.schema import OptimConfig
-from models.arbitrary_scale import takes_size
 from training.task import MAIN, OptimizerSpec, Progress, Task
 from utils.losses import charbonnier
 from utils.optimizer_utils import decay_groups
@@ -35,7 +34,7 @@ class PixelTask(Task):
     ):
         super().__init__()
         self.network, self.pixel, self.epsilon, self.weight, self.name = network, pixel, epsilon, weight, name
-        self.arbitrary = takes_size(network)
+        self.arbitrary = network.capabilities.takes_size
         # In a tuple, because its fixed weights belong neither into the checkpoints nor into the average.
         self.perceptual = None if perceptual is None else (perceptual,)
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loading.load import load_sr
-from models import ARBITRARY_SCALE, build_sr
+from loading.sr_networks import load_sr
+from models import SR_NETWORKS, build_sr
 from models.lmf import LMF, SwinIREncoder
 from models.lmf.cross_scale_attention import tiles
 from models.lmf.lm_ciaosr import CiaoSRDecoder
@@ -24,7 +24,7 @@ from utils.checkpoint import save_network
 from utils.flops_counter import count_macs_at, count_parameters
 
 SMALL = {"n_blocks": 1, "n_feats": 8}
-every_network = pytest.mark.parametrize("name", ARBITRARY_SCALE)
+every_network = pytest.mark.parametrize("name", [name for name in SR_NETWORKS if name.startswith("lm_")])
 DECODERS = {"lm_liif": LIIFDecoder, "lm_lte": LTEDecoder, "lm_ciaosr": CiaoSRDecoder, "lm_hybrid": HybridDecoder}
 
 
@@ -196,19 +196,19 @@ def test_radius_is_exact(name):
     with torch.no_grad():
         for parameter in network.parameters():  # positive and small: nothing cancels or dies
             parameter.uniform_(0.1, 1).div_(parameter[0].numel())
-    assert network.radius == 4 + 2
-    centre = network.radius + 2
+    assert network.capabilities.radius == 4 + 2
+    centre = network.capabilities.radius + 2
     lr = torch.rand(1, 3, 2 * centre + 1, 2 * centre + 1, dtype=torch.double, requires_grad=True)
     cell = slice(3 * centre, 3 * centre + 3)
     network(lr)[..., cell, cell].sum().backward()
     rows = lr.grad.abs().sum((0, 1, 3)).nonzero()
-    assert centre - rows.min() == rows.max() - centre == network.radius
+    assert centre - rows.min() == rows.max() - centre == network.capabilities.radius
 
 
 def test_radius_is_unknown_where_attention_reaches_everywhere():
-    assert build_sr("lm_lte", 2).radius == 34 + 2
-    assert [build_sr(name, 2, SMALL).radius for name in ("lm_ciaosr", "lm_hybrid")] == [None, None]
-    assert swinir_network("lm_lte").radius is None
+    assert build_sr("lm_lte", 2).capabilities.radius == 34 + 2
+    assert [build_sr(name, 2, SMALL).capabilities.radius for name in ("lm_ciaosr", "lm_hybrid")] == [None, None]
+    assert swinir_network("lm_lte").capabilities.radius is None
 
 
 @pytest.mark.parametrize("name", ["lm_liif", "lm_lte"])

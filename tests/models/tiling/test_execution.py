@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from models import build_sr
-from models.tiling.execution import TileOptions, chunk_sizes, expand_mask, run_everywhere, run_on_tiles, run_whole
+from models.tiling.execution import TileOptions, chunk_sizes, expand_mask, run_everywhere, run_on_tiles
 
 NETWORKS = {
     "bicubic": {},
@@ -43,7 +43,8 @@ class Recorder(nn.Module):
 
     def __init__(self, network):
         super().__init__()
-        self.network, self.scale, self.radius, self.shapes = network, network.scale, network.radius, []
+        self.network, self.scale, self.shapes = network, network.scale, []
+        self.capabilities = network.capabilities
 
     def forward(self, lr):
         self.shapes.append(tuple(lr.shape))
@@ -73,7 +74,7 @@ def cases(draw):
 def test_a_full_halo_is_exact(case, name, scale, extra, max_pixels):
     lr, mask, patch = case
     network = random_network(name, scale, NETWORKS[name])
-    halo = None if extra is None else network.radius + extra
+    halo = None if extra is None else network.capabilities.radius + extra
     canvas = torch.rand(lr.shape[0], 3, lr.shape[2] * scale, lr.shape[3] * scale)
     with torch.no_grad():
         expected = dense_fusion(network, lr, mask, patch, canvas)
@@ -179,28 +180,6 @@ def test_training_on_tiles_reaches_every_weight():
     mask[0, 1, 1:3] = True
     run_everywhere(network, torch.rand(1, 3, 32, 32), mask, 8, 2).sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
-
-
-@given(
-    height=st.integers(1, 60), width=st.integers(1, 60), batch=st.integers(1, 3),
-    name=st.sampled_from(sorted(NETWORKS)), max_pixels=st.sampled_from([1, 400, 1500]),
-)  # fmt: skip
-@settings(deadline=None, max_examples=60)
-def test_large_images_in_parts_give_the_same(height, width, batch, name, max_pixels):
-    network, lr = Recorder(random_network(name, 2, NETWORKS[name])), torch.rand(batch, 3, height, width)
-    with torch.no_grad():
-        parts = run_whole(network, lr, max_pixels)
-        largest = max(shape[0] * shape[2] * shape[3] for shape in network.shapes)
-        assert (parts - network.network(lr)).abs().max() <= 1e-5
-    # A window holds at least its halos and as much again.
-    assert largest <= max(max_pixels, (2 * network.radius + max(2 * network.radius, 16)) ** 2)
-
-
-def test_a_network_without_finite_reach_runs_as_a_whole():
-    network = Recorder(random_network("bicubic", 2, {}))
-    network.radius = None
-    run_whole(network, torch.rand(1, 3, 40, 40), 100)
-    assert network.shapes == [(1, 3, 40, 40)]
 
 
 @given(st.integers(0, 5000), st.integers(1, 300))

@@ -67,7 +67,7 @@ def test_detection_loss_sees_labelled_images_only(distilled):
     distillation = make_distillation(system) if distilled else None
     objective = JointTask(system, LossConfig(objects=0.0), distillation=distillation, label_share=0.25)
     losses = objective(batch, PROGRESS)
-    sr = system.front(batch.lr).clamp(0, 1)
+    sr = system.front(batch.lr).sr
     alone = system.detector.loss(sr[1:], batch.boxes, batch.classes, torch.tensor([0]))
     for name in DETECTION:
         expected = alone[name].item() * 0.5 / 0.25  # half of the batch, where a quarter would be usual
@@ -184,8 +184,7 @@ def test_front_end_and_detector_learn_in_turns_from_the_same_terms(distilled):
 @pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize("bounds", [(0.1, 0.6), (0.0, 1.0), (0.5, 0.5)])
 def test_images_keep_exactly_the_drawn_shares(tiles, bounds):
-    system = make_system(halo=1).train()
-    system.front.train_tiles = tiles
+    system = make_system(halo=1).with_execution(train_tiles=tiles).train()
     objective = JointTask(system, LossConfig(objects=0.0), seed=3, budgets=bounds)
     for epoch in range(3):
         batch = make_batch()
@@ -200,8 +199,7 @@ def test_images_keep_exactly_the_drawn_shares(tiles, bounds):
 
 @pytest.mark.parametrize("tiles", [False, True])
 def test_masker_learns_under_budgets(tiles):
-    system = make_system(halo=1).train()
-    system.front.train_tiles = tiles
+    system = make_system(halo=1).with_execution(train_tiles=tiles).train()
     objective = JointTask(system, LossConfig(sparse=0.0, smooth=0.0, objects=0.0), budgets=(0.2, 0.8))
     objective(make_batch(), PROGRESS)["total"].backward()
     for name, parameter in system.front.named_parameters():

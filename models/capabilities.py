@@ -1,0 +1,130 @@
+"""What generic code may know about an SR network: one frozen record, which every network carries as `capabilities`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from utils.errors import UserError
+
+WHOLE_SCALES = (2, 3, 4)
+EVERY_TYPE = (torch.float32, torch.bfloat16, torch.float16)
+
+Table = dict[float, float]
+Tables = dict[float, Table]
+
+
+@dataclass(frozen=True)
+class AnyScale:
+    """Factors of an arbitrary-scale network, whole or fractional.
+
+    Args:
+        lowest, highest: smallest and largest factor.
+    """
+
+    lowest: float = 1
+    highest: float = math.inf
+
+    def __contains__(self, scale: object) -> bool:
+        return type(scale) in (int, float) and self.lowest <= scale <= self.highest
+
+    def __str__(self) -> str:
+        return f"a number from {self.lowest:g} to {self.highest:g}"
+
+
+@dataclass(frozen=True)
+class CoarseRendering:
+    """The network renders smooth parts of large images coarsely, by tables that are measured on photographs.
+
+    A table says for a target factor up to which strength of detail rendering at a smaller factor suffices:
+    {target: {factor: strength}}. Such a network has three more methods: `build_table(images, scale, tolerance)`,
+    `with_tables(tables)`, a copy that renders by them and shares the weights, and `rendered_share(lr, size)`.
+
+    Args:
+        beyond: factor up to which every pixel is rendered all the same.
+        targets: factors that tables are made for by default.
+        tolerance: largest mean squared error that tables allow by default, of images in [-1, 1].
+    """
+
+    beyond: float
+    targets: tuple[float, ...]
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an SR network can do and needs.
+
+    Args:
+        radius: exact reach in LR pixels of one LR pixel's HR cell into its surroundings; None where it is unbounded,
+            tied to the place in the image (attention), or not known.
+        local_radius: where `radius` is None: the halo in LR pixels that tiles take by default, for most networks the
+            reach of their convolutions alone.
+        scales: factors that the network can be built for; with AnyScale it is called as forward(lr, size).
+        tiling: how an image that is too large for one call is computed in tiles. "exact": with a halo of `radius` they
+            equal the whole; "overlap": with a halo they are close to it; "own": by the network itself, which has
+            `tiled(lr, size, tile, halo)`.
+        size_multiple: images are padded to multiples of it inside the network, in LR pixels.
+        stochastic: calls on the same image differ, so its output cannot be compared with that of a faster copy.
+        steps: passes through the network that one image takes (diffusion).
+        dtypes: types in which it computes.
+        as_quality: it may be SR_Quality of a conditional system, which runs it on patches.
+        shares_stem: it has `features`, its layers at LR resolution before the last, which a masker may share.
+        samples: it has `sample(lr, rows, columns, sizes)`, which colours single HR pixels, so it can be trained there.
+        coarse: see CoarseRendering; None where it has nothing of the kind.
+    """
+
+    radius: int | None
+    local_radius: int | None = None
+    scales: tuple[int, ...] | AnyScale = WHOLE_SCALES
+    tiling: Literal["exact", "overlap", "own"] = "exact"
+    size_multiple: int = 1
+    stochastic: bool = False
+    steps: int = 1
+    dtypes: tuple[torch.dtype, ...] = EVERY_TYPE
+    as_quality: bool = True
+    shares_stem: bool = False
+    samples: bool = False
+    coarse: CoarseRendering | None = None
+
+    def __post_init__(self):
+        if self.radius is None and self.tiling == "exact":
+            raise ValueError("tiles of a network without a finite radius cannot be exact; use 'overlap' or 'own'")
+
+    @property
+    def takes_size(self) -> bool:
+        """Whether the network is called as forward(lr, size)."""
+        return isinstance(self.scales, AnyScale)
+
+    @property
+    def halo(self) -> int:
+        """LR pixels of real neighbours that tiles take by default: `radius`, with which tiles equal the whole image;
+        else `local_radius`: attention then sees the tile with its halo instead of the image.
+
+        Raises:
+            UserError: the network tells neither.
+        """
+        halo = self.local_radius if self.radius is None else self.radius
+        if halo is None:
+            raise UserError("this SR network has no finite reach, so there is no exact halo; set the halo to a number")
+        return halo
+
+    @property
+    def traceable(self) -> bool:
+        """Whether a call is one fixed sequence of layers with one result, which can be traced, fused and recorded."""
+        return self.steps == 1 and not self.stochastic
+
+
+def checked_scale(network: object, scale: float, scales: tuple[int, ...] | AnyScale = WHOLE_SCALES) -> float:
+    """The scale, where it is among those that the network can be built for.
+
+    Raises:
+        UserError: it is not; the message names the network and the valid ones.
+    """
+    if scale not in scales:
+        valid = scales if isinstance(scales, AnyScale) else f"one of {', '.join(map(str, scales))}"
+        raise UserError(f"{type(network).__name__}: scale is {scale!r}; use {valid}")
+    return scale

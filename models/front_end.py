@@ -1,0 +1,121 @@
+"""What stands in front of a detector and makes the images that it sees: the protocol that all front ends share.
+
+There are three: a ConditionalSR, one SR network everywhere (SingleSR), and HR images as they are (HRImages). Whoever
+trains, prepares, measures or runs a system asks its front end, never what kind it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from models.execution import PatchRunner
+
+
+@dataclass(frozen=True)
+class ConditionalOutput:
+    """What a front end makes.
+
+    Args:
+        sr: SR images (B, 3, scale * h, scale * w) in [0, 1].
+        mask: patches (B, 1, gh, gw), 1 where SR_Quality was taken, else 0; its mean is the kept share. None where one
+            network runs everywhere.
+        probability: the masker's probability of quality (B, 1, gh, gw), None where the masker did not run.
+        score: how strongly the masker speaks for quality, the difference of its logits (B, 1, gh, gw); None likewise.
+    """
+
+    sr: Tensor
+    mask: Tensor | None = None
+    probability: Tensor | None = None
+    score: Tensor | None = None
+
+
+class Policy(Protocol):
+    """Selects the patches that get SR_Quality; see `MaskPolicy`."""
+
+    kind: str
+    needs_masker: bool
+
+    def select(self, lr: Tensor, logits: Tensor | None, patch: int, content: Tensor | None = None) -> Tensor: ...
+
+
+class Preparation(Protocol):
+    """Makes inference copies for one device and precision; see deployment/prepare.py."""
+
+    overhead: float
+
+    def network(self, network: nn.Module) -> nn.Module:
+        """Inference copy of an SR network."""
+
+    def module(self, module: nn.Module) -> nn.Module:
+        """Inference copy of anything else that is called with images."""
+
+    def in_place(
+        self, network: nn.Module, prepared: nn.Module, patch: int, halo: int | None
+    ) -> tuple[PatchRunner | None, nn.Module]:
+        """What to run on patches, None for tiles of the inference copy; and what to run on whole images."""
+
+    def runner(self, network: nn.Module) -> PatchRunner:
+        """What runs patches in place, fast or not."""
+
+    def max_pixels(self, *networks: nn.Module) -> int:
+        """Most LR pixels in one call of these networks."""
+
+
+class FrontEnd(Protocol):
+    """Makes the images that a detector sees.
+
+    Attributes:
+        scale: pixels of its images per pixel of those that it takes.
+        zoom: pixels of its images per HR canvas pixel; more than 1 for a detector with a larger input.
+        sees_hr: it takes HR images instead of LR images.
+        patch: side of a mask patch in LR pixels; None where there are no masks.
+        networks: what it consists of, by role.
+        spec: plain values from which `build_front` builds it again.
+    """
+
+    scale: int
+    zoom: int
+    sees_hr: bool
+    patch: int | None
+
+    @property
+    def networks(self) -> dict[str, nn.Module]: ...
+
+    @property
+    def spec(self) -> dict: ...
+
+    def __call__(
+        self,
+        images: Tensor,
+        tau: float = 1.0,
+        noise: Tensor | None = None,
+        shares: Tensor | None = None,
+        content: Tensor | None = None,
+    ) -> ConditionalOutput:
+        """For training, with gradient; see `ConditionalSR.forward` for what one with masks makes of the rest."""
+
+    def infer(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
+        """For inference, without gradient; the policy is looked at where there are masks.
+
+        Args:
+            images: (B, 3, h, w) in [0, 1].
+            policy: which patches get SR_Quality.
+            content: which part of the images is no padding, see models/content.py; None: all.
+        """
+
+    def parameter_parts(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by role and, for SR networks, by part of the network: `sr_fast/tail`, `sr_fast/body`, ...; every
+        parameter stands once."""
+
+    def macs(self, height: int, width: int, patches: int, masker: bool = True) -> int:
+        """MACs for one image, where SR_Quality runs on so many patches, and the masker or not."""
+
+    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[nn.Module]:
+        """The networks that run at all on images of this size; `patches` and `masker` as in `macs`, by image."""
+
+    def prepared(self, preparation: Preparation) -> FrontEnd:
+        """Inference copy."""
