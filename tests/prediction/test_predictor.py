@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from loading.load import load_system
+from loading.systems import load_system
 from models.mask_policy import parse_policy
-from prediction.predictor import Predictor, StageTimes, content_of, pad_images
+from prediction.predictor import PredictOptions, Predictor, content_of, pad_images
 from tests.prediction.running import noise
 
 
@@ -22,10 +22,9 @@ def test_content_is_where_the_images_are():
 
 @pytest.mark.parametrize("policy", ["budget=0.25", "random=0.25", "edge=0.25"])
 def test_a_share_is_one_of_the_images_own_patches(policy, weights):
-    policy, device = parse_policy(policy), torch.device("cpu")
-    predictor = Predictor(load_system(weights), policy, device)
+    policy, predictor = parse_policy(policy), Predictor(load_system(weights), torch.device("cpu"))
     images = [noise(17, 23, 3), noise(18, 9, 3, seed=1)]  # padded to 24 x 24
-    for image, found in zip(images, predictor(images, StageTimes(device)), strict=True):
+    for image, found in zip(images, predictor(images, PredictOptions(policy)), strict=True):
         patches = -(-image.shape[0] // 4) * -(-image.shape[1] // 4)
         assert found.mask.size == patches and found.mask.sum() == round(0.25 * patches)
         assert found.kept_share == found.mask.mean()
