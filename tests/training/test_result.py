@@ -18,5 +18,5 @@ def test_a_result_is_finished_up_to_its_epochs(tmp_path: Path):
     save_network(output, "sr", "bicubic", {}, {}, {})
     assert is_finished(output, 1000)
     output.write_bytes(output.read_bytes()[:-20])
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="truncated"):
         is_finished(output, 1)
