@@ -1,0 +1,22 @@
+"""A stage's result counts as finished for as many epochs as it has, and always where it does not say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.result import is_finished
+from utils.checkpoint import CheckpointError, save_network
+
+
+def test_a_result_is_finished_up_to_its_epochs(tmp_path: Path):
+    output = tmp_path / "result.pth"
+    assert not is_finished(output, 1)
+    save_network(output, "sr", "bicubic", {}, {}, {"epochs": 3})
+    assert [is_finished(output, epochs) for epochs in (2, 3, 4)] == [True, True, False]
+    save_network(output, "sr", "bicubic", {}, {}, {})
+    assert is_finished(output, 1000)
+    output.write_bytes(output.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match="truncated"):
+        is_finished(output, 1)
