@@ -215,36 +215,39 @@ def sanitized(tmp_path_factory) -> Path:
 
 
 def replay(program, way, files):
-    """The program's line on success; no more than four threads, however many a spoiled call asks for."""
+    """The finished program; no more than four threads, however many a spoiled call asks for."""
     options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1", "OMP_THREAD_LIMIT": "4"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | options
-    done = subprocess.run([program, way, *files], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr[:6000]
-    return done.stdout
+    return subprocess.run([program, way, *files], env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("maps", "scale"), [(16, 4), (80, 2), (32, 3), (48, 2)])
-def test_recorded_calls_are_clean_under_sanitizers(network_of, sanitized, tmp_path, maps, scale):
+@pytest.mark.parametrize(
+    ("maps", "scale", "sizes"), [(16, 4, SIZES), (32, 3, SIZES[5:8]), (48, 2, SIZES[5:8]), (80, 2, SIZES[6:9])]
+)
+def test_recorded_calls_are_clean_under_sanitizers(network_of, sanitized, tmp_path, maps, scale, sizes):
     """Odd sizes and masks, halos, layouts, 1, 2, 3 and 7 threads, the same bits each time; and no memory left."""
-    files = record(network_of, tmp_path, SIZES if maps == 16 else SIZES[::2], maps=maps, scale=scale)
-    assert replay(sanitized, "replay", files).startswith(f"{len(files)} calls")
+    files = record(network_of, tmp_path, sizes, maps=maps, scale=scale)
+    done = replay(sanitized, "replay", files)
+    assert done.returncode == 0, done.stderr[:6000]
+    assert done.stdout.startswith(f"{len(files)} calls")
 
 
 @pytest.mark.slow
 def test_whatever_the_entry_points_accept_is_clean_under_sanitizers(network_of, sanitized, tmp_path):
     """Numbers and pointers spoiled one and two at a time: refused, or harmless."""
-    files = record(network_of, tmp_path, [(1, 1, 1, "full"), (5, 7, 3, "half", 2), (6, 4, 4, "full")], maps=16)
-    counts = [int(word) for word in replay(sanitized, "mutate", files).split() if word.isdigit()]
-    calls, harmless, refused = counts
-    assert calls == len(files) and harmless > 100 and refused > 1000
+    files = record(network_of, tmp_path, [(1, 1, 1, "full"), (5, 4, 3, "half", 2)], maps=16)
+    done = replay(sanitized, "mutate", [file for file in files if not file.stem.endswith("-2")])
+    assert done.returncode == 0, done.stderr[:6000]
+    calls, harmless, refused = (int(word) for word in done.stdout.split() if word.isdigit())
+    assert calls == 4 and harmless > 1000 and refused > 10_000
 
 
 @pytest.mark.slow
-def test_the_sanitizers_would_see_a_read_beyond(network_of, sanitized, tmp_path):
-    """A recorded call whose LR image is cut short in memory, but not in its size, must fail: the check can fail."""
+@pytest.mark.parametrize("array", ["mask", "lr", "hr", "weight", "bias", "canvas"])
+def test_the_sanitizers_see_an_access_beyond_each_array(network_of, sanitized, tmp_path, array):
+    """A call that says more memory than there is: were it not seen, the tests above would say nothing."""
     [file, *_] = record(network_of, tmp_path, [(5, 7, 3, "full")], maps=16)
-    content = file.read_bytes()
-    file.write_bytes(content[:-1])
-    with pytest.raises(AssertionError, match="is not a recorded call"):
-        replay(sanitized, "replay", [file])
+    done = replay(sanitized, f"cut-{array}", [file])
+    assert done.returncode != 0
+    assert "ERROR: AddressSanitizer" in done.stderr and "block_sparse.cpp" in done.stderr, done.stderr[:2000]
