@@ -12,10 +12,14 @@ from __future__ import annotations
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.inference_schema import InferenceConfig
 from utils.config import parse_config
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from prediction.run_folder import Run
 
 
 def translate(argv: list[str]) -> list[str]:
@@ -53,101 +57,69 @@ def check(config: InferenceConfig) -> None:
         raise UserError(f"out is {config.out!r}; name a new folder")
 
 
-def prepare(config: InferenceConfig) -> tuple:
-    """Files to read, predictor, and a new run folder; with `sr_only` those of `super_resolve_files`.
+def prepare_detection(config: InferenceConfig) -> Run:
+    """Everything that can go wrong before the first image.
 
     Raises:
-        ValueError, OSError, CheckpointError: arguments or weights that cannot be used.
+        UserError, OSError: arguments or weights that cannot be used.
     """
-
-    from data.sources import list_sources
-    from deployment.latency_profile import with_profile
-    from deployment.prepare import how_it_runs
-    from loading.systems import load_system, with_halo
+    from data.sources import list_sources, read_frames
     from models.mask_policy import parse_policy
-    from prediction.prediction_writer import new_run_folder
-    from prediction.predictor import Predictor
-    from utils.device import choose_device, compute_type, set_threads
+    from prediction.api import ConditionalYOLO
+    from prediction.prediction_writer import PredictionWriter
+    from prediction.predictor import PredictOptions
+    from prediction.run_folder import Run, new_run_folder
+    from prediction.stage_times import StageTimes
 
-    check(config)
-    if config.sr_only:
-        from prediction.sr_folder import prepare_sr
-
-        return prepare_sr(config)
-    policy, device = parse_policy(config.policy), choose_device(config.device)
+    options = PredictOptions(parse_policy(config.policy), config.conf, config.iou, config.max_det)
     files = list_sources(config.source)
-    system = load_system(config.weights)
-    if system.patch is not None:
-        system = with_halo(config.weights, system, config.halo)
-    elif config.policy != "learned" or config.save_mask or config.halo is not None:
-        raise UserError(f"{config.weights}: this system has no masker; leave out --policy, --halo and --save_mask")
-    if policy.kind == "latency_ms" and not config.profile:
-        raise UserError(
-            f"policy {policy} needs a latency profile; measure one with `python -m tools.latency` and name it with "
-            "--profile"
-        )
-    set_threads(config.threads)
-    if config.profile:
-        system = with_profile(system, config.profile, device, compute_type(device, config.half))
-    predictor = Predictor(
-        system, policy, device, config.half, config.conf, config.iou, config.max_det, config.memory_mb
-    )
-    print(how_it_runs(predictor.system))
-    return files, predictor, new_run_folder(config.out)
+    model = ConditionalYOLO(
+        config.weights, config.device, config.half,
+        halo=config.halo, profile=config.profile, memory_mb=config.memory_mb,
+    )  # fmt: skip
+    predictor, _ = model.predictor, model.checked_policy(config.policy)
+    if config.save_mask and not model.conditional:
+        raise UserError(f"{config.weights}: this system has no masker; leave out --save_mask")
+    print(model.how)
+    times, folder = StageTimes(predictor.device), new_run_folder(config.out)
+    predictions = predictor.stream(read_frames(files, config.max_pixels), options, config.batch, times)
+    writer = PredictionWriter(folder, files, config, model.scale, predictor.system.detector.names)
+    return Run(files, predictions, writer, folder, times)
 
 
-def detect(config: InferenceConfig, files: list, predictor, folder: Path) -> dict:
-    """Predict and save, a printed line per image, then a summary.
+def prepare_sr(config: InferenceConfig) -> Run:
+    """The same for `--sr-only`."""
+    from data.sources import list_sources, read_frames
+    from prediction.run_folder import Run, new_run_folder
+    from prediction.sr_writer import SRWriter
+    from prediction.stage_times import StageTimes
+    from prediction.super_resolver import SHIPPED, SuperResolver
 
-    Returns:
-        Skipped file -> reason.
-
-    Raises:
-        OSError: results cannot be saved.
-    """
-    from data.sources import Skipped, group_frames, read_frames
-    from prediction.prediction_writer import PredictionWriter, describe
-    from prediction.predictor import StageTimes, predict_groups
-
-    times, skipped, images, objects = StageTimes(predictor.device), {}, 0, 0
-    names = predictor.system.detector.names
-    frames = read_frames(files, config.max_pixels)
-    groups = times.over("reading", group_frames(frames, config.batch, predictor.padded_size))
-    with PredictionWriter(folder, files, config, predictor.system.front.scale, names) as writer:
-        for item in predict_groups(predictor, groups, times):
-            if isinstance(item, Skipped):
-                print(f"{item.file.label}: skipped, {item.reason}", flush=True)
-                skipped[item.file] = item.reason
-                continue
-            frame, prediction = item
-            with times.measure("saving"):
-                writer.write(frame, prediction)
-            print(f"{frame.label}: {frame.width}x{frame.height} {describe(prediction, names)}", flush=True)
-            images, objects = images + 1, objects + len(prediction.boxes)
-    speed = ", ".join(f"{seconds * 1e3 / max(images, 1):.1f}ms {stage}" for stage, seconds in times.seconds.items())
-    print(f"\n{len(files)} files, {images} images, {objects} objects, {len(skipped)} files skipped")
-    print(f"Speed per image: {speed}")
-    print(f"Results saved to {folder}", *([f"({writer.labels} label files)"] if config.save_txt else []))
-    return skipped
+    files = list_sources(config.source)
+    resolver = SuperResolver(
+        config.weights or SHIPPED, config.scale, config.device, config.half,
+        config.tile, config.tile_halo, config.self_ensemble, config.cmsr,
+    )  # fmt: skip
+    times, folder = StageTimes(resolver.upscaler.device), new_run_folder(config.out)
+    images = resolver.stream(read_frames(files, config.max_pixels), times)
+    return Run(files, images, SRWriter(folder, files), folder, times)
 
 
 def main(argv: list[str] | None = None) -> int:
     config = parse_config(InferenceConfig, __doc__, translate(sys.argv[1:] if argv is None else argv))
-    from utils.errors import UserError
+    from utils.device import set_threads
 
     try:
-        prepared = prepare(config)
+        check(config)
+        set_threads(config.threads)
+        run = prepare_sr(config) if config.sr_only else prepare_detection(config)
     except (UserError, OSError) as error:
         print(f"inference.py: error: {error}", file=sys.stderr)
         return 2
-    if config.sr_only:
-        from prediction.sr_folder import super_resolve_files as work
-    else:
-        work = detect
     try:
-        skipped = work(config, *prepared)
+        skipped = run.save()
     except OSError as error:
-        print(f"inference.py: error: {error}; what was saved until here is in {prepared[-1]}", file=sys.stderr)
+        print(f"inference.py: error: {error}; what was saved until here is in {run.folder}", file=sys.stderr)
         return 1
     for file, reason in skipped.items():
         print(f"skipped {file.label}: {reason}", file=sys.stderr)

@@ -100,11 +100,28 @@ def read_rgb(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
     with _opened(path, max_pixels) as image:
         orientation = _orientation(image)
         _check_end(path, image)
-        _decode(path, image)
-        rgb = _to_rgb(path, image)
-        if orientation in ORIENTATIONS:
-            rgb = rgb.transpose(ORIENTATIONS[orientation])
-        return np.array(rgb)
+        return _pixels(path, image, orientation)
+
+
+def pillow_to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    """RGB pixels of a Pillow image of any mode, as `read_rgb` reads them from its file; the image is not changed.
+
+    Args:
+        image: opened or decoded.
+        name: for messages.
+
+    Returns:
+        uint8 (H, W, 3), a copy.
+
+    Raises:
+        ImageError: it cannot be decoded, or is of an unusual kind.
+    """
+    return _pixels(name, image, _orientation(image))
+
+
+def to_8_bit(values: np.ndarray) -> np.ndarray:
+    """16-bit pixels (0..65535) of any shape -> uint8, rounded to the nearest."""
+    return ((values.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 @contextmanager
@@ -156,6 +173,15 @@ def _check_end(path: str | os.PathLike, image: Image.Image) -> None:
     _decode(path, image)
 
 
+def _pixels(path: str | os.PathLike, image: Image.Image, orientation: int) -> np.ndarray:
+    """Decode, convert to RGB and turn upright -> uint8 (H, W, 3)."""
+    _decode(path, image)
+    rgb = _to_rgb(path, image)
+    if orientation in ORIENTATIONS:
+        rgb = rgb.transpose(ORIENTATIONS[orientation])
+    return np.array(rgb)
+
+
 def _decode(path: str | os.PathLike, image: Image.Image) -> None:
     try:
         image.load()
@@ -169,7 +195,7 @@ def _to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(path, f"pixel values {values.min()}..{values.max()} exceed 16 bit", "convert it to 8 bit")
-        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        image = Image.fromarray(to_8_bit(values))
     if image.mode == "F":
         raise ImageError(path, "floating-point pixels of unknown range", "convert it to 8 bit")
     if image.mode == "P" and "transparency" in image.info:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path, PurePath
-from typing import Self
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,58 +14,12 @@ from PIL import Image
 from configs.inference_schema import InferenceConfig
 from data.sources import Frame, SourceFile
 from prediction.predictor import Prediction
+from prediction.run_folder import output_names
 from prediction.video import VideoFiles
 from utils.overlay import draw_boxes
 
-SUBFOLDERS = ("sr", "masks", "labels")
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 LARGEST_JPEG_SIDE = 65_500
-
-
-def new_run_folder(out: str | Path) -> Path:
-    """Create `out`, or `out2`, `out3`, ... where it exists; another run's folder is never used again.
-
-    Raises:
-        OSError: it cannot be created.
-    """
-    out, number = Path(out).absolute(), 1
-    while True:
-        folder = out if number == 1 else out.with_name(f"{out.name}{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
-
-
-def output_names(files: Iterable[SourceFile]) -> dict[SourceFile, PurePath]:
-    """Path of every file's results below the run folder, without suffix: sub-folders mirrored, no name used twice.
-
-    Two files of one stem become `name` and `name-2`, as with Ultralytics. Images must stand before videos.
-    """
-    names, taken, frames = {}, set(), set()
-    for file in files:
-        parts = [part for part in file.relative.parts if part != ".."]
-        if len(parts) > 1 and parts[0].casefold() in SUBFOLDERS:
-            parts[0] += "_"
-        name, number = PurePath(*parts[:-1], file.relative.stem), 1
-        # A video's label name_7.txt must not be that of an image name_7.png either.
-        while _folded(name) in taken or (file.is_video and _folded(name) in frames):
-            number += 1
-            name = PurePath(*parts[:-1], f"{file.relative.stem}-{number}")
-        names[file] = name
-        taken.add(_folded(name))
-        if not file.is_video and (match := re.fullmatch(r"(.*)_\d+", _folded(name), re.DOTALL)):
-            frames.add(match[1])
-    return names
-
-
-def describe(prediction: Prediction, names: tuple[str, ...]) -> str:
-    """`3 persons, 1 car, kept 0.24, 35.2ms`."""
-    counts = sorted(Counter(prediction.boxes[:, 5].astype(int).tolist()).items())
-    found = [f"{count} {names[label]}{'s' * (count > 1)}" for label, count in counts] or ["(no detections)"]
-    kept = [] if prediction.kept_share is None else [f"kept {prediction.kept_share:.2f}"]
-    return ", ".join([*found, *kept, f"{prediction.ms:.1f}ms"])
 
 
 def label_lines(boxes: np.ndarray, height: int, width: int) -> str:
@@ -79,7 +32,7 @@ def label_lines(boxes: np.ndarray, height: int, width: int) -> str:
 
 
 class PredictionWriter:
-    """Context manager that writes results as they come; holds no image, and one open video at most.
+    """Writes results as they come; holds no image, and one open video at most.
 
     Args:
         folder: existing, empty run folder.
@@ -90,43 +43,55 @@ class PredictionWriter:
     """
 
     def __init__(
-        self, folder: Path, files: Iterable[SourceFile], config: InferenceConfig, scale: int, names: tuple[str, ...]
+        self, folder: Path, files: Iterable[SourceFile], config: InferenceConfig, scale: float, names: tuple[str, ...]
     ):
         self.folder, self.config, self.scale, self.names = folder, config, scale, names
         self.outputs = output_names(files)
-        self.labels = 0
-        self._json, self._json_entries, self._videos = None, 0, VideoFiles()
-
-    def __enter__(self) -> Self:
-        if self.config.save_json:
-            self._json = (self.folder / "predictions.json").open("w", encoding="utf-8")
+        self.labels = self.objects = 0
+        self._videos = VideoFiles()
+        self._json, self._json_entries = None, 0
+        if config.save_json:
+            self._json = (folder / "predictions.json").open("w", encoding="utf-8")
             self._json.write("[")
-        return self
 
-    def __exit__(self, *error) -> None:
+    def close(self) -> None:
+        """End the open video and predictions.json, which is then valid also after an error."""
         self._videos.close()
         if self._json:
             self._json.write("\n]\n")
             self._json.close()
 
-    def write(self, frame: Frame, prediction: Prediction) -> None:
+    def line(self, result: Prediction) -> str:
+        """`3 persons, 1 car, kept 0.24, 35.2ms`."""
+        counts = sorted(Counter(result.boxes[:, 5].astype(int).tolist()).items())
+        found = [f"{count} {self.names[label]}{'s' * (count > 1)}" for label, count in counts] or ["(no detections)"]
+        kept = [] if result.kept_share is None else [f"kept {result.kept_share:.2f}"]
+        return ", ".join([*found, *kept, f"{result.ms:.1f}ms"])
+
+    def summary(self) -> tuple[list[str], list[str]]:
+        """Numbers of objects and of label files."""
+        return [f"{self.objects} objects"], [f"({self.labels} label files)"] if self.config.save_txt else []
+
+    def write(self, frame: Frame, result: Prediction) -> None:
         """Save what was found in one frame.
 
         Raises:
             OSError: the run folder cannot be written.
         """
         if self.config.save_images:
-            self._write_picture(frame, prediction)
+            self._write_picture(frame, result)
         if self.config.save_sr:
-            Image.fromarray(prediction.sr_image()).save(self._path(frame, "sr", ".png"), compress_level=1)
-        if self.config.save_mask and prediction.mask is not None:
-            self._write_mask(frame, prediction)
-        if self.config.save_txt and len(prediction.boxes):
-            lines = label_lines(prediction.boxes, frame.height, frame.width)
+            Image.fromarray(result.sr_image()).save(self._path(frame, "sr", ".png"), compress_level=1)
+        if self.config.save_mask and result.mask is not None and result.patch is not None:
+            self._write_mask(frame, result.mask, result.patch)
+        if self.config.save_txt and len(result.boxes):
+            lines = label_lines(result.boxes, frame.height, frame.width)
             self._path(frame, "labels", ".txt").write_text(lines, encoding="utf-8")
             self.labels += 1
         if self._json:
-            self._write_json(frame, prediction)
+            self._json.write((",\n" if self._json_entries else "\n") + json.dumps(self._entry(frame, result)))
+            self._json_entries += 1
+        self.objects += len(result.boxes)
 
     def _path(self, frame: Frame, subfolder: str, suffix: str) -> Path:
         """Path of a result, numbered for a video frame; its folder is created."""
@@ -147,26 +112,23 @@ class PredictionWriter:
             return
         jpeg = frame.file.path.suffix.lower() in JPEG_SUFFIXES and max(picture.shape) <= LARGEST_JPEG_SIDE
         path = self._path(frame, "", ".jpg" if jpeg else ".png")
-        Image.fromarray(picture).save(path, **({"quality": 95} if jpeg else {"compress_level": 1}))
+        options: dict[str, Any] = {"quality": 95} if jpeg else {"compress_level": 1}
+        Image.fromarray(picture).save(path, **options)
 
-    def _write_mask(self, frame: Frame, prediction: Prediction) -> None:
+    def _write_mask(self, frame: Frame, mask: np.ndarray, patch: int) -> None:
         """White where SR_Quality ran, at the size of the image."""
-        pixels = np.kron(prediction.mask, np.ones((prediction.patch, prediction.patch), bool))
-        mask = (pixels[: frame.height, : frame.width] * 255).astype(np.uint8)
-        Image.fromarray(mask).save(self._path(frame, "masks", ".png"))
+        pixels = np.kron(mask, np.ones((patch, patch), bool))[: frame.height, : frame.width]
+        Image.fromarray((pixels * 255).astype(np.uint8)).save(self._path(frame, "masks", ".png"))
 
-    def _write_json(self, frame: Frame, prediction: Prediction) -> None:
-        entry = {"file": str(frame.file.path)} | ({} if frame.index is None else {"frame": frame.index})
+    def _entry(self, frame: Frame, prediction: Prediction) -> dict[str, Any]:
+        """What predictions.json says of one frame."""
+        entry: dict[str, Any] = {"file": str(frame.file.path)}
+        if frame.index is not None:
+            entry["frame"] = frame.index
         kept = None if prediction.kept_share is None else round(prediction.kept_share, 6)
         detections = [
             {"class": label, "name": self.names[label], "score": round(score, 5), "box": [round(v, 3) for v in box]}
             for *box, score, label in ((*row[:5], int(row[5])) for row in prediction.boxes.tolist())
         ]
         entry |= {"width": frame.width, "height": frame.height, "kept_share": kept, "detections": detections}
-        self._json.write((",\n" if self._json_entries else "\n") + json.dumps(entry))
-        self._json_entries += 1
-
-
-def _folded(name: PurePath) -> str:
-    """Names that differ in case only are one file on some systems."""
-    return str(name).casefold()
+        return entry

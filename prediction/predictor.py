@@ -5,47 +5,50 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from data.sources import Frame, Skipped
+from data.sources import Frame, Skipped, group_frames
 from deployment.prepare import prepare_system
 from models.mask_policy import MaskPolicy
+from models.masker import patch_grid
 from models.system import ConditionalSRDetector
-from utils.convert import GREY, to_uint8
+from prediction.stage_times import StageTimes
+from utils.convert import GREY, to_image, to_tensor, to_uint8
 from utils.device import compute_type, is_out_of_memory
+from utils.errors import UserError
 
 OUT_OF_MEMORY = "out of memory; use a smaller --batch, a cheaper --policy (budget=0.1, all_fast), or --half"
 
 
-class StageTimes:
-    """Seconds spent per stage; CUDA is waited for, so that a stage pays for its own kernels only."""
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to predict, chosen per call.
 
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.seconds: dict[str, float] = {}
+    Args:
+        policy: where SR_Quality runs.
+        conf: lowest score, in [0, 1].
+        iou: overlap above which non-maximum suppression drops the weaker of two boxes of a class, in [0, 1].
+        max_det: most detections per image, at least 1.
 
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to `stage`."""
-        start = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+    Raises:
+        UserError: a value out of range.
+    """
 
-    def over(self, stage: str, items: Iterable) -> Iterator:
-        """Pass items on; the time it takes to get each one belongs to `stage`."""
-        iterator, end = iter(items), object()
-        while True:
-            with self.measure(stage):
-                item = next(iterator, end)
-            if item is end:
-                return
-            yield item
+    policy: MaskPolicy
+    conf: float = 0.25
+    iou: float = 0.7
+    max_det: int = 300
+
+    def __post_init__(self):
+        for name in ("conf", "iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
+        if self.max_det < 1:
+            raise UserError(f"max_det is {self.max_det}; give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Prediction:
         mask: bool (ceil(H / patch), ceil(W / patch)), true where SR_Quality ran; None without a masker.
         patch: side of a patch in pixels of the image; None without a masker.
         kept_share: share of the image's patches that SR_Quality ran on; None without a masker.
-        ms: milliseconds of super-resolution and detection, as a share of its batch's.
+        speed: milliseconds of preprocess (padding, to the device), inference (super-resolution, detection with
+            non-maximum suppression, boxes to the host) and postprocess (masks to the host), as a share of its batch's.
     """
 
     boxes: np.ndarray
@@ -66,7 +70,12 @@ class Prediction:
     mask: np.ndarray | None
     patch: int | None
     kept_share: float | None
-    ms: float
+    speed: dict[str, float]
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds of everything but reading and saving."""
+        return sum(self.speed.values())
 
     def sr_image(self) -> np.ndarray:
         """Super-resolved image, uint8 (s * H, s * W, 3)."""
@@ -78,27 +87,14 @@ class Predictor:
 
     Args:
         system: front end and detector; a copy is prepared for the device.
-        policy: where SR_Quality runs.
         device: where to run.
         half: compute in fp16 on CUDA, in bf16 elsewhere.
-        conf, iou, max_det: see YoloDetector.predict.
         memory_mb: see `prepare_system`.
     """
 
-    def __init__(
-        self,
-        system: ConditionalSRDetector,
-        policy: MaskPolicy,
-        device: torch.device,
-        half: bool = False,
-        conf: float = 0.25,
-        iou: float = 0.7,
-        max_det: int = 300,
-        memory_mb: int = 1024,
-    ):
+    def __init__(self, system: ConditionalSRDetector, device: torch.device, half: bool = False, memory_mb: int = 1024):
         self.system = prepare_system(system.eval(), device, compute_type(device, half), memory_mb)
-        self.policy, self.device = policy, device
-        self.limits = {"conf": conf, "iou": iou, "max_det": max_det}
+        self.device = device
         self.unit = system.detector.stride // math.gcd(system.detector.stride, system.front.scale)
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
@@ -106,55 +102,87 @@ class Predictor:
         return -(-height // self.unit) * self.unit, -(-width // self.unit) * self.unit
 
     @torch.no_grad()
-    def __call__(self, images: list[np.ndarray], times: StageTimes) -> list[Prediction]:
+    def __call__(
+        self, images: list[np.ndarray], options: PredictOptions, times: StageTimes | None = None
+    ) -> list[Prediction]:
         """Predict.
 
         Args:
             images: uint8 (H, W, 3) RGB of any size, of equal `padded_size`.
-            times: the stages SR and detection are added.
+            options: policy and limits.
+            times: the stages SR and detection are added, for which the device is waited for between them.
         """
-        start = time.perf_counter()
-        with times.measure("SR"):
+        measure, clock = nullcontext if times is None else times.measure, [time.perf_counter()]
+        with measure("SR"):
             lr = torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))).to(self.device)
             lr = lr.permute(0, 3, 1, 2).float().div(255)
-            output = self.system.upscale(lr, self.policy, content_of(images, lr.shape[-2:]))
-        with times.measure("detection"):
-            found = self.system.detect(output.sr, **self.limits)
-            found = [boxes.float().cpu().numpy() for boxes in found]
+            clock.append(time.perf_counter())
+            output = self.system.upscale(lr, options.policy, content_of(images, lr.shape[-2:]))
+        with measure("detection"):
+            found = self.system.detect(output.sr, options.conf, options.iou, options.max_det)
+            boxes = [rows.float().cpu().numpy() for rows in found]
+        clock.append(time.perf_counter())
         masks = [None] * len(images) if output.mask is None else output.mask[:, 0].cpu().numpy() > 0.5
-        ms = (time.perf_counter() - start) * 1e3 / len(images)
-        rows = zip(images, found, output.sr, masks, strict=True)
-        return [self._of_image(*image.shape[:2], boxes, sr, mask, ms) for image, boxes, sr, mask in rows]
+        clock.append(time.perf_counter())
+        spent = [1e3 * seconds / len(images) for seconds in np.diff(clock).tolist()]
+        speed = dict(zip(("preprocess", "inference", "postprocess"), spent, strict=True))
+        rows = zip(images, boxes, output.sr, masks, strict=True)
+        return [self._of_image(image, found, sr, mask, speed) for image, found, sr, mask in rows]
 
-    def _of_image(self, height: int, width: int, boxes, sr, mask, ms: float) -> Prediction:
+    @torch.no_grad()
+    def upscale(self, image: np.ndarray, policy: MaskPolicy) -> np.ndarray:
+        """Super-resolve one image without detecting, uint8 (H, W, 3) RGB -> uint8 (s * H, s * W, 3) RGB.
+
+        The image is not padded, so next to its lower and right border the result may differ from `Prediction.sr`.
+
+        Raises:
+            UserError: the result holds NaN.
+        """
+        return to_image(self.system.upscale(to_tensor(image, self.device), policy).sr)
+
+    def stream(
+        self,
+        frames: Iterable[Frame | Skipped],
+        options: PredictOptions,
+        batch: int = 1,
+        times: StageTimes | None = None,
+    ) -> Iterator[tuple[Frame, Prediction] | Skipped]:
+        """Predictions in order, neighbours of one padded size together; what memory does not suffice for is skipped
+        like unreadable files.
+
+        Args:
+            frames: what `read_frames` yields.
+            options: policy and limits.
+            batch: most images per call.
+            times: the stages reading, SR and detection are added.
+        """
+        groups = group_frames(frames, batch, self.padded_size)
+        for group in groups if times is None else times.over("reading", groups):
+            if isinstance(group, Skipped):
+                yield group
+                continue
+            try:
+                predictions = self([frame.image for frame in group], options, times)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                predictions = None
+            if predictions is None:  # outside of `except`, where the error would keep its tensors alive
+                yield from (Skipped(frame.file, OUT_OF_MEMORY) for frame in group)
+            else:
+                yield from zip(group, predictions, strict=True)
+
+    def _of_image(self, image: np.ndarray, boxes, sr, mask, speed: dict[str, float]) -> Prediction:
         """From the padded image's results to those of the image itself."""
+        height, width = image.shape[:2]
         boxes, scale = to_image_pixels(boxes, self.system.scale, height, width), self.system.front.scale
         sr = sr[:, : scale * height, : scale * width]
         if mask is None:
-            return Prediction(boxes, sr, None, None, None, ms)
+            return Prediction(boxes, sr, None, None, None, speed)
         patch = self.system.patch
-        own = mask[: -(-height // patch), : -(-width // patch)]
-        return Prediction(boxes, sr, own, patch, float(own.mean()), ms)
-
-
-def predict_groups(
-    predictor: Predictor, groups: Iterable[list[Frame] | Skipped], times: StageTimes
-) -> Iterator[tuple[Frame, Prediction] | Skipped]:
-    """Predictions in order; images for which memory does not suffice are skipped like unreadable ones."""
-    for group in groups:
-        if isinstance(group, Skipped):
-            yield group
-            continue
-        try:
-            predictions = predictor([frame.image for frame in group], times)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            predictions = None
-        if predictions is None:  # outside of `except`, where the error would keep its tensors alive
-            yield from (Skipped(frame.file, OUT_OF_MEMORY) for frame in group)
-        else:
-            yield from zip(group, predictions, strict=True)
+        rows, columns = patch_grid(height, width, patch)
+        own = mask[:rows, :columns]
+        return Prediction(boxes, sr, own, patch, float(own.mean()), speed)
 
 
 def pad_images(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:

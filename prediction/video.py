@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data.sources import DEFAULT_FPS
+
 LARGEST_SIDE = 8_190  # MPEG-4 stores sides in 13 bits
 
 
@@ -15,7 +17,7 @@ class VideoFiles:
 
     def __init__(self) -> None:
         self._path: Path | None = None
-        self._writer = None
+        self._writer: cv2.VideoWriter | None = None
 
     def write(self, path: Path, picture: np.ndarray, fps: float | None, otherwise: str) -> None:
         """Add the next frame, uint8 (H, W, 3) RGB, shrunk to what MPEG-4 holds, to the video at `path`.
@@ -27,10 +29,10 @@ class VideoFiles:
         if shrink < 1:
             picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         height, width = (side // 2 * 2 for side in picture.shape[:2])  # MPEG-4 takes even sides only
-        if path != self._path:
+        if self._writer is None or path != self._path:
             self.close()
             path.parent.mkdir(parents=True, exist_ok=True)
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps or DEFAULT_FPS, (width, height))
             if not writer.isOpened():
                 raise OSError(f"{path}: OpenCV cannot write this video ({width}x{height}); {otherwise}")
             self._path, self._writer = path, writer

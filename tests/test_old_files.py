@@ -150,7 +150,7 @@ def test_cmsr_tables_belong_to_their_network_and_render_the_same(expected, lr):
     network = load_sr(OLD / "lm_liif.pth")
     with torch.no_grad():
         assert_close(network(lr, (40, 60))[..., ::2, ::2], expected["lm_liif.pth:sr"], PIXEL)
-        use_tables(network, OLD / "lm_liif_cmsr.yaml")
+        network = use_tables(network, OLD / "lm_liif_cmsr.yaml")
         assert_close(network(lr, (96, 144))[..., ::4, ::4], expected["lm_liif.pth:cmsr"], PIXEL)
     assert load_tables(OLD / "lm_liif_cmsr.yaml").tables.keys() == {6, 8}
 

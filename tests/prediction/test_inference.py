@@ -19,10 +19,10 @@ from data.sources import list_sources
 from loading.systems import load_system
 from models import build_sr
 from models.detector_yolo import YoloDetector
-from models.mask_policy import parse_policy
 from models.single_sr import HRImages, SingleSR
-from prediction.prediction_writer import label_lines, new_run_folder, output_names
+from prediction.prediction_writer import label_lines
 from prediction.predictor import Predictor, to_image_pixels
+from prediction.run_folder import new_run_folder, output_names
 from tests.prediction.running import NAMES, digests, draw_video, entries, infer, noise, save_plain
 
 CPU = torch.device("cpu")
@@ -244,7 +244,7 @@ def test_names_stay_in_the_run_folder(tmp_path, monkeypatch):
 def test_padding_reaches_whole_strides(weights, plain_weights, tmp_path):
     doubled = save_plain(tmp_path / "doubled.pth", SingleSR(build_sr("bicubic", 4, {"upscale": 2}), zoom=2))
     files = (weights, plain_weights, doubled)
-    by_four, by_three, by_eight = (Predictor(load_system(file), parse_policy("learned"), CPU) for file in files)
+    by_four, by_three, by_eight = (Predictor(load_system(file), CPU) for file in files)
     assert [by_eight.padded_size(h, w) for h, w in ((1, 1), (5, 8), (9, 7))] == [(4, 4), (8, 8), (12, 8)]
     assert [by_four.padded_size(h, w) for h, w in ((1, 1), (8, 9), (128, 160))] == [(8, 8), (8, 16), (128, 160)]
     assert by_three.padded_size(1, 33) == (32, 64)

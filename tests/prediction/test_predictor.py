@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from loading.load import load_system
+from loading.systems import load_system
 from models.mask_policy import parse_policy
 from prediction.predictor import Predictor, StageTimes, content_of, pad_images
 from tests.prediction.running import noise

@@ -1,0 +1,241 @@
+"""The Python API: one object that holds a trained system, and takes whatever people have as images.
+
+    from prediction.api import ConditionalYOLO
+
+    model = ConditionalYOLO("conditional_sr_yolo_jointly_tuned.pth")
+    for result in model.predict("images/", policy="budget=0.25", stream=True):
+        print(result.path, result.boxes.xyxy, result.kept_share)
+
+Import it before Ultralytics, which would otherwise look for a network. Nothing is written to inputs, and images do not
+depend on each other: a batch gives what single images give.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from deployment.latency_profile import with_profile
+from deployment.prepare import how_it_runs
+from loading.shipped_weights import SHIPPED
+from loading.systems import load_system, with_halo
+from models.mask_policy import POLICIES, WITH_VALUE, MaskPolicy, parse_policy
+from prediction.image_input import MAX_PIXELS, open_source, without_skipped
+from prediction.predictor import PredictOptions, Predictor
+from prediction.results import ConditionalResults
+from prediction.super_resolver import SuperResolver, holds_system
+from utils.device import choose_device, compute_type
+from utils.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda")
+DEFAULT_POLICY = "budget=0.25"
+
+
+class ConditionalYOLO:
+    """A trained system ready to predict: LR images of any kind in, boxes in their own pixels out.
+
+    Args:
+        weights: checkpoint of stage 3, with a masker or without; or of an SR network alone, which only has `upscale`:
+            what `load_sr` reads, or `shipped` for the strongest of the project's own weights for `scale`.
+        device: auto, cpu or cuda; auto picks CUDA when there is one.
+        half: compute in 16 bit (fp16 on CUDA, bf16 on CPU).
+        scale: factor of an SR network alone; None takes its own, and x4 of the shipped ones.
+        halo: LR pixels of neighbours around SR_Quality's patches, exact: the receptive field; None takes that of the
+            checkpoint.
+        profile: latency profile of this system on this device (python -m tools.latency), for the policy latency_ms.
+        memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.
+
+    Raises:
+        UserError: weights, profile or device that cannot be used, or options that these weights do not have.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        device: str = "auto",
+        half: bool = False,
+        *,
+        scale: float | None = None,
+        halo: int | Literal["exact"] | None = None,
+        profile: str | Path | None = None,
+        memory_mb: int = 1024,
+    ):
+        if device not in DEVICES:
+            raise UserError(
+                f"device is {device!r}; give auto, cpu or cuda (CUDA_VISIBLE_DEVICES chooses among several)"
+            )
+        self.weights = str(weights)
+        self._predictor: Predictor | None = None
+        self._resolver: SuperResolver | None = None
+        if weights == SHIPPED or not holds_system(weights):
+            self._resolver = SuperResolver(weights, scale, device, half)
+            if halo is not None or profile is not None:
+                raise UserError(f"{weights}: an SR network alone has no patches; leave out halo and profile")
+            return
+        system, place = load_system(weights), choose_device(device)
+        masker = system.patch is not None
+        if not masker and (halo is not None or profile is not None):
+            raise UserError(f"{weights}: this system has no masker; leave out halo and profile")
+        if masker:
+            system = with_halo(weights, system, halo)
+        if profile is not None:
+            system = with_profile(system, profile, place, compute_type(place, half))
+        self._predictor = Predictor(system, place, half, memory_mb)
+        if scale not in (None, self.scale):
+            raise UserError(f"{weights}: this system is for x{self.scale}, not x{scale:g}; leave scale out")
+
+    @property
+    def predictor(self) -> Predictor:
+        """What predicts. Raises UserError where the weights hold an SR network alone."""
+        if self._predictor is None:
+            raise UserError(
+                f"{self.weights}: holds an SR network alone, no detector; use upscale, or give a checkpoint of stage 3"
+            )
+        return self._predictor
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class names by index. Raises UserError where there is no detector."""
+        return dict(enumerate(self.predictor.system.detector.names))
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the super-resolved image per pixel of the image."""
+        return self._resolver.scale if self._resolver else self.predictor.system.front.scale
+
+    @property
+    def conditional(self) -> bool:
+        """Whether there is a masker, so that mask policies apply."""
+        return self._predictor is not None and self._predictor.system.patch is not None
+
+    @property
+    def how(self) -> str:
+        """How the parts of the system run on this device, in one line."""
+        return how_it_runs(self.predictor.system)
+
+    def policies(self) -> dict[str, str]:
+        """Mask policies of this system: form, such as budget=R -> meaning; empty without a masker."""
+        if not self.conditional:
+            return {}
+        known = {kind: meaning for kind, meaning in POLICIES.items() if kind != "latency_ms" or self._has_profile}
+        return {f"{kind}={WITH_VALUE[kind]}" if kind in WITH_VALUE else kind: text for kind, text in known.items()}
+
+    def checked_policy(self, text: str | None) -> MaskPolicy:
+        """A policy as users write it, checked against this system; None: a quarter of the patches, if there are any.
+
+        Raises:
+            UserError: no valid form, or this system has no masker or no latency profile for it.
+        """
+        if text is None:
+            text = DEFAULT_POLICY if self.conditional else "learned"
+        policy = parse_policy(text)
+        if not self.conditional and policy.kind != "learned":
+            raise UserError(f"{self.weights}: this system has no masker; leave out policy {policy}")
+        if policy.kind == "latency_ms" and not self._has_profile:
+            raise UserError(
+                f"policy {policy} needs a latency profile; measure one with `python -m tools.latency` and name it with "
+                "--profile"
+            )
+        return policy
+
+    @property
+    def _has_profile(self) -> bool:
+        return self.conditional and self.predictor.system.front.execution.latency is not None
+
+    def predict(
+        self,
+        source,
+        policy: str | None = None,
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        batch: int = 1,
+        stream: bool = False,
+        channels: str | None = None,
+        on_bad_image: str = "error",
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[ConditionalResults] | Iterator[ConditionalResults]:
+        """Detect objects.
+
+        Args:
+            source: path of an image, folder, glob or video, Pillow image, NumPy array, tensor, or a list or iterator of
+                these; shapes, types and ranges: see `open_source`.
+            policy: where SR_Quality runs, one of `policies()`; None: budget=0.25.
+            conf: lowest score.
+            iou: overlap above which non-maximum suppression drops the weaker of two boxes of a class.
+            max_det: most detections per image.
+            batch: most images per call of the networks; only neighbours of about one size share a call.
+            stream: give an iterator that makes one result at a time instead of a list, which holds all images: for
+                videos and large folders.
+            channels: rgb or bgr, the order of colours in NumPy arrays; has no default, as OpenCV has the one and Pillow
+                the other, and a wrong one costs accuracy unnoticed.
+            on_bad_image: files that cannot be read raise an error, or are left out with a warning (skip).
+            max_pixels: largest height x width accepted of files, judged before decoding.
+
+        Returns:
+            One result per image or video frame, in order.
+
+        Raises:
+            UserError: a source or an option that cannot be used; memory that does not suffice.
+        """
+        predictor = self.predictor
+        options = PredictOptions(self.checked_policy(policy), conf, iou, max_det)
+        if batch < 1:
+            raise UserError(f"batch is {batch}; give 1 or more")
+        items = predictor.stream(open_source(source, channels, max_pixels), options, batch)
+        found = without_skipped(items, on_bad_image)
+        results = (ConditionalResults(frame, prediction, self.names) for frame, prediction in found)
+        return results if stream else _collected(results)
+
+    __call__ = predict
+
+    def upscale(
+        self,
+        source,
+        policy: str | None = None,
+        scale: float | None = None,
+        stream: bool = False,
+        channels: str | None = None,
+        on_bad_image: str = "error",
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[np.ndarray] | Iterator[np.ndarray]:
+        """Super-resolve without detecting.
+
+        Args:
+            source, stream, channels, on_bad_image, max_pixels: see `predict`.
+            policy: where SR_Quality runs, for systems with a masker; None: budget=0.25.
+            scale: factor of an SR network alone, any for arbitrary-scale networks; None takes `self.scale`.
+
+        Returns:
+            Per image uint8 (round(s * H), round(s * W), 3) RGB, whatever order of colours the input had.
+
+        Raises:
+            UserError: a source or an option that cannot be used, or NaN in the result.
+        """
+        if self._resolver is not None:
+            self.checked_policy(policy)
+            return self._resolver.upscale(source, scale, channels, stream, on_bad_image, max_pixels)
+        predictor, chosen = self.predictor, self.checked_policy(policy)
+        if scale not in (None, self.scale):
+            raise UserError(f"{self.weights}: this system is for x{self.scale}, not x{scale:g}; leave scale out")
+        frames = without_skipped(open_source(source, channels, max_pixels), on_bad_image)
+        images = (predictor.upscale(frame.image, chosen) for frame in frames)
+        return images if stream else list(images)
+
+
+def _collected(results: Iterator[ConditionalResults]) -> list[ConditionalResults]:
+    """All results, with super-resolved images of 8 bit, a quarter of their size on the device."""
+    collected = []
+    for result in results:
+        result.compact()
+        collected.append(result)
+        if result.frame_index == 2:
+            warnings.warn(
+                f"{result.path}: a list holds every frame of a video; with stream=True there is one at a time",
+                stacklevel=3,
+            )
+    return collected

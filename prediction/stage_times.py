@@ -1,0 +1,40 @@
+"""Seconds spent per stage of a run: reading, SR, detection, saving."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class StageTimes:
+    """Seconds spent per stage; CUDA is waited for, so that a stage pays for its own kernels only."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to `stage`."""
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def over(self, stage: str, items: Iterable) -> Iterator:
+        """Pass items on; the time it takes to get each one belongs to `stage`."""
+        iterator, end = iter(items), object()
+        while True:
+            with self.measure(stage):
+                item = next(iterator, end)
+            if item is end:
+                return
+            yield item
+
+    def per_image(self, images: int) -> str:
+        """`1.2ms reading, 30.4ms SR, ...`."""
+        return ", ".join(f"{seconds * 1e3 / max(images, 1):.1f}ms {stage}" for stage, seconds in self.seconds.items())

@@ -1,0 +1,154 @@
+"""SR networks alone on images, folders and videos: no masker, no detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from data.sources import Frame, Skipped
+from loading.cmsr_tables import use_tables
+from loading.shipped_weights import SHIPPED, strongest_shipped
+from prediction.image_input import MAX_PIXELS, open_source, without_skipped
+from prediction.sr_inference import Upscaler, load_sr_for, target_size
+from prediction.stage_times import StageTimes
+from utils.checkpoint import CheckpointError, load_network
+from utils.convert import to_image, to_tensor
+from utils.device import choose_device, is_out_of_memory
+
+OUT_OF_MEMORY = "out of memory; compute it in tiles (--tile 256), or use --half"
+
+
+class SuperResolver:
+    """An SR network of a weight file on its device, and how images run through it.
+
+    Args:
+        weights: see `load_sr_for`; `shipped` takes the strongest of the project's own weights for `scale`.
+        scale: factor; None takes the network's own, and x4 of the shipped ones.
+        device: auto, cpu or cuda.
+        half: compute in fp16 on CUDA, in bf16 elsewhere, where PyTorch's autocast does.
+        tile: side in LR pixels of the tiles that an image is computed in; 0 computes it whole.
+        tile_halo: LR pixels of neighbours around a tile; None: receptive field (exact), 32 where unknown.
+        self_ensemble: average over the eight symmetries of the image.
+        tables: CMSR tables by which an lm_* network renders beyond x4; see `use_tables`.
+
+    Attributes:
+        network: `nn.Module` in evaluation mode.
+        scale: factor of `upscale`.
+
+    Raises:
+        UserError: weights, tables or a device that cannot be used.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path = SHIPPED,
+        scale: float | None = None,
+        device: str = "auto",
+        half: bool = False,
+        tile: int = 0,
+        tile_halo: int | None = None,
+        self_ensemble: bool = False,
+        tables: str | Path | None = None,
+    ):
+        place = choose_device(device)
+        self.weights = str(strongest_shipped(scale)) if weights == SHIPPED else str(weights)
+        self.network: nn.Module = load_network_alone(self.weights, scale).to(place).eval()
+        self.scale: float = self.network.scale if scale is None else scale
+        if tables is not None:
+            self.network = use_tables(self.network, tables)
+        precision = "fp32" if not half else "fp16" if place.type == "cuda" else "bf16"
+        self.upscaler = Upscaler(place, precision, tile, tile_halo, self_ensemble)
+
+    def upscale(
+        self,
+        source,
+        scale: float | None = None,
+        channels: str | None = None,
+        stream: bool = False,
+        on_bad_image: str = "error",
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[np.ndarray] | Iterator[np.ndarray]:
+        """Super-resolve images of any kind.
+
+        Args:
+            source, channels, max_pixels: see `open_source`.
+            scale: factor; None takes `self.scale`. Fixed-scale networks have one only.
+            stream: give an iterator that makes one image at a time instead of a list.
+            on_bad_image: files that cannot be read raise an error, or are left out with a warning (skip).
+
+        Returns:
+            Per image uint8 (round(s * H), round(s * W), 3) RGB.
+
+        Raises:
+            UserError: a source that cannot be used, or see `image`.
+        """
+        frames = without_skipped(open_source(source, channels, max_pixels), on_bad_image)
+        images = (self.image(frame.image, scale) for frame in frames)
+        return images if stream else list(images)
+
+    def image(self, image: np.ndarray, scale: float | None = None) -> np.ndarray:
+        """Super-resolve one image, uint8 (H, W, 3) RGB -> uint8 (round(s * H), round(s * W), 3) RGB.
+
+        Raises:
+            UserError: another scale than a fixed-scale network has, no tiles of this size, or NaN in the result.
+        """
+        height, width = image.shape[:2]
+        size = target_size(self.network, height, width, self.scale if scale is None else scale)
+        return to_image(self.upscaler(self.network, to_tensor(image, self.upscaler.device), size))
+
+    def stream(
+        self, frames: Iterable[Frame | Skipped], times: StageTimes, scale: float | None = None
+    ) -> Iterator[tuple[Frame, np.ndarray] | Skipped]:
+        """Super-resolved images in order, as from `image`; what cannot be computed is skipped like unreadable files.
+
+        Args:
+            frames: what `read_frames` yields.
+            times: the stages reading and SR are added.
+            scale: factor; None takes `self.scale`.
+        """
+        for frame in times.over("reading", frames):
+            if isinstance(frame, Skipped):
+                yield frame
+                continue
+            with times.measure("SR"):
+                sr = self._image_or_reason(frame.image, scale)
+            yield Skipped(frame.file, sr) if isinstance(sr, str) else (frame, sr)
+
+    def _image_or_reason(self, image: np.ndarray, scale: float | None) -> np.ndarray | str:
+        """The SR image, or why there is none (memory, NaN, a size without tiles)."""
+        try:
+            return self.image(image, scale)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return OUT_OF_MEMORY
+        except ValueError as error:
+            return str(error)
+
+
+def load_network_alone(path: str, scale: float | None) -> nn.Module:
+    """SR network of a weight file.
+
+    Raises:
+        UserError: see `load_sr_for`; for a stage-3 checkpoint with a word about what to do instead.
+    """
+    try:
+        return load_sr_for(path, scale)
+    except CheckpointError as error:
+        if holds_system(path):
+            raise CheckpointError(
+                f"{path}: a whole stage-3 system; leave out --sr-only and add --save-sr --save-images false to save "
+                "the images that it makes, or give the weights of an SR network"
+            ) from error
+        raise
+
+
+def holds_system(path: str | Path) -> bool:
+    """Whether a file is a stage-3 checkpoint."""
+    try:
+        return load_network(path)["kind"] == "system"
+    except CheckpointError:
+        return False
