@@ -11,7 +11,7 @@ setup: .venv/.stamp
 
 # An environment that works is brought up to requirements.txt; a missing or broken one is made anew.
 # The native kernel is optional: where it cannot be built, one line says why.
-.venv/.stamp: requirements.txt deployment/native/block_sparse.cpp deployment/native/build.py
+.venv/.stamp: requirements.txt deployment/native/block_sparse.cpp deployment/native/job.h deployment/native/build.py
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-environment
 	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
 	@$(PY) -m deployment.native.build || true

@@ -8,39 +8,20 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <utility>
 #include <vector>
 
+#include "job.h"
+
 using bf16 = uint16_t;  // the upper half of a float
-
-extern "C" {
-struct Step {             // target = [relu](convolution(source) + bias [+ residual])
-    const void* weight;   // packed by deployment/native_execution.py: [group of <= 64 outputs][tap][input][output]
-    const float* bias;    // outputs, filled up to a multiple of 16
-    int32_t inputs, outputs;
-    int32_t source, target, residual;  // numbers of canvases; target -1: the HR image, residual -1: none
-    int32_t relu, reach;
-};
-
-struct Job {
-    const uint8_t* mask;  // (batch, rows, columns)
-    const float* lr;      // (batch, 3, height, width) with these strides, in elements
-    void* hr;             // (batch, 3, scale * height, scale * width)
-    int64_t lr_stride[4], hr_stride[4];
-    float mean[3];  // subtracted from the LR images
-    int32_t batch, rows, columns, patch, height, width, scale;
-    int32_t hr_bf16, steps, canvases, threads;
-    const int32_t* channels;  // of every canvas; canvas 0 holds the LR images
-    void* const* canvas;      // (batch, height + 2, width + 2, channels) each
-    const int32_t* reach;     // of every canvas: the furthest that any step writes
-};
-}
 
 namespace {
 
-constexpr int LR_CHANNELS = 4;  // three colours and a zero: pairs for bfloat16
+using checks::LR_CHANNELS;
 
 struct Run {
     int image, y, x, length;
@@ -184,7 +165,7 @@ void find_row(const Job& job, int image, int y, int reach, int border, std::vect
     const uint8_t* mask = job.mask + int64_t(image) * job.rows * job.columns;
     for (int column = 0; column < job.columns; column++) {
         bool selected = false;
-        for (int r = low; r <= high; r++) selected |= mask[r * job.columns + column] != 0;
+        for (int r = low; r <= high; r++) selected |= mask[int64_t(r) * job.columns + column] != 0;
         if (!selected) continue;
         const int end = std::min((column + 1) * job.patch, job.width);
         const int from = std::max(column * job.patch - reach, -border), to = std::min(end + reach, job.width + border);
@@ -241,8 +222,9 @@ void clear_ring(const Job& job, int canvas, int thread) {
     const int channels = job.channels[canvas], reach = job.reach[canvas];
     std::vector<Interval> outer, inner;
     std::vector<uint8_t> near(job.width + 2);
-    for (int line = thread; line < job.batch * (job.height + 2); line += job.threads) {
-        const int image = line / (job.height + 2), y = line % (job.height + 2) - 1;
+    const int64_t lines = int64_t(job.batch) * (job.height + 2);
+    for (int64_t line = thread; line < lines; line += job.threads) {
+        const int image = int(line / (job.height + 2)), y = int(line % (job.height + 2)) - 1;
         find_row(job, image, y, reach + 1, 1, outer);
         if (outer.empty()) continue;
         inner.clear();
@@ -250,7 +232,7 @@ void clear_ring(const Job& job, int canvas, int thread) {
         std::fill(near.begin(), near.end(), 0);
         for (const auto& [from, to] : outer) std::memset(&near[from + 1], 1, to - from);
         for (const auto& [from, to] : inner) std::memset(&near[from + 1], 0, to - from);
-        T* row = (T*)job.canvas[canvas] + int64_t(line) * (job.width + 2) * channels;
+        T* row = (T*)job.canvas[canvas] + line * (job.width + 2) * channels;
         for (int x = 0; x < job.width + 2; x++)
             if (near[x]) std::memset(row + int64_t(x) * channels, 0, channels * sizeof(T));
     }
@@ -297,26 +279,54 @@ void execute(const Job& job, const Step* steps) {
         };
         for (size_t r = share.start[thread]; r < share.start[thread + 1]; r++) convolution(share.runs[r]);
     };
+    std::atomic<bool> failed{false};  // an exception must not leave a thread
 #pragma omp parallel num_threads(job.threads)
     {
         const int number = omp_get_num_threads();  // fewer than asked for where OpenMP limits them
         for (int thread = omp_get_thread_num(); thread < job.threads; thread += number) {
-            for (int canvas = 0; canvas < job.canvases; canvas++) clear_ring<T>(job, canvas, thread);
+            try {
+                for (int canvas = 0; canvas < job.canvases; canvas++) clear_ring<T>(job, canvas, thread);
+            } catch (const std::bad_alloc&) {
+                failed = true;
+            }
             const Share& share = shares[job.reach[0]];
             for (size_t r = share.start[thread]; r < share.start[thread + 1]; r++) fill_lr<T>(job, share.runs[r]);
         }
         for (int s = 0; s < job.steps; s++) {
 #pragma omp barrier  // a layer is complete before the next reads it
+            if (failed) continue;
             for (int thread = omp_get_thread_num(); thread < job.threads; thread += number) work(thread, s);
         }
+    }
+    if (failed) throw std::bad_alloc();
+}
+
+template <typename T>
+int32_t run(const Job* job, const Step* steps, char* message, int64_t message_size) {
+    const auto say = [&](int32_t code, const char* why) {
+        if (message && message_size > 0) std::snprintf(message, message_size, "%s", why);
+        return code;
+    };
+    try {
+        checks::all<T>(job, steps);
+        if (job->batch) execute<T>(*job, steps);
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return say(2, "out of memory");
+    } catch (const std::exception& error) {
+        return say(1, error.what());
     }
 }
 
 }  // namespace
 
 extern "C" {
-void run_float32(const Job* job, const Step* steps) { execute<float>(*job, steps); }
+int32_t run_float32(const Job* job, const Step* steps, char* message, int64_t message_size) {
+    return run<float>(job, steps, message, message_size);
+}
 #ifdef __AVX512BF16__
-void run_bfloat16(const Job* job, const Step* steps) { execute<bf16>(*job, steps); }
+int32_t run_bfloat16(const Job* job, const Step* steps, char* message, int64_t message_size) {
+    return run<bf16>(job, steps, message, message_size);
+}
 #endif
 }

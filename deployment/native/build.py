@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCE = FOLDER / "block_sparse.cpp"
+SOURCE, HEADER = FOLDER / "block_sparse.cpp", FOLDER / "job.h"
 COMPILER = "g++"
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-strict-aliasing", "-fopenmp", "-shared", "-fPIC"]
 NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"}
@@ -41,7 +41,7 @@ def library_path(folder: Path = FOLDER) -> Path:
     flags = cpu_flags()
     if not flags >= NEEDED:
         raise NativeError("the CPU has no AVX-512")
-    parts = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), " ".join(sorted(flags)).encode()]
+    parts = [SOURCE.read_bytes(), HEADER.read_bytes(), " ".join(FLAGS).encode(), " ".join(sorted(flags)).encode()]
     return folder / f"{SOURCE.stem}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
 
 

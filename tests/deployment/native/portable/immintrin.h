@@ -1,0 +1,56 @@
+// The AVX-512 instructions that deployment/native/block_sparse.cpp uses, for any CPU, in GCC's and Clang's portable
+// vectors. For tests only: results are right to rounding (fmadd and dpbf16 round their products), speed is not.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifndef __AVX512BF16__
+#define __AVX512BF16__ 1
+#endif
+
+typedef float __m512 __attribute__((vector_size(64)));
+typedef uint32_t __m512i __attribute__((vector_size(64)));
+typedef uint16_t __m512bh __attribute__((vector_size(64)));
+typedef uint16_t __m256i __attribute__((vector_size(32)));
+typedef uint16_t __m256bh __attribute__((vector_size(32)));
+
+inline __m512 _mm512_loadu_ps(const void* from) {
+    __m512 value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
+inline __m256i _mm256_loadu_si256(const __m256i* from) {
+    __m256i value;
+    std::memcpy(&value, (const void*)from, sizeof value);
+    return value;
+}
+
+inline void _mm512_storeu_ps(void* to, __m512 value) { std::memcpy(to, &value, sizeof value); }
+inline void _mm512_store_ps(void* to, __m512 value) { *(__m512*)to = value; }  // aligned
+inline void _mm256_storeu_si256(__m256i* to, __m256i value) { std::memcpy((void*)to, &value, sizeof value); }
+
+inline __m512 _mm512_setzero_ps() { return __m512{}; }
+inline __m512 _mm512_set1_ps(float value) { return __m512{} + value; }
+inline __m512 _mm512_add_ps(__m512 a, __m512 b) { return a + b; }
+inline __m512 _mm512_max_ps(__m512 a, __m512 b) { return a > b ? a : b; }  // the second where one is NaN
+inline __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c) { return a * b + c; }
+
+inline __m512 _mm512_castsi512_ps(__m512i value) { return (__m512)value; }
+inline __m512i _mm512_slli_epi32(__m512i value, unsigned bits) { return value << bits; }
+inline __m512i _mm512_cvtepu16_epi32(__m256i value) { return __builtin_convertvector(value, __m512i); }
+
+inline __m256bh _mm512_cvtneps_pbh(__m512 value) {  // to nearest, ties to even; NaN stays NaN, subnormal becomes zero
+    const __m512i bits = (__m512i)value, size = bits & 0x7fffffff;
+    const __m512i rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    const __m512i normal = size > 0x7f800000 ? (bits >> 16 | 0x40) : rounded;
+    return __builtin_convertvector(size < 0x800000 ? bits >> 16 & 0x8000 : normal, __m256bh);
+}
+
+inline __m512 _mm512_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b) {
+    const __m512i x = (__m512i)a, y = (__m512i)b, upper = __m512i{} + 0xffff0000;
+    sum += (__m512)(x & upper) * (__m512)(y & upper);
+    return sum + (__m512)(x << 16) * (__m512)(y << 16);
+}
