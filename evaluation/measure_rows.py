@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from configs.evaluate_schema import EvaluateConfig
 from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
-from deployment.prepare import prepare_detector, prepare_system
+from deployment.prepare import how_it_runs, prepare_detector, prepare_system
 from evaluation.detection_eval import SplitResult, canvas_boxes, detect_split
 from evaluation.oracle_mask import OracleMask
+from evaluation.row_key import RowKey
 from evaluation.rows import MacCounter, Row
 from models.conditional_sr import ConditionalOutput
 from models.mask_policy import MaskPolicy
@@ -26,6 +26,7 @@ from utils.convert import to_uint8
 from utils.device import DTYPES
 from utils.errors import UserError
 from utils.overlay import detection_panel
+from utils.progress import ProgressBar
 from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
 
 SHOWN_CONF = 0.25  # what a user sees: lowest score in timed calls and pictures, not in the mAP
@@ -46,7 +47,7 @@ class Seen(NamedTuple):
         return cls(row.images(batch), row.policy_for(batch), batch.content)
 
 
-class Evaluation:
+class DetectionEvaluation:
     """Runs rows over a data set.
 
     Args:
@@ -75,20 +76,23 @@ class Evaluation:
         """The front end alone."""
         return self.prepared[row.name].upscale(seen.images, seen.policy, seen.content)
 
+    def say_how_it_runs(self, systems: dict[RowKey, Row]) -> None:
+        """One line per system with a masker: kernels, types and halo of its inference copy."""
+        for key, row in systems.items():
+            print(f"{key.name}: {how_it_runs(self.prepared[row.name].system)}")
+
     # ---------------------------------------------------------------- quality
 
     def quality(self) -> dict[str, SplitResult]:
         """Result of the split by row name. All rows see a batch while it is there, so every image is decoded once."""
         results = {row.name: SplitResult() for row in self.rows}
         loader = make_loader(self.dataset, None, self.config.batch, self.config.run.workers)
-        bar = tqdm(total=len(loader) * len(self.rows), desc="quality", unit="batch", disable=None)
-        for batch in loader:
-            batch = batch.to(self.device)
-            for row in self.rows:
-                bar.set_postfix_str(row.name)
-                merge(results[row.name], self.batch_quality(row, batch))
-                bar.update()
-        bar.close()
+        with ProgressBar(len(loader) * len(self.rows), "quality") as bar:
+            for batch in loader:
+                batch = batch.to(self.device)
+                for row in self.rows:
+                    merge(results[row.name], self.batch_quality(row, batch))
+                    bar.update(row.name)
         return results
 
     def batch_quality(self, row: Row, batch: DetectionBatch) -> SplitResult:
@@ -113,9 +117,8 @@ class Evaluation:
                 fronts[f"sr {row.name}"] = in_turn(lambda x, row=row: self.upscale(row, x), seen)
         timings, runs = {}, self.config.timing_runs
         if runs:
-            bar = tqdm(total=WARMUP + runs, desc="timing", unit="round", disable=None)
-            timings = measure_interleaved(totals | fronts, runs, WARMUP, self.device, on_round=bar.update)
-            bar.close()
+            with ProgressBar(WARMUP + runs, "timing") as bar:
+                timings = measure_interleaved(totals | fronts, runs, WARMUP, self.device, on_round=bar.update)
         costs = {}
         for row in self.rows:
             total, front = timings.get(row.name), timings.get(f"sr {row.name}")
@@ -142,7 +145,7 @@ class Evaluation:
             metrics = split.metrics(self.dataset.names)
             sr = counter.front(row, height, width, split.patches_per_image)
             total = (sr or 0) + counter.detector(row, height, width)
-            entry = {"name": row.name}
+            entry = {"name": row.name} | row.key.record()
             entry |= {key: metrics[key] for key in ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")}
             entry |= {"kept_share": split.kept_share, "sr_gmacs": None if sr is None else sr / 1e9}
             params = row.parameters_run(height, width, split.patches_per_image)
@@ -170,9 +173,8 @@ class Evaluation:
             patch=row.patch,
         )
 
-    def save_overlays(self, folder: Path, name: str) -> None:
-        """Pictures of images spread over the split, by the row of this name, whose system has a masker."""
-        row = next(row for row in self.rows if row.name == name)
+    def save_overlays(self, folder: Path, row: Row) -> None:
+        """Pictures of images spread over the split, by a row whose system has a masker."""
         for index in spread(len(self.dataset), self.config.overlays):
             content = cv2.imencode(".png", self.overlay(row, index)[..., ::-1])[1].tobytes()
             path = folder / f"{index:05d}_{self.dataset.records[index].image.stem}.png"

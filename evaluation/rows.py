@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from data.detection import DetectionBatch
 from data.letterbox import GREY
 from evaluation.oracle_mask import OracleMask
+from evaluation.row_key import RowKey
 from models.conditional_cost import sr_macs
 from models.conditional_sr import ConditionalOutput, ConditionalSR
 from models.detector_yolo import YoloDetector
@@ -28,7 +29,7 @@ class Row:
     """One way from an image to boxes.
 
     Args:
-        name: of the row.
+        key: which row it is.
         detector: finds the boxes.
         system: front end with the same detector; None shows the image to the detector as it is.
         policy: mask policy of a conditional front end, or the control that knows the ground truth.
@@ -36,12 +37,16 @@ class Row:
         sliced: sliced inference with the same detector, instead of a system.
     """
 
-    name: str
+    key: RowKey
     detector: YoloDetector
     system: ConditionalSRDetector | None = None
     policy: MaskPolicy | OracleMask = LEARNED
     sees_hr: bool = False
     sliced: SlicedDetector | None = None
+
+    @property
+    def name(self) -> str:
+        return self.key.name
 
     @property
     def patch(self) -> int | None:
