@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from evaluation.comparison.rows import FAMILIES
 
+from evaluation.comparison.catalogue import FAMILIES
 from evaluation.comparison.report import report_markdown
 
 FOLDER = Path(__file__).resolve().parents[3] / "docs" / "results"

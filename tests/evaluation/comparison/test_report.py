@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from configs.compare_schema import CompareConfig
 from evaluation.comparison.aggregate import Repetition, aggregate, in_family
-from evaluation.comparison.catalogue import FAMILIES, REFERENCES
+from evaluation.comparison.catalogue import REFERENCES
 from evaluation.comparison.figures import curves_of, draw_pareto, draw_precision_recall, draw_sweep, pareto_front, svg
 from evaluation.comparison.page import curve_rows, tables, write_page
 from evaluation.comparison.report import figure_text, read_run, report_content, report_markdown, title_of, write_report
@@ -282,23 +282,3 @@ def test_pictures_without_content_are_left_out():
 def test_svg_is_an_element_with_the_names_in_it():
     text = svg(draw_precision_recall({RowKey("hr", "frozen"): [1.0, 0.5, 0.0]}, "Title"))
     assert text.startswith("<svg") and text.rstrip().endswith("</svg>") and "Title" in text and "hr" in text
-
-
-# -------------------------------------------------------------------------------------------------------- published
-
-
-PUBLISHED = sorted((Path(__file__).resolve().parents[3] / "docs" / "results").glob("*.json"))
-REWORDED = ("bccd_x4_320x240", "hit_uav_x2")  # pages of an older recipe, whose sentences explain that recipe
-
-
-@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.stem)
-def test_published_pages_are_made_of_their_json(file: Path):
-    content = json.loads(file.read_text())
-    pictures = {family: f"{file.stem}_{family}.png" for family in FAMILIES}
-    assert all(file.with_name(name).is_file() for name in pictures.values())
-    written, made = file.with_suffix(".md").read_text(), report_markdown(content, pictures)
-    if file.stem in REWORDED:
-        tables = [[line for line in text.split("\n") if line.startswith(("|", "#", "!"))] for text in (written, made)]
-        assert tables[0] == tables[1] and len(tables[0]) > 100
-    else:
-        assert made == written
