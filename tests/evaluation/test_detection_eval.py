@@ -1,4 +1,4 @@
-"""Scores of a split: the image counts, not the grey around it; the area of boxes; images that come out exactly right."""
+"""Scores of a split: the image counts, not the grey around it; areas of boxes; images that come out exactly right."""
 
 from __future__ import annotations
 

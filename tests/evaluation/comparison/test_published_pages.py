@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from evaluation.comparison.rows import FAMILIES
 
 from evaluation.comparison.catalogue import FAMILIES
 from evaluation.comparison.report import report_markdown
