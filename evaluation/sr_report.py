@@ -18,7 +18,7 @@ from evaluation.sr_evaluation import GMAC_OUTPUT, TIMED_IMAGES, WARMUP, Benchmar
 from utils.atomic_file import replace_file, replace_text
 from utils.config import ConfigError, config_to_dict, save_config
 from utils.logger import cpu_name, environment
-from utils.metrics import psnr_y
+from utils.metrics import PSNR_CEILING, psnr_y
 from utils.overlay import panel
 from utils.resize import resize
 from utils.timing import spread
@@ -90,7 +90,8 @@ def sr_results_header(config: EvaluateSRConfig, argv: list[str], device: torch.d
         "command": shlex.join(["python", "evaluate.py", "sr", *argv]),
         "git": machine["git"],
         "protocol": {
-            "metrics": "8-bit SR against HR inside the border; Y: BT.601 studio range, not rounded; RGB: all channels",
+            "metrics": "8-bit SR against HR inside the border; Y: BT.601 studio range, not rounded; RGB: all channels; "
+            f"PSNR of an image: at most {PSNR_CEILING:g} dB",
             "lr": "bicubic: antialiased (MATLAB's imresize), of HR cropped from the top left; folder: as they are",
             "gmacs_output": list(GMAC_OUTPUT),
             "timing": {"batch": 1, "images": TIMED_IMAGES, "rounds": config.timing_runs, "warmup": WARMUP},
