@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 def compare(argv: list[str]) -> int:
     config = parse_config(CompareConfig, __doc__, argv)
 
-    from evaluation.comparison.plan import build_plan, check_jobs
+    from evaluation.comparison.jobs import check_jobs
+    from evaluation.comparison.plan import build_plan
     from evaluation.comparison.run import Runner
 
     # 1. What is needed; nothing starts before every configuration is known to be good
@@ -119,7 +120,7 @@ def ablate(argv: list[str]) -> int:
     config = parse_config(AblationConfig, ABLATE_DESCRIPTION, argv)
 
     from evaluation.comparison.ablation import load_comparison, plan_ablations, study_results, write_study
-    from evaluation.comparison.plan import STAGES, check_jobs
+    from evaluation.comparison.jobs import STAGES, check_jobs
     from evaluation.comparison.run import Runner
 
     comparison = load_comparison(config)

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     from models.tiling.execution import run_on_tiles
     from utils.convert import to_uint8
     from utils.logger import environment
-    from utils.metrics import psnr_y
+    from utils.metrics import mean_over_images, psnr_y
 
     network = load_sr(options.weights)
     pairs = benchmark_pairs(options.hr, network.scale)
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
                     sr = run_on_tiles(network, image, number % PARTS == part, patch, halo, sr)
             pixels = to_uint8(sr[0])
             values.append(psnr_y(pixels, hr, border=network.scale))
-        return float(np.mean(values))
+        return mean_over_images(values)
 
     dense = quality(None, 0)
     rows = [

@@ -34,6 +34,23 @@ class SlicedConfig:
 
 
 @dataclass(frozen=True)
+class RecordConfig:
+    """What a row is, in the fields of results.json, from which its name in the table is made.
+
+    Args:
+        system: what makes the detector's input: bicubic, sr_fast, conditional, ...; empty takes the row's own name.
+        family: frozen (the detector stays as deployed) or retrained; null says nothing.
+        recipe: how its networks learned: tuned, unlabelled, distilled, ...
+        upscale: size of the detector's input beyond `data.scale` times the LR image.
+    """
+
+    system: str = ""
+    family: Literal["frozen", "retrained"] | None = None
+    recipe: str | None = None
+    upscale: PositiveFloat = 1.0
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """The comparison table: detection quality against measured milliseconds.
 
@@ -45,6 +62,7 @@ class EvaluateConfig:
             as may `detector`, where `systems`, `detectors` or `sliced` name any.
         detector: stage-1 checkpoint (yolo_pretrained_hr.pth) of the rows hr, lr, bicubic, bicubic_2x (bicubic images
             of twice the size), sr_fast and sr_quality, whose names no other row may have.
+        baselines: which of these rows to measure.
         sr_fast: weights of the row sr_fast: of stage 2, or `shipped` for the project's own of the same network.
         sr_quality: likewise, of the row sr_quality.
         systems: name -> stage-3 checkpoint. With a masker it gives the rows that `system` gives, NAME_* instead of
@@ -52,6 +70,8 @@ class EvaluateConfig:
         detectors: name -> checkpoint of a detector that sees HR images, of stage 1 or of stage 3 with `sr: hr`.
         sliced: name -> sliced inference; keys weights, rows, columns, overlap, full, match and match_threshold.
         retrained: name -> checkpoint of further stage-3 runs, one row each (for instance bicubic_retrained).
+        records: name in systems, detectors, sliced or retrained -> what the row is, for programs that read
+            results.json; keys system, family, recipe and upscale. Without, the name is that of the system.
         halo: LR pixels of neighbours around the patches of all systems with a masker, exact: the receptive field; null
             takes that of each checkpoint.
         budgets: kept shares of the rows conditional_budget_*, conditional_random_*, conditional_edge_* and
@@ -66,7 +86,8 @@ class EvaluateConfig:
         limit: evaluate only the first images, 0 takes all.
         timing_runs: timed calls per row (batch 1, rows interleaved), 0 skips timing.
         overlays: images drawn with mask and boxes, for every system with a masker.
-        save_detections: write detections.json: ground truth and the 100 best boxes of every image and row, as COCO.
+        save_detections: write detections.json: ground truth and, of every row, all boxes that its mAP counts (the 100
+            best of an image and class), as COCO.
     """
 
     run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/evaluate"))
@@ -74,12 +95,16 @@ class EvaluateConfig:
     split: Literal["train", "val", "test"] = "val"
     system: str = ""
     detector: str = ""
+    baselines: list[Literal["hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality"]] = field(
+        default_factory=lambda: ["hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality"]
+    )
     sr_fast: str | None = None
     sr_quality: str | None = None
     systems: dict[str, str] = field(default_factory=dict)
     detectors: dict[str, str] = field(default_factory=dict)
     sliced: dict[str, SlicedConfig] = field(default_factory=dict)
     retrained: dict[str, str] = field(default_factory=dict)
+    records: dict[str, RecordConfig] = field(default_factory=dict)
     halo: NonNegativeInt | Literal["exact"] | None = None
     budgets: list[UnitInterval] = field(default_factory=lambda: [0.1, 0.25, 0.5])
     profile: str | None = None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from deployment.fused_inference import TOLERANCE
 from deployment.native.build import NativeError, cpu_flags, find_library
 from deployment.native.interface import MOST_SIDE, Job, Kernel, Step, memory_bytes
+from models.masker import patch_grid
 from models.sr_quality import EDSR
 from utils.errors import UserError
 
@@ -96,7 +97,7 @@ class NativeNetwork(nn.Module):
         halo = self.radius if halo is None else _whole_number("halo", halo, 0)
         _check_images(lr)
         batch, _, height, width = lr.shape
-        _check_tensor("the mask", mask, (torch.bool,), (batch, -(-height // patch), -(-width // patch)))
+        _check_tensor("the mask", mask, (torch.bool,), (batch, *patch_grid(height, width, patch)))
         _check_tensor("the canvas", canvas, tuple(TOLERANCE), (batch, 3, height * self.scale, width * self.scale))
         if _overlaps_itself(canvas):
             raise UserError(

@@ -11,13 +11,16 @@ from pathlib import Path
 from configs.evaluate_schema import EvaluateConfig
 from deployment.latency_profile import fingerprint, load_profile, with_profile
 from evaluation.oracle_mask import OracleMask
+from evaluation.row_key import RowKey
 from evaluation.rows import LEARNED, Row
 from loading.published_weights import check_scale
 from loading.shipped_weights import SHIPPED
 from loading.sr_networks import load_sr, shipped_file
 from loading.systems import check_classes, load_any_detector, load_detector_checkpoint, load_system, with_halo
 from models import build_sr
+from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy
+from models.method import DetectorAlone
 from models.single_sr import SingleSR
 from models.sliced_detection import SlicedDetector, Slicer
 from models.system import ConditionalSRDetector
@@ -36,7 +39,12 @@ WRITTEN_BY = {
     "sliced": EITHER_STAGE,
     "retrained": f"stage3_finetune_joint.py, run in another mode, writes it ({STAGE3_FILE})",
 }
-OWN_SYSTEM = "conditional"  # the name of `system` in the table
+OWN_SYSTEM = RowKey("conditional")  # what `system` is called in the table
+STOCK = {  # the rows of `detector`, by what `baselines` calls them
+    **{name: RowKey(name) for name in ("hr", "lr", "bicubic")},
+    "bicubic_2x": RowKey("bicubic", upscale=2),
+    **{name: RowKey(name) for name in ("sr_fast", "sr_quality")},
+}
 ROW_NAME = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 
 
@@ -51,50 +59,75 @@ def build_rows(config: EvaluateConfig, names: tuple[str, ...]) -> list[Row]:
         ValueError: a checkpoint is not given, is for another scale or other classes, or a name stands twice.
         CheckpointError: a checkpoint is missing, damaged or of another kind.
     """
+    check_records(config)
     others = config.systems or config.detectors or config.sliced
-    system, rows = None, []
+    system, rows = None, {}  # configuration key -> rows
     if config.system or not others:
-        system = _load_system("system", config.system, config, names)
-        if system.patch is None:
-            raise UserError(
-                f"system: {config.system} has {system.front.spec['name']} as front end and no masker; name it under "
-                "`retrained`, and give as `system` a checkpoint that stage 3 trained with `sr: conditional`"
-            )
+        system = own_system(config, names)
     if config.detector or not others:
-        rows += detector_rows(config, names, system)
+        rows["detector"] = detector_rows(config, names, system)
     elif config.sr_fast or config.sr_quality:
         raise UserError("the rows sr_fast and sr_quality need `detector`: name a stage-1 checkpoint, or leave them out")
     if system is not None:
-        rows += conditional_rows(OWN_SYSTEM, system, config)
+        rows["system"] = conditional_rows(OWN_SYSTEM, system, config)
     for name, path in config.systems.items():
-        other = _load_system(f"systems.{name}", path, config, names)
-        rows += system_rows("systems", name, other, config)
+        key = f"systems.{name}"
+        rows[key] = system_rows(key, row_key(name, config), _load_system(key, path, config, names), config)
     for name, path in config.detectors.items():
-        rows.append(hr_row(name, path, config, names))
+        rows[f"detectors.{name}"] = [hr_row(name, path, config, names)]
     for name, path in config.retrained.items():
-        other = _load_system(f"retrained.{name}", path, config, names)
-        rows.append(plain_row("retrained", name, other, config))
+        key = f"retrained.{name}"
+        rows[key] = [plain_row(key, row_key(name, config), _load_system(key, path, config, names), config)]
     for name in config.sliced:
-        rows.append(sliced_row(name, config, names))
-    check_names(config, rows)
-    for row in rows:
-        (row.system or row.sliced or row.detector).eval()
-    return rows
+        rows[f"sliced.{name}"] = [sliced_row(name, config, names)]
+    check_names(rows)
+    built = [row for group in rows.values() for row in group]
+    for row in built:
+        row.method.eval()
+    return built
 
 
-def conditional_systems(rows: list[Row]) -> dict[str, ConditionalSRDetector]:
-    """Systems with a masker by the name of their row with the learned policy."""
-    return {row.name: row.system for row in rows if row.conditional and row.policy == LEARNED}
+def row_key(name: str, config: EvaluateConfig) -> RowKey:
+    """The key of the row or system that the configuration calls so."""
+    record = config.records.get(name)
+    if record is None:
+        return RowKey(name)
+    return RowKey(record.system or name, record.family, record.recipe, record.upscale)
+
+
+def check_records(config: EvaluateConfig) -> None:
+    """Raises ValueError where `records` says something of a row that there is not."""
+    known = [*config.systems, *config.detectors, *config.retrained, *config.sliced]
+    for name in config.records:
+        if name not in known:
+            raise UserError(f"records.{name}: systems, detectors, retrained and sliced have no such row; remove it")
+
+
+def own_system(config: EvaluateConfig, names: tuple[str, ...]) -> ConditionalSRDetector:
+    """The system of `system`. Raises ValueError where it has no masker."""
+    system = _load_system("system", config.system, config, names)
+    if system.patch is None:
+        raise UserError(
+            f"system: {config.system} has {system.front.spec['name']} as front end and no masker; name it under "
+            "`retrained`, and give as `system` a checkpoint that stage 3 trained with `sr: conditional`"
+        )
+    return system
+
+
+def conditional_systems(rows: list[Row]) -> dict[RowKey, Row]:
+    """The row with the learned policy of every system with a masker, by the key of the system as a whole."""
+    return {row.key.base: row for row in rows if row.conditional and row.policy == LEARNED}
 
 
 def detector_rows(config: EvaluateConfig, names: tuple[str, ...], system: ConditionalSRDetector | None) -> list[Row]:
-    """hr, lr, bicubic, bicubic_2x, sr_fast, sr_quality: the detector of stage 1 as it is, on what each shows it."""
+    """hr, lr, bicubic, bicubic_2x, sr_fast, sr_quality as far as `baselines` asks for them: the detector of stage 1 as
+    it is, on what each shows it."""
     scale = config.data.scale
     detector = _load("detector", config.detector, load_detector_checkpoint)
     check_classes(config.detector, detector.names, names)
     fronts = {"bicubic": SingleSR(build_sr("bicubic", scale))}
     fronts["bicubic_2x"] = SingleSR(build_sr("bicubic", scale, {"upscale": 2}), zoom=2)
-    for role in ("sr_fast", "sr_quality"):
+    for role in (name for name in ("sr_fast", "sr_quality") if name in config.baselines):
         path = getattr(config, role)
         if path == SHIPPED:
             if system is None:
@@ -108,21 +141,28 @@ def detector_rows(config: EvaluateConfig, names: tuple[str, ...], system: Condit
             fronts[role] = SingleSR(network)
         elif system is not None:
             fronts[role] = SingleSR(system.front.networks[role])
-    rows = [] if config.data.lr == "native" else [Row("hr", detector, sees_hr=True)]
-    rows += [Row("lr", detector)]
-    return rows + [Row(name, detector, ConditionalSRDetector(front, detector)) for name, front in fronts.items()]
+    rows = [] if config.data.lr == "native" else [on_hr_images(STOCK["hr"], detector)]
+    rows += [Row(STOCK["lr"], DetectorAlone(detector, scale, sees_hr=False))]
+    rows += [Row(STOCK[name], ConditionalSRDetector(front, detector)) for name, front in fronts.items()]
+    wanted = {STOCK[name] for name in config.baselines}
+    return [row for row in rows if row.key in wanted]
 
 
-def conditional_rows(name: str, system: ConditionalSRDetector, config: EvaluateConfig) -> list[Row]:
-    """NAME_learned, NAME_budget_R, ... : one system under all mask policies and controls."""
-    policies: dict[str, MaskPolicy | OracleMask] = {"learned": LEARNED}
+def conditional_rows(key: RowKey, system: ConditionalSRDetector, config: EvaluateConfig) -> list[Row]:
+    """One system under all mask policies and controls."""
+    policies: list[MaskPolicy | OracleMask] = [LEARNED]
     for kind in ("budget", "random", "edge"):
-        policies |= {f"{kind}_{share:g}": MaskPolicy(kind, share) for share in config.budgets}
-    policies |= {f"oracle_{share:g}": OracleMask(share) for share in config.budgets}
-    if name == OWN_SYSTEM or (config.latencies and fits_profile(system, config)):
-        policies |= {f"latency_{ms:g}": MaskPolicy("latency_ms", ms) for ms in config.latencies}
-    policies |= {kind: MaskPolicy(kind) for kind in ("all_fast", "all_quality")}
-    return [Row(f"{name}_{key}", system.detector, system, policy) for key, policy in policies.items()]
+        policies += [MaskPolicy(kind, share) for share in config.budgets]
+    policies += [OracleMask(share) for share in config.budgets]
+    if key == OWN_SYSTEM or (config.latencies and fits_profile(system, config)):
+        policies += [MaskPolicy("latency_ms", ms) for ms in config.latencies]
+    policies += [MaskPolicy(kind) for kind in ("all_fast", "all_quality")]
+    return [Row(under(key, policy), system, policy) for policy in policies]
+
+
+def under(key: RowKey, policy: MaskPolicy | OracleMask) -> RowKey:
+    """The key of a system under a policy."""
+    return key.under(policy.kind, policy.share if isinstance(policy, OracleMask) else policy.value)
 
 
 def fits_profile(system: ConditionalSRDetector, config: EvaluateConfig) -> bool:
@@ -131,38 +171,38 @@ def fits_profile(system: ConditionalSRDetector, config: EvaluateConfig) -> bool:
 
 
 def with_profiles(rows: list[Row], config: EvaluateConfig, device, dtype) -> list[Row]:
-    """The rows whose systems have the latency profile, where it was measured for them.
+    """The rows, whose systems have the latency profile where it was measured for them.
 
     Raises:
         UserError: it was not measured for `system`.
     """
     systems = {}
-    for name, system in conditional_systems(rows).items():
-        if name == f"{OWN_SYSTEM}_learned" or fits_profile(system, config):
-            systems[id(system)] = with_profile(system, config.profile, device, dtype)
+    for key, row in conditional_systems(rows).items():
+        if key == OWN_SYSTEM or fits_profile(row.method, config):
+            systems[id(row.method)] = with_profile(row.method, config.profile, device, dtype)
         elif config.latencies:
-            print(f"{name}: {config.profile} is for another architecture, so there are no rows with latencies")
-    return [replace(row, system=systems.get(id(row.system), row.system)) for row in rows]
+            print(f"{row.name}: {config.profile} is for another architecture, so there are no rows with latencies")
+    return [replace(row, method=systems.get(id(row.method), row.method)) for row in rows]
 
 
-def system_rows(key: str, name: str, system: ConditionalSRDetector, config: EvaluateConfig) -> list[Row]:
-    """All policies of a system with a masker, or the one row of another."""
+def system_rows(place: str, key: RowKey, system: ConditionalSRDetector, config: EvaluateConfig) -> list[Row]:
+    """All policies of a system with a masker, or the one row of another; `place` is its configuration key."""
     if system.patch is not None:
-        return conditional_rows(name, system, config)
-    return [plain_row(key, name, system, config)]
+        return conditional_rows(key, system, config)
+    return [plain_row(place, key, system, config)]
 
 
-def plain_row(key: str, name: str, system: ConditionalSRDetector, config: EvaluateConfig) -> Row:
+def plain_row(place: str, key: RowKey, system: ConditionalSRDetector, config: EvaluateConfig) -> Row:
     """One row for one system; a detector trained on HR images sees them.
 
     Raises:
         ValueError: it sees HR images, and there are none.
     """
     if not system.sees_hr:
-        return Row(name, system.detector, system)
+        return Row(key, system)
     if config.data.lr == "native":
-        raise UserError(f"{key}.{name}: sees HR images, but with data.lr native there are none; leave it out")
-    return Row(name, system.detector, sees_hr=True)
+        raise UserError(f"{place}: sees HR images, but with data.lr native there are none; leave it out")
+    return on_hr_images(key, system.detector)
 
 
 def hr_row(name: str, path: str, config: EvaluateConfig, names: tuple[str, ...]) -> Row:
@@ -177,7 +217,12 @@ def hr_row(name: str, path: str, config: EvaluateConfig, names: tuple[str, ...])
         )
     if config.data.lr == "native":
         raise UserError(f"{key}: sees HR images, but with data.lr native there are none; leave it out")
-    return Row(name, detector, sees_hr=True)
+    return on_hr_images(row_key(name, config), detector)
+
+
+def on_hr_images(key: RowKey, detector: YoloDetector) -> Row:
+    """The row of a detector that sees HR images as they are."""
+    return Row(key, DetectorAlone(detector, factor=1, sees_hr=True))
 
 
 def sliced_row(name: str, config: EvaluateConfig, names: tuple[str, ...]) -> Row:
@@ -186,20 +231,23 @@ def sliced_row(name: str, config: EvaluateConfig, names: tuple[str, ...]) -> Row
     detector, _ = _load(f"sliced.{name}", options.weights, load_any_detector)
     check_classes(options.weights, detector.names, names)
     slicer = Slicer(config.data.scale, options.rows, options.columns, options.overlap, options.full)
-    return Row(name, detector, sliced=SlicedDetector(slicer, detector, options.match, options.match_threshold))
+    return Row(row_key(name, config), SlicedDetector(slicer, detector, options.match, options.match_threshold))
 
 
-def check_names(config: EvaluateConfig, rows: list[Row]) -> None:
-    """Raises ValueError where a name cannot be that of a file, or two rows have the same one."""
-    for key in ("systems", "detectors", "sliced"):
-        for name in getattr(config, key):
-            if not ROW_NAME.fullmatch(name):
-                raise UserError(f"{key}.{name}: names are letters, digits, and _ + - . with / between parts")
-    taken = [row.name for row in rows]
-    for key in ("retrained", "systems", "detectors", "sliced"):
-        for name in getattr(config, key):
-            if taken.count(name) > 1 or taken.count(f"{name}_learned") > 1:
-                raise UserError(f"{key}.{name}: the table has a row of this name already; choose another name")
+def check_names(rows: dict[str, list[Row]]) -> None:
+    """Raises ValueError where a name cannot be that of a file, or two rows have the same one.
+
+    Args:
+        rows: by their configuration key.
+    """
+    taken: set[str] = set()
+    for key, group in rows.items():
+        is_file_name = all(ROW_NAME.fullmatch(row.key.base.name) for row in group)
+        if not is_file_name and not key.startswith("retrained."):  # those have no pictures
+            raise UserError(f"{key}: names are letters, digits, and _ + - . with / between parts")
+        if any(row.name in taken for row in group):
+            raise UserError(f"{key}: the table has a row of this name already; choose another name")
+        taken |= {row.name for row in group}
 
 
 def _load_system(key: str, path: str, config: EvaluateConfig, names: tuple[str, ...]) -> ConditionalSRDetector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from data.detection import DetectionBatch
 from models.content import image_patches
 from models.front_end import ConditionalOutput
-from utils.metrics import coco_map, psnr_y
+from utils.metrics import coco_map, mean_over_images, psnr_y
 
 Predict = Callable[[DetectionBatch], tuple[list[Tensor], ConditionalOutput | None]]
 
@@ -36,7 +37,7 @@ class SplitResult:
 
     @property
     def kept_share(self) -> float | None:
-        return float(np.mean(self.kept_per_image)) if self.kept_per_image else None
+        return mean_over_images(self.kept_per_image) if self.kept_per_image else None
 
     @property
     def kept_inside(self) -> float | None:
@@ -48,7 +49,7 @@ class SplitResult:
 
     @property
     def psnr(self) -> float | None:
-        return float(np.mean(self.psnr_per_image)) if self.psnr_per_image else None
+        return mean_over_images(self.psnr_per_image) if self.psnr_per_image else None
 
     def metrics(self, names: tuple[str, ...]) -> dict:
         return coco_map(self.truths, self.detections, names)
@@ -63,10 +64,20 @@ def canvas_boxes(batch: DetectionBatch, row: int) -> np.ndarray:
 
 
 def object_map(boxes: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
-    """True where a canvas pixel lies in any box, (H, W)."""
-    covered = np.zeros(canvas, bool)
+    """True where a canvas pixel shares any area with a box, (H, W).
+
+    Args:
+        boxes: (n, 4) x1, y1, x2, y2 in canvas pixels. What lies outside of the canvas counts for nothing, nor does a
+            box without area.
+        canvas: (H, W).
+    """
+    covered, (height, width) = np.zeros(canvas, bool), canvas
     for x1, y1, x2, y2 in boxes:
-        covered[int(np.floor(y1)) : int(np.ceil(y2)), int(np.floor(x1)) : int(np.ceil(x2))] = True
+        if x2 > x1 and y2 > y1:
+            left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
+            # A negative end would count from the far side.
+            right, bottom = max(0, min(width, math.ceil(x2))), max(0, min(height, math.ceil(y2)))
+            covered[top:bottom, left:right] = True
     return covered
 
 

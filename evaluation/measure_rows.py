@@ -10,22 +10,22 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from configs.evaluate_schema import EvaluateConfig
 from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
-from deployment.prepare import prepare_detector, prepare_system
+from deployment.prepare import Preparation, how_it_runs, prepare_detector
 from evaluation.detection_eval import SplitResult, canvas_boxes, detect_split
 from evaluation.oracle_mask import OracleMask
+from evaluation.row_key import RowKey
 from evaluation.rows import MacCounter, Row
 from models.front_end import ConditionalOutput
 from models.mask_policy import MaskPolicy
-from models.sliced_detection import SlicedDetector
 from utils.atomic_file import replace_file
 from utils.convert import to_uint8
 from utils.device import DTYPES
 from utils.errors import UserError
 from utils.overlay import detection_panel
+from utils.progress import ProgressBar
 from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
 
 SHOWN_CONF = 0.25  # what a user sees: lowest score in timed calls and pictures, not in the mAP
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
         return cls(row.images(batch), row.policy_for(batch), batch.content)
 
 
-class Evaluation:
+class DetectionEvaluation:
     """Runs rows over a data set.
 
     Args:
@@ -67,13 +67,17 @@ class Evaluation:
 
     def detect(self, row: Row, seen: Seen, conf: float) -> tuple[list[Tensor], ConditionalOutput | None]:
         """Boxes in HR canvas pixels, and what the front end made."""
-        factor = 1 if row.sees_hr else self.dataset.scale
-        limits = (conf, self.config.iou, self.config.max_det)
-        return self.prepared[row.name].detect(seen.images, factor, *limits, seen.policy, seen.content)
+        method, limits = self.prepared[row.name].method, (conf, self.config.iou, self.config.max_det)
+        return method.predict(seen.images, seen.policy, *limits, seen.content)
 
     def upscale(self, row: Row, seen: Seen) -> ConditionalOutput:
         """The front end alone."""
-        return self.prepared[row.name].upscale(seen.images, seen.policy, seen.content)
+        return self.prepared[row.name].method.upscale(seen.images, seen.policy, seen.content)
+
+    def say_how_it_runs(self, systems: dict[RowKey, Row]) -> None:
+        """One line per system with a masker: kernels, types and halo of its inference copy."""
+        for key, row in systems.items():
+            print(f"{key.name}: {how_it_runs(self.prepared[row.name].method)}")
 
     # ---------------------------------------------------------------- quality
 
@@ -81,14 +85,12 @@ class Evaluation:
         """Result of the split by row name. All rows see a batch while it is there, so every image is decoded once."""
         results = {row.name: SplitResult() for row in self.rows}
         loader = make_loader(self.dataset, None, self.config.batch, self.config.run.workers)
-        bar = tqdm(total=len(loader) * len(self.rows), desc="quality", unit="batch", disable=None)
-        for batch in loader:
-            batch = batch.to(self.device)
-            for row in self.rows:
-                bar.set_postfix_str(row.name)
-                merge(results[row.name], self.batch_quality(row, batch))
-                bar.update()
-        bar.close()
+        with ProgressBar(len(loader) * len(self.rows), "quality") as bar:
+            for batch in loader:
+                batch = batch.to(self.device)
+                for row in self.rows:
+                    merge(results[row.name], self.batch_quality(row, batch))
+                    bar.update(row.name)
         return results
 
     def batch_quality(self, row: Row, batch: DetectionBatch) -> SplitResult:
@@ -109,13 +111,12 @@ class Evaluation:
         for row in self.rows:
             seen = [Seen.of(row, batch) for batch in batches]
             totals[row.name] = in_turn(lambda x, row=row: self.detect(row, x, SHOWN_CONF), seen)
-            if row.front is not None:
+            if row.method.front is not None:
                 fronts[f"sr {row.name}"] = in_turn(lambda x, row=row: self.upscale(row, x), seen)
         timings, runs = {}, self.config.timing_runs
         if runs:
-            bar = tqdm(total=WARMUP + runs, desc="timing", unit="round", disable=None)
-            timings = measure_interleaved(totals | fronts, runs, WARMUP, self.device, on_round=bar.update)
-            bar.close()
+            with ProgressBar(WARMUP + runs, "timing") as bar:
+                timings = measure_interleaved(totals | fronts, runs, WARMUP, self.device, on_round=bar.update)
         costs = {}
         for row in self.rows:
             total, front = timings.get(row.name), timings.get(f"sr {row.name}")
@@ -137,12 +138,12 @@ class Evaluation:
         """The rows of results.json."""
         counter, table = MacCounter(), []
         for row in self.rows:
-            split, factor = quality[row.name], self.dataset.scale if row.sees_hr else 1
+            split, factor = quality[row.name], self.dataset.scale if row.method.sees_hr else 1
             height, width = (side * factor for side in self.dataset.lr_canvas)
             metrics = split.metrics(self.dataset.names)
             sr = counter.front(row, height, width, split.patches_per_image)
             total = (sr or 0) + counter.detector(row, height, width)
-            entry = {"name": row.name}
+            entry = {"name": row.name} | row.key.record()
             entry |= {key: metrics[key] for key in ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")}
             entry |= {"kept_share": split.kept_share, "sr_gmacs": None if sr is None else sr / 1e9}
             params = row.parameters_run(height, width, split.patches_per_image)
@@ -170,9 +171,8 @@ class Evaluation:
             patch=row.patch,
         )
 
-    def save_overlays(self, folder: Path, name: str) -> None:
-        """Pictures of images spread over the split, by the row of this name, whose system has a masker."""
-        row = next(row for row in self.rows if row.name == name)
+    def save_overlays(self, folder: Path, row: Row) -> None:
+        """Pictures of images spread over the split, by a row whose system has a masker."""
         for index in spread(len(self.dataset), self.config.overlays):
             content = cv2.imencode(".png", self.overlay(row, index)[..., ::-1])[1].tobytes()
             path = folder / f"{index:05d}_{self.dataset.records[index].image.stem}.png"
@@ -180,21 +180,16 @@ class Evaluation:
 
 
 def prepare_rows(rows: list[Row], device: torch.device, dtype: torch.dtype) -> dict[str, Row]:
-    """Inference copies of all rows by name; rows that share a system or a detector share its copy."""
-    detectors, systems, prepared = {}, {}, {}
+    """Inference copies of all rows by name; rows that share a method or a detector share its copy."""
+    detectors, methods, prepared = {}, {}, {}
+    preparation = Preparation(device, dtype)
     for row in rows:
-        if row.system is not None:
-            if id(row.system) not in systems:
-                systems[id(row.system)] = prepare_system(row.system, device, dtype)
-            system = systems[id(row.system)]
-            prepared[row.name] = replace(row, detector=system.detector, system=system)
-            continue
-        if id(row.detector) not in detectors:
-            detectors[id(row.detector)] = prepare_detector(row.detector, device, dtype)
-        detector, sliced = detectors[id(row.detector)], row.sliced
-        if sliced is not None:
-            sliced = SlicedDetector(sliced.slicer, detector, sliced.match, sliced.threshold).eval()
-        prepared[row.name] = replace(row, detector=detector, sliced=sliced)
+        method, detector = row.method, row.method.detector
+        if id(detector) not in detectors:
+            detectors[id(detector)] = prepare_detector(detector, device, dtype)
+        if id(method) not in methods:
+            methods[id(method)] = method.with_detector(detectors[id(detector)], preparation)
+        prepared[row.name] = replace(row, method=methods[id(method)])
     return prepared
 
 

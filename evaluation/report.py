@@ -1,4 +1,4 @@
-"""The result of an evaluation as results.json, table.md, table.csv and a Pareto picture (mAP against milliseconds)."""
+"""The result of an evaluation as results.json, table.md, table.csv and a picture."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-
+from evaluation.pareto import draw_pareto
+from evaluation.row_key import RowKey
 from utils.atomic_file import replace_file, replace_text
 
 RESULTS, TABLE, CSV, PICTURE = "results.json", "table.md", "table.csv", "pareto.png"
@@ -33,7 +30,7 @@ COLUMNS = (
     "total_ms_p95",
     "peak_mem_mb",
 )
-EXTRA_COLUMNS = ("kept_inside", "kept_outside", "psnr")
+EXTRA_COLUMNS = ("kept_inside", "kept_outside", "psnr", *RowKey("").record())
 HEADINGS = {
     "name": "row",
     "map50_95": "mAP50-95",
@@ -51,17 +48,6 @@ HEADINGS = {
     "peak_mem_mb": "peak MB",
 }
 DIGITS = {"sr_gmacs": 2, "total_gmacs": 2, "sr_ms": 1, "total_ms": 1, "total_ms_p95": 1, "peak_mem_mb": 0}
-# Rows SYSTEM_KIND_SHARE are one system at several kept shares, joined by a line: kind -> line style, legend.
-KINDS = {
-    "budget": ("-", "budget of the masker"),
-    "random": (":", "random patches"),
-    "edge": ("--", "patches with edges"),
-    "oracle": ("-.", "patches with objects (oracle)"),
-}
-OWN_COLOURS = {"budget": "tab:blue", "random": "tab:gray", "edge": "tab:green", "oracle": "tab:purple"}
-COLOURS = ("tab:orange", "tab:cyan", "tab:olive", "tab:pink", "tab:brown")  # of further systems, in turn
-CURVE_ROW = re.compile(rf"(?P<system>.+)_(?P<kind>{'|'.join(KINDS)})_(?P<share>\d+(\.\d+)?(e-\d+)?)")
-CONTROL = re.compile(r"(?P<system>.+)_(learned|all_fast|all_quality|latency_[\d.e+-]+)")
 
 
 def write_report(folder: Path, results: dict) -> str:
@@ -70,7 +56,8 @@ def write_report(folder: Path, results: dict) -> str:
     Args:
         folder: run folder.
         results: {"dataset", "split", "scale", "lr_protocol", "device", "dtype", "threads", "versions", "rows": [...]}
-            and further keys; each row has COLUMNS and may have EXTRA_COLUMNS, None where undefined.
+            and further keys; each row has COLUMNS and the fields of its RowKey and may have the other EXTRA_COLUMNS,
+            None where undefined.
     """
     table = table_markdown(results["rows"])
     replace_file(folder / PICTURE, lambda file: draw_pareto(results).savefig(file, format="png", dpi=130))
@@ -90,13 +77,6 @@ def plain(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def data_set_name(yaml: Path) -> str:
-    """The YAML's own name, or that of the nearest folder above it which says more than `data`."""
-    yaml = yaml.resolve()
-    names = [yaml.stem, *(folder.name for folder in yaml.parents)]
-    return next((name for name in names if name.lower() not in ("data", "dataset", "datasets", "")), yaml.stem)
 
 
 def heading(results: dict) -> str:
@@ -145,106 +125,3 @@ def table_csv(rows: list[dict], columns: Sequence[str] = (*COLUMNS, *EXTRA_COLUM
     writer.writeheader()
     writer.writerows(plain(rows))
     return text.getvalue()
-
-
-# ---------------------------------------------------------------------- picture
-
-
-def draw_pareto(results: dict) -> Figure:
-    """mAP50-95 against total milliseconds, the budgets of a policy joined by a line; needs both figures of a row."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    axes = figure.subplots()
-    points = [row for row in plain(results["rows"]) if row["total_ms"] is not None and row["map50_95"] is not None]
-    colours = row_colours([row["name"] for row in points])
-    for (system, kind), curve in curves(points).items():
-        times, qualities = [row["total_ms"] for row in curve], [row["map50_95"] for row in curve]
-        style, legend = KINDS[kind]
-        colour, legend = colours[curve[0]["name"]], f"{system}, {legend}"
-        axes.plot(times, qualities, style, color=colour, marker="o", zorder=2, label=legend)
-    for row in points:
-        if not CURVE_ROW.fullmatch(row["name"]):
-            axes.plot(row["total_ms"], row["map50_95"], "D", color=colours[row["name"]], markersize=6, zorder=3)
-    axes.set_xlabel(f"total ms per image (median, batch 1, {results['device']}, {results['dtype']})")
-    axes.set_ylabel("mAP50-95")
-    axes.set_title(f"{results['dataset']} {results['split']}, x{results['scale']}")
-    axes.grid(alpha=0.3)
-    axes.margins(0.12)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", fontsize=8, framealpha=0.6)
-    if not points:
-        axes.text(0.5, 0.5, "no row has both a time and an mAP", ha="center", transform=axes.transAxes)
-    label_points(figure, axes, [(row["total_ms"], row["map50_95"], row["name"]) for row in points])
-    return figure
-
-
-def curves(points: list[dict]) -> dict[tuple[str, str], list[dict]]:
-    """(system, kind) -> its rows by ascending kept share."""
-    found = {}
-    for row in points:
-        if match := CURVE_ROW.fullmatch(row["name"]):
-            found.setdefault((match["system"], match["kind"]), []).append((float(match["share"]), row))
-    return {key: [row for _, row in sorted(rows, key=lambda pair: pair[0])] for key, rows in found.items()}
-
-
-def label_text(name: str) -> str:
-    """A curve's points carry the kept share alone, the legend says the rest."""
-    match = CURVE_ROW.fullmatch(name)
-    return match["share"] if match else name.replace("_", " ")
-
-
-def row_colours(names: list[str]) -> dict[str, str]:
-    """Row -> colour: one per further system with a masker, four for the rows conditional_*, red for all others."""
-    shared = {match["system"]: None for name in names if (match := CURVE_ROW.fullmatch(name))}
-    others = [system for system in shared if system != "conditional"]
-    by_system = {system: COLOURS[index % len(COLOURS)] for index, system in enumerate(others)} | {"conditional": "navy"}
-    colours = {}
-    for name in names:
-        match = CURVE_ROW.fullmatch(name)
-        if match and match["system"] == "conditional":
-            colours[name] = OWN_COLOURS[match["kind"]]
-        else:
-            match = match or CONTROL.fullmatch(name)
-            colours[name] = by_system.get(match["system"], "tab:red") if match else "tab:red"
-    return colours
-
-
-def label_points(figure: Figure, axes, points: list[tuple[float, float, str]]) -> None:
-    """Write each row's name beside its point (x, y, name), where it covers the fewest other labels and points."""
-    figure.draw_without_rendering()  # fixes the axes, so that data have places in pixels
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    places = [axes.transData.transform((x, y)) for x, y, _ in points]
-    colours = row_colours([name for _, _, name in points])
-    frame, taken = axes.get_window_extent(renderer), []
-    for (x, y, name), _ in sorted(zip(points, places, strict=True), key=lambda pair: pair[1][1]):
-        best = None
-        for distance in (7, 16, 26, 38):
-            for right, up in ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0)):
-                label = axes.annotate(
-                    label_text(name),
-                    (x, y),
-                    (distance * right, distance * up),
-                    textcoords="offset points",
-                    ha={1: "left", 0: "center", -1: "right"}[right],
-                    va={1: "bottom", 0: "center", -1: "top"}[up],
-                    fontsize=8,
-                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
-                    color=colours[name],
-                    arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6} if distance > 7 else None,
-                )
-                label.update_positions(renderer)
-                # Of an annotation with a line its own extent would include the line.
-                box = Text.get_window_extent(label, renderer)
-                covered = sum(box.overlaps(other) for other in taken) * 2
-                covered += sum(box.contains(*place) for place in places)
-                covered += 3 * (not frame.contains(box.x0, box.y0) or not frame.contains(box.x1, box.y1))
-                if best is None or covered < best[0]:
-                    if best is not None:
-                        best[1].remove()
-                    best = (covered, label, box)
-                else:
-                    label.remove()
-                if covered == 0:
-                    break
-            if best[0] == 0:
-                break
-        taken.append(best[2])

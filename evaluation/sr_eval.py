@@ -14,7 +14,7 @@ from data.sr_pairs import benchmark_pairs
 from models.arbitrary_scale import super_resolve
 from utils.convert import to_image, to_tensor
 from utils.errors import UserError
-from utils.metrics import psnr_y, ssim_y
+from utils.metrics import mean_over_images, psnr_y, ssim_y
 
 Pairs = list[tuple[str, np.ndarray, np.ndarray]]
 
@@ -55,12 +55,12 @@ def benchmark(network: nn.Module, sets: dict[str, tuple[float, Pairs]], device: 
     for name, (scale, pairs) in sets.items():
         border = border_of(scale)
         images = [(to_image(super_resolve(network, to_tensor(lr, device), hr.shape[:2])), hr) for _, lr, hr in pairs]
-        metrics[f"psnr/{name}"] = float(np.mean([psnr_y(sr, hr, border) for sr, hr in images]))
-        metrics[f"ssim/{name}"] = float(np.mean([ssim_y(sr, hr, border) for sr, hr in images]))
+        metrics[f"psnr/{name}"] = mean_over_images([psnr_y(sr, hr, border) for sr, hr in images])
+        metrics[f"ssim/{name}"] = mean_over_images([ssim_y(sr, hr, border) for sr, hr in images])
     return metrics
 
 
 def mean_psnr(metrics: dict[str, float]) -> float | None:
     """Mean PSNR over the sets, by which the best weights are chosen; None without a set."""
     values = [value for name, value in metrics.items() if name.startswith("psnr/")]
-    return float(np.mean(values)) if values else None
+    return mean_over_images(values) if values else None

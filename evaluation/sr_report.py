@@ -13,11 +13,12 @@ import torch
 
 from configs.sr_schema import EvaluateSRConfig
 from evaluation.report import CSV, RESULTS, TABLE, markdown, plain, table_csv
-from evaluation.sr_comparison import BICUBIC, GMAC_OUTPUT, TIMED_IMAGES, WARMUP, Benchmark, Comparison
+from evaluation.sr_candidates import BICUBIC
+from evaluation.sr_evaluation import GMAC_OUTPUT, TIMED_IMAGES, WARMUP, Benchmark, SREvaluation
 from utils.atomic_file import replace_file, replace_text
 from utils.config import ConfigError, config_to_dict, save_config
 from utils.logger import cpu_name, environment
-from utils.metrics import psnr_y
+from utils.metrics import PSNR_CEILING, psnr_y
 from utils.overlay import panel
 from utils.resize import resize
 from utils.timing import spread
@@ -53,7 +54,7 @@ def write_sr_report(folder: Path, results: dict) -> str:
 
     Args:
         folder: run folder.
-        results: {"device", "dtype", "threads", "rows": [...]} and further keys; rows as `Comparison.rows` makes them.
+        results: {"device", "dtype", "threads", "rows": [...]} and further keys; rows as `SREvaluation.rows` makes them.
     """
     table = sr_table(results["rows"])
     replace_text(folder / CSV, table_csv(results["rows"], shown_columns(results["rows"])))
@@ -77,7 +78,7 @@ def empty_folder(config: EvaluateSRConfig) -> Path:
     return folder
 
 
-def describe_sr(config: EvaluateSRConfig, argv: list[str], device: torch.device) -> dict:
+def sr_results_header(config: EvaluateSRConfig, argv: list[str], device: torch.device) -> dict:
     """Everything of results.json besides its rows."""
     machine = environment()
     return {
@@ -89,7 +90,8 @@ def describe_sr(config: EvaluateSRConfig, argv: list[str], device: torch.device)
         "command": shlex.join(["python", "evaluate.py", "sr", *argv]),
         "git": machine["git"],
         "protocol": {
-            "metrics": "8-bit SR against HR inside the border; Y: BT.601 studio range, not rounded; RGB: all channels",
+            "metrics": "8-bit SR against HR inside the border; Y: BT.601 studio range, not rounded; RGB: all channels; "
+            f"PSNR of an image: at most {PSNR_CEILING:g} dB",
             "lr": "bicubic: antialiased (MATLAB's imresize), of HR cropped from the top left; folder: as they are",
             "gmacs_output": list(GMAC_OUTPUT),
             "timing": {"batch": 1, "images": TIMED_IMAGES, "rounds": config.timing_runs, "warmup": WARMUP},
@@ -132,17 +134,17 @@ def _cell(column: str, value) -> str:
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
-def save_comparisons(comparison: Comparison, benchmark: Benchmark, folder: Path, count: int) -> list[Path]:
+def save_comparisons(evaluation: SREvaluation, benchmark: Benchmark, folder: Path, count: int) -> list[Path]:
     """Pictures of up to `count` images, spread over the benchmark; returns their files."""
-    candidates = [c for c in comparison.candidates[benchmark.scale] if c.weights != BICUBIC]
+    candidates = [c for c in evaluation.candidates[benchmark.scale] if c.weights != BICUBIC]
     kinds, written = [c.arch for c in candidates], []
     if len({BICUBIC, *(c.weights for c in candidates)}) > len({BICUBIC, *kinds}):  # several files of one architecture
         names = short_names([c.weights for c in candidates])
         kinds = [names[c.weights] for c in candidates]
     titles = {c.label: kind if c.cmsr is None else f"{kind} CMSR" for c, kind in zip(candidates, kinds, strict=True)}
     for number in spread(len(benchmark.files), count):
-        lr, hr = comparison.pair(benchmark, number)
-        found = {c.label: comparison.run(c, lr, hr) for c in candidates}
+        lr, hr = evaluation.pair(benchmark, number)
+        found = {c.label: evaluation.run(c, lr, hr) for c in candidates}
         picture = comparison_picture(lr, hr, found, titles, benchmark.border)
         path = folder / f"{benchmark.dataset}_x{benchmark.scale:g}_{benchmark.names[number]}.png"
         content = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()

@@ -3,7 +3,9 @@ detector's input size, all in one batched call; boxes are mapped back and merged
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +23,14 @@ def spans(length: int, count: int, overlap: float) -> tuple[list[int], int]:
         length: pixels.
         count: intervals.
         overlap: least share of an interval that it has in common with the next, in [0, 1).
+
+    The intervals are the shortest that whole pixels allow; where the steps between them differ, the longest one counts.
     """
-    size = min(length, int(-(-length // (1 + (count - 1) * (1 - overlap)))))
+    least = Fraction(overlap).limit_denominator(10**9)  # 0.2 is meant, not the nearest binary number
+    gaps = max(1, count - 1)
+    size = min(length, math.ceil(length / (1 + (count - 1) * (1 - least))))
+    while size + (size - length) // gaps < least * size:  # what neighbours at the longest step have in common
+        size += 1
     return [index * (length - size) // max(1, count - 1) for index in range(count)], size
 
 

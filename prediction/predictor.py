@@ -14,6 +14,7 @@ import torch
 from data.sources import Frame, Skipped, group_frames
 from deployment.prepare import prepare_system
 from models.mask_policy import MaskPolicy
+from models.masker import patch_grid
 from models.system import ConditionalSRDetector
 from prediction.stage_times import StageTimes
 from utils.convert import GREY, to_image, to_tensor, to_uint8
@@ -179,7 +180,8 @@ class Predictor:
         if mask is None:
             return Prediction(boxes, sr, None, None, None, speed)
         patch = self.system.patch
-        own = mask[: -(-height // patch), : -(-width // patch)]
+        rows, columns = patch_grid(height, width, patch)
+        own = mask[:rows, :columns]
         return Prediction(boxes, sr, own, patch, float(own.mean()), speed)
 
 

@@ -12,8 +12,9 @@ import pytest
 import compare
 from configs.compare_schema import AblationConfig, CompareConfig
 from evaluation.comparison import ablation
-from evaluation.comparison.plan import build_plan, check_jobs
-from evaluation.comparison.rows import ROWS, chosen
+from evaluation.comparison.catalogue import ROWS, chosen
+from evaluation.comparison.jobs import check_jobs
+from evaluation.comparison.plan import build_plan
 from tests.evaluation.comparison.conftest import comparison, fakes  # noqa: F401 (fixtures)
 from utils.config import load_config, save_config
 from utils.yaml_strict import load_yaml

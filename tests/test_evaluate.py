@@ -133,7 +133,7 @@ def test_results_follow_the_schema(finished):
         assert set(COLUMNS) <= row.keys()
         assert 0 <= row["map50_95"] <= row["map50"] <= 1
         assert 0 < row["total_ms"] <= row["total_ms_p95"]
-        assert (row["kept_share"] is not None) == row["name"].startswith("conditional_")
+        assert (row["kept_share"] is not None) == (row["system"] == "conditional") == (row["policy"] is not None)
         assert (row["sr_ms"] is None) == (row["sr_gmacs"] is None) == (row["name"] in ("hr", "lr"))
         assert (row["psnr"] is None) == (row["name"] in ("hr", "lr", "bicubic_2x"))
     assert any(row["map50"] > 0 for row in results["rows"]), "no box anywhere would compare nothing"
@@ -211,6 +211,7 @@ def test_native_low_resolution_images_have_no_hr_row(project: Project, tmp_path:
 
 
 def test_lr_row_boxes_are_in_hr_pixels(project: Project):
+    from evaluation.row_key import RowKey
     from evaluation.rows import Row
     from models.mask_policy import MaskPolicy
 
@@ -223,7 +224,7 @@ def test_lr_row_boxes_are_in_hr_pixels(project: Project):
             assert images.shape == (1, 3, 32, 64) and torch.allclose(images[..., 24:, :], torch.tensor(114 / 255))
             return [torch.tensor([[0.0, 0.0, 40.0, 24.0, 0.5, 1.0]])]
 
-    row = Row("lr", Fixed(), policy=MaskPolicy("learned"))
+    row = Row(RowKey("lr"), Fixed(), policy=MaskPolicy("learned"))
     boxes, output = row.detect(torch.zeros(1, 3, 24, 40), 2, 0.001, 0.7, 300)
     assert boxes[0].tolist() == [[0, 0, 80, 48, 0.5, 1]] and output is None
 

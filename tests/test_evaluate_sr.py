@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from configs.sr_schema import EvaluateSRConfig
 from data.sr_pairs import benchmark_pairs
 from evaluate import main
-from evaluation.sr_comparison import Benchmark, Candidate, Comparison, as_list, gmacs, list_benchmarks, load_candidates
+from evaluation.sr_candidates import Candidate, as_list, load_candidates
+from evaluation.sr_evaluation import Benchmark, SREvaluation, gmacs, list_benchmarks
 from evaluation.sr_report import comparison_picture, crop_place, short_names
 from loading.cmsr_tables import TableFile, fingerprint, save_tables
 from models import build_sr
@@ -31,7 +32,7 @@ from utils.checkpoint import CheckpointError, save_network
 from utils.config import ConfigError
 from utils.convert import to_image, to_tensor
 from utils.flops_counter import count_macs_at, count_parameters
-from utils.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from utils.metrics import PSNR_CEILING, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 
 KEYS = {"weights", "arch", "dataset", "scale", "border", "psnr_y", "ssim_y", "psnr_rgb", "params", "gmacs", "ms"}
 CPU = torch.device("cpu")
@@ -67,6 +68,18 @@ def test_rows_are_what_the_metrics_say(tmp_path: Path, photographs: Path):
     assert row["params"] == count_parameters(network) and row["lpips"] is None
     assert row["gmacs"] == pytest.approx(count_macs_at(network, 360, 640) / 1e9)
     assert row["ms"] > 0 and list(row["psnr_y_per_image"]) == ["0", "1", "2"]
+
+
+def test_a_uniform_image_leaves_every_mean_finite(tmp_path: Path, photographs: Path):
+    cv2.imwrite(str(photographs / "plain.png"), np.full((50, 46, 3), 77, np.uint8))
+    results = compare(tmp_path / "out", "--weights=bicubic", f"--hr={photographs}", "--scale=2", "--pictures=1")
+    (row,) = results["rows"]
+    values = row["psnr_y_per_image"]
+    assert values["plain"] == PSNR_CEILING and max(values[name] for name in "012") < 60
+    assert row["psnr_y"] == pytest.approx(np.mean(list(values.values())))
+    assert 50 < row["psnr_rgb"] < PSNR_CEILING and 0.5 < row["ssim_y"] < 1
+    lines = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert float(lines[0]["psnr_y"]) == row["psnr_y"]
 
 
 def test_every_file_is_written(tmp_path: Path, photographs: Path):
@@ -150,8 +163,8 @@ def test_networks_of_any_scale_and_of_one(photographs: Path, monkeypatch):
         2.0: ["any", "fixed"],
         2.7: ["any"],
     }
-    comparison = Comparison(candidates, config, CPU)
-    rows = [row for benchmark in list_benchmarks(config) for row in comparison.rows(benchmark)]
+    evaluation = SREvaluation(candidates, config, CPU)
+    rows = [row for benchmark in list_benchmarks(config) for row in evaluation.rows(benchmark)]
     assert [(row["weights"], row["scale"]) for row in rows] == [("any", 2), ("fixed", 2), ("any", 2.7)]
     assert all(math.isfinite(row["psnr_y"]) and row["gmacs"] > 0 for row in rows)
 
@@ -177,8 +190,8 @@ def test_arbitrary_scale_networks_in_tiles_at_extreme_scales(tmp_path: Path, pho
     weights, scales, found = str(tmp_path / "lm.pth"), [1.0, 1.5, 30.0], []
     for tile in (0, 16):
         config = EvaluateSRConfig(weights=weights, hr=str(photographs), scale=scales, border=4, tile=tile, limit=1)
-        comparison = Comparison(load_candidates(config, CPU), config, CPU)
-        scores = [comparison.quality(b, comparison.candidates[b.scale])[weights] for b in list_benchmarks(config)]
+        evaluation = SREvaluation(load_candidates(config, CPU), config, CPU)
+        scores = [evaluation.quality(b, evaluation.candidates[b.scale])[weights] for b in list_benchmarks(config)]
         found.append([score.means()["psnr_y"] for score in scores])
     assert len(found[0]) == 3 and np.isfinite(found).all()
     assert found[1] == pytest.approx(found[0], abs=0.02)
@@ -254,7 +267,7 @@ def test_published_files_at_each_of_their_scales(tmp_path: Path, photographs: Pa
 
 def test_bicubic_has_the_published_figures(shared_data):
     config = EvaluateSRConfig(weights="bicubic", hr=str(shared_data("sr_bench") / "Set5"), scale=4.0, timing_runs=0)
-    (row,) = Comparison(load_candidates(config, CPU), config, CPU).rows(list_benchmarks(config)[0])
+    (row,) = SREvaluation(load_candidates(config, CPU), config, CPU).rows(list_benchmarks(config)[0])
     assert row["psnr_y"] == pytest.approx(28.42, abs=0.02) and row["ssim_y"] == pytest.approx(0.8104, abs=0.001)
 
 

@@ -23,6 +23,7 @@ import inference
 import stage2_pretrain_sr
 import stage3_finetune_joint
 from deployment.latency_profile import fingerprint, load_profile
+from evaluation.row_key import RowKey
 from loading.cmsr_tables import load_tables, use_tables
 from loading.sr_networks import load_sr
 from loading.systems import load_detector_checkpoint, load_system
@@ -150,7 +151,7 @@ def test_cmsr_tables_belong_to_their_network_and_render_the_same(expected, lr):
     network = load_sr(OLD / "lm_liif.pth")
     with torch.no_grad():
         assert_close(network(lr, (40, 60))[..., ::2, ::2], expected["lm_liif.pth:sr"], PIXEL)
-        use_tables(network, OLD / "lm_liif_cmsr.yaml")
+        network = use_tables(network, OLD / "lm_liif_cmsr.yaml")
         assert_close(network(lr, (96, 144))[..., ::4, ::4], expected["lm_liif.pth:cmsr"], PIXEL)
     assert load_tables(OLD / "lm_liif_cmsr.yaml").tables.keys() == {6, 8}
 
@@ -213,7 +214,15 @@ def test_a_comparison_is_reported_again(old: Path):
         Path("compare", name).unlink()
     assert compare.main(["report", "--run", "compare"]) == 0
     assert Path("compare/table.md").read_text() == then["table.md"]
-    assert json.loads(Path("compare/results.json").read_text()) == json.loads(then["results.json"])
+    before, now = json.loads(then["results.json"]), json.loads(Path("compare/results.json").read_text())
+    for rows, old_rows in [
+        (now["rows"], before["rows"]),
+        *((now["sweep"][s], before["sweep"][s]) for s in now["sweep"]),
+    ]:
+        for row, old_row in zip(rows, old_rows, strict=True):
+            assert RowKey.of(row).name == row["name"] == old_row["name"]
+            assert {key: row[key] for key in old_row} == old_row, "rows have gained the fields of a record"
+    assert now | {"rows": 0, "sweep": 0} == before | {"rows": 0, "sweep": 0}
 
 
 def test_inference_finds_the_same(old: Path):

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
 import training.trainer
 from data.images import ImageError
-from evaluation.sr_eval import mean_psnr
+from evaluation.sr_eval import benchmark, mean_psnr
 from loading.sr_networks import load_sr
 from stage2_pretrain_sr import main
 from tests.drawn import AnySize, draw_photographs
 from training.best_weights import BestWeights
-from utils.checkpoint import CheckpointError, load_network
+from utils.checkpoint import CheckpointError, load_network, save_network
 from utils.config import ConfigError
+from utils.metrics import PSNR_CEILING, psnr_y
 
 DEGRADED = [
     "--data.degradation.kind=realesrgan", "--data.degradation.pool=6", "--data.degradation.first.kernel=[3, 5]",
@@ -235,3 +237,20 @@ def test_a_broken_photograph_is_named_and_left_out(tmp_path: Path, photographs: 
     assert f"1 bad image skipped: {photographs / 'header.png'}: not an image" in out
     assert err.count(f"warning: skipped {photographs / 'zz_pixels.png'}: damaged or truncated") >= 1
     assert (tmp_path / "run" / "sr_quality_pretrained.pth").is_file()
+
+
+def test_a_validation_image_that_comes_out_exactly_right_does_not_stop_the_choice(tmp_path: Path):
+    """Its PSNR was infinite once, so the first epoch was the best for ever; such a file may lie in a resumed run."""
+    network, hr = AnySize(), np.full((32, 32, 3), 128, np.uint8)
+    with torch.no_grad():
+        network.conv.weight.zero_(), network.conv.bias.fill_(128 / 255)
+    images = [("plain", hr[::2, ::2], hr), ("other", hr[::2, ::2], hr + 9)]
+    exact = benchmark(network, {"a": (2.0, images)}, torch.device("cpu"))
+    other = psnr_y(hr, hr + 9, 2)
+    assert exact["psnr/a"] == mean_psnr(exact) == pytest.approx((PSNR_CEILING + other) / 2)
+    best = BestWeights(tmp_path / "best.pth", network, {})
+    assert best.offer(exact, 0, 1)
+    assert best.offer({"psnr/a": exact["psnr/a"] + 0.1}, 1, 2)
+    old = {"mean_psnr": float("inf"), "metrics": {}}
+    save_network(tmp_path / "old.pth", "sr", "any_size", {}, network.state_dict(), old)
+    assert BestWeights(tmp_path / "old.pth", network, {}).offer({"psnr/a": 20.0}, 0, 1)

@@ -35,7 +35,9 @@ def to_safetensors(network: nn.Module) -> bytes:
     return save(weights, {"name": network.spec["name"], "args": json.dumps(network.spec["args"])})
 
 
-def measure(file: Path, network: nn.Module, config: Stage2Config, folders: list[str], device: torch.device) -> list:
+def measured_rows(
+    file: Path, network: nn.Module, config: Stage2Config, folders: list[str], device: torch.device
+) -> list:
     """Rows of `evaluate.py sr` for a weight file, without timing.
 
     Args:
@@ -48,7 +50,8 @@ def measure(file: Path, network: nn.Module, config: Stage2Config, folders: list[
     Raises:
         ImageError: see `list_benchmarks`.
     """
-    from evaluation.sr_comparison import Comparison, list_benchmarks, load_candidates
+    from evaluation.sr_candidates import load_candidates
+    from evaluation.sr_evaluation import SREvaluation, list_benchmarks
 
     arbitrary = network.capabilities.takes_size
     scales = [float(scale) for scale in (arbitrary and config.data.val_scales) or [config.scale]]
@@ -56,8 +59,8 @@ def measure(file: Path, network: nn.Module, config: Stage2Config, folders: list[
         weights=str(file), hr=list(folders), scale=scales, timing_runs=0, max_pixels=config.data.max_pixels
     )
     benchmarks = list_benchmarks(settings)
-    comparison = Comparison(load_candidates(settings, device), settings, device)
-    return [row for benchmark in benchmarks for row in comparison.rows(benchmark)]
+    evaluation = SREvaluation(load_candidates(settings, device), settings, device)
+    return [row for benchmark in benchmarks for row in evaluation.rows(benchmark)]
 
 
 def check_agreement(checkpoint: Path, validated: dict[str, float], rows: list[dict]) -> None:
@@ -139,7 +142,7 @@ def publish(checkpoint: Path, name: str, out: Path, run: Path, hr: list[str], de
     with tempfile.TemporaryDirectory() as trial:  # measured before anything appears in `out`
         file = Path(trial) / f"{name}.safetensors"
         file.write_bytes(content)
-        rows = measure(file, network, config, folders, device)
+        rows = measured_rows(file, network, config, folders, device)
     check_agreement(checkpoint, meta["metrics"], rows)
     card = card_text(name, network, rows, meta, config, made, training_seconds(run / meta["role"]))
     replace_file(out / f"{name}.safetensors", lambda stream: stream.write(content))

@@ -29,7 +29,7 @@ def card_text(
     Args:
         name: of the weight file, without its ending.
         network: what the file holds.
-        rows: of the written file on every validation set, as `evaluation.sr_comparison.Comparison.rows` makes them.
+        rows: of the written file on every validation set, as `evaluation.sr_evaluation.SREvaluation.rows` makes them.
         meta: of the stage-2 checkpoint.
         config: settings of the run.
         made: environment.json of the run; may be empty.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from torch import nn
@@ -36,8 +37,10 @@ class BestWeights:
         return True
 
     def stored_psnr(self) -> float:
-        """Mean PSNR of the file; minus infinity where there is none, or a damaged one."""
+        """Mean PSNR of the file; minus infinity where there is none, a damaged one, or an infinite PSNR, which files of
+        older versions hold if a validation image came out exactly right: no later epoch could be better."""
         try:
-            return load_network(self.path, "sr")["meta"]["mean_psnr"]
+            psnr = load_network(self.path, "sr")["meta"]["mean_psnr"]
         except CheckpointError:
             return float("-inf")
+        return psnr if math.isfinite(psnr) else float("-inf")

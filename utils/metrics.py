@@ -11,8 +11,11 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from utils.errors import UserError
+
 LUMA = np.array([65.481, 128.553, 24.966])
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+PSNR_CEILING = 100.0  # dB of equal images, as is the custom; 8-bit images that differ visibly stay far below
 
 # ---------------------------------------------------------------------- images
 
@@ -50,14 +53,13 @@ def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
         border: pixels left out on each side; the custom is the scale.
 
     Returns:
-        dB; infinite for equal images.
+        dB, at most PSNR_CEILING, which equal images have: one of them in a set (a uniform image) leaves the mean
+        finite, and a network that gets it exactly right is never behind one that does not.
 
     Raises:
-        ValueError: sizes differ, or nothing is left inside the border.
+        ValueError: sizes differ, nothing is left inside the border, or a value is NaN or infinite.
     """
-    y, y_reference = _luma_pair(image, reference, border, least=1)
-    mse = np.mean((y - y_reference) ** 2)
-    return float("inf") if mse == 0 else float(10 * np.log10(255.0**2 / mse))
+    return _psnr(*_luma_pair(image, reference, border, least=1))
 
 
 def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
@@ -69,7 +71,7 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
         Mean over the valid region, at most 1.
 
     Raises:
-        ValueError: sizes differ, or the image without its border is smaller than the window.
+        ValueError: sizes differ, the image without its border is smaller than the window, or a value is NaN or inf.
     """
     return _ssim(*_luma_pair(image, reference, border, least=SSIM_WINDOW))
 
@@ -77,8 +79,7 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
 def psnr_rgb(image: np.ndarray, reference: np.ndarray, border: int) -> float:
     """Peak signal-to-noise ratio over the three channels together in dB; arguments, result and errors as `psnr_y`."""
     x, y = _inside(image, reference, border, least=1)
-    mse = np.mean((_levels(x) - _levels(y)) ** 2)
-    return float("inf") if mse == 0 else float(10 * np.log10(255.0**2 / mse))
+    return _psnr(_levels(x), _levels(y))
 
 
 def ssim_rgb(image: np.ndarray, reference: np.ndarray, border: int) -> float:
@@ -86,6 +87,29 @@ def ssim_rgb(image: np.ndarray, reference: np.ndarray, border: int) -> float:
     x, y = _inside(image, reference, border, least=SSIM_WINDOW)
     channels = zip(np.moveaxis(_levels(x), 2, 0), np.moveaxis(_levels(y), 2, 0), strict=True)
     return float(np.mean([_ssim(np.ascontiguousarray(a), np.ascontiguousarray(b)) for a, b in channels]))
+
+
+def mean_over_images(values: Sequence[float]) -> float:
+    """The mean of a figure over the images of a set. All means over images are taken here: none may hide a NaN.
+
+    Args:
+        values: one per image, at least one; PSNR is bounded, so that equal images need no exception.
+
+    Raises:
+        ValueError: there is no value, or one is NaN or infinite.
+    """
+    values = np.asarray(values, np.float64)
+    if not values.size:
+        raise ValueError("a mean over images needs at least one image")
+    if not np.isfinite(values).all():
+        raise ValueError(f"image {int(np.flatnonzero(~np.isfinite(values))[0])} of the set has a figure of NaN or inf")
+    return float(np.mean(values))
+
+
+def _psnr(x: np.ndarray, y: np.ndarray) -> float:
+    """PSNR of values in [0, 255], at most PSNR_CEILING."""
+    mse = np.mean((x - y) ** 2)
+    return PSNR_CEILING if mse == 0 else min(PSNR_CEILING, float(10 * np.log10(255.0**2 / mse)))
 
 
 def _ssim(x: np.ndarray, y: np.ndarray) -> float:
@@ -123,6 +147,9 @@ def _inside(image: np.ndarray, reference: np.ndarray, border: int, least: int) -
     if border < 0 or min(height, width) - 2 * border < least:
         raise ValueError(f"{height}x{width} pixels without a border of {border} are fewer than {least}x{least}")
     inside = slice(border, height - border), slice(border, width - border)
+    for kind in (image, reference):
+        if kind.dtype != np.uint8 and not np.isfinite(kind[inside]).all():
+            raise UserError("an image holds NaN or infinite values; compute in fp32, or use other weights")
     return image[inside], reference[inside]
 
 
@@ -132,7 +159,8 @@ GroundTruth = tuple[np.ndarray, np.ndarray, tuple[int, int]]
 
 
 def coco_map(ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarray], names: Sequence[str]) -> dict:
-    """Average precision by the rules of COCO: IoU 0.50:0.05:0.95, 101 recall points, at most 100 detections per image.
+    """Average precision by the rules of COCO: IoU 0.50:0.05:0.95, 101 recall points, per image and class at
+    most the 100 detections with the highest scores.
 
     Args:
         ground_truth: per image boxes (n, 4) x1 y1 x2 y2 in pixels of the original image, classes (n,), (height, width).

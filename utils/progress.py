@@ -27,6 +27,12 @@ class ProgressBar:
         self.lines, self.every = show and not terminal, every
         self.began = self.said = time.monotonic()
 
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def update(self, note: str = "") -> None:
         """One step more is done; `note` stands behind the bar."""
         self.done += 1

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from configs.compare_schema import AblationConfig, CompareConfig
 from evaluation.comparison.aggregate import figure
-from evaluation.comparison.plan import Plan, Planner
+from evaluation.comparison.catalogue import BY_NAME, ROWS
+from evaluation.comparison.jobs import Plan
+from evaluation.comparison.plan import Planner
 from evaluation.comparison.plan_checks import check_used
 from evaluation.comparison.report import figure_text
-from evaluation.comparison.rows import ROWS
 from evaluation.comparison.run import Outcome
 from evaluation.report import markdown
 from utils.atomic_file import replace_text
@@ -39,8 +40,8 @@ def plan_ablations(config: AblationConfig, comparison: CompareConfig) -> tuple[P
     Raises:
         ValueError: unknown row, one without a training, or a key that a variant cannot change.
     """
-    row = next((row for row in ROWS if row.name == config.row and row.trained), None)
-    if row is None:
+    row = BY_NAME.get(config.row)
+    if row is None or not row.trained:
         names = ", ".join(row.name for row in ROWS if row.trained)
         raise UserError(f"row: there is no trained row {config.row!r}; choose among {names}")
     if BASE in config.variants:

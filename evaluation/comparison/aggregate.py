@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
-from evaluation.comparison.rows import FAMILIES, REFERENCES, ROWS, STOCK, spec_of
+from evaluation.comparison.catalogue import FAMILIES, REFERENCES, ROWS, spec_of
+from evaluation.old_rows import key_of
+from evaluation.row_key import RowKey
 from utils.errors import UserError
 
 QUALITY = ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")
 COSTS = ("sr_gmacs", "total_gmacs", "params", "sr_ms", "total_ms", "total_ms_p95", "peak_mem_mb")
 FIGURES = (*QUALITY, "gap_recovered", "over_bicubic", "kept_share", "kept_inside", "kept_outside", *COSTS, "psnr")
 LEAST_GAP = 0.005  # mAP50-95 between HR and bicubic images below which a share of it says nothing
-Rows = dict[str, dict]  # rows of one seed and label share by name
+Rows = dict[RowKey, dict]  # rows of one seed and label share
 Figure = dict[str, float | int | None]
 
 
@@ -27,7 +29,7 @@ class Repetition:
     Args:
         seed: of the repetition.
         label_share: of the training images.
-        rows: figures by row name, with the family in front.
+        rows: figures; `name` is that of the row in the files of its folder.
         results: the whole results.json.
         folder: run folder of the evaluation.
     """
@@ -50,15 +52,15 @@ def read_repetition(folder: str | Path, seed: int, label_share: float) -> Repeti
         raise FileNotFoundError(f"{file}: does not exist; run the comparison again, it measures what is missing")
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
-        rows = {family_name(row["name"]): row for row in results["rows"]}
+        rows = {in_family(key_of(row)): row for row in results["rows"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: no result of evaluate.py ({error}); delete its folder and measure again") from None
     return Repetition(seed, label_share, rows, results, Path(folder))
 
 
-def family_name(name: str) -> str:
-    """`bicubic` -> `frozen/bicubic`; other names have their family already."""
-    return f"frozen/{name}" if name in STOCK else name
+def in_family(key: RowKey) -> RowKey:
+    """Rows that evaluate.py makes of `detector` have no family yet; in a comparison it is the deployed one."""
+    return key if key.family else replace(key, family="frozen")
 
 
 def with_constant_rows(repetitions: Sequence[Repetition]) -> list[Repetition]:
@@ -72,8 +74,8 @@ def with_constant_rows(repetitions: Sequence[Repetition]) -> list[Repetition]:
 
 def unlabelled(rows: Rows) -> Rows:
     """The rows whose training, if any, looks at no labels."""
-    specs = {name: spec_of(name) for name in rows}
-    return {name: row for name, row in rows.items() if specs[name] is not None and not specs[name].labels}
+    specs = {key: spec_of(key) for key in rows}
+    return {key: row for key, row in rows.items() if specs[key] is not None and not specs[key].labels}
 
 
 def figure(values: Iterable[float | None]) -> Figure | None:
@@ -86,27 +88,27 @@ def figure(values: Iterable[float | None]) -> Figure | None:
 
 def gap(rows: Rows, family: str) -> float | None:
     """mAP50-95 between the family's HR row and its bicubic row; None where one is missing."""
-    high, low = (rows.get(name, {}).get("map50_95") for name in REFERENCES[family])
+    high, low = (rows.get(key, {}).get("map50_95") for key in REFERENCES[family])
     return None if high is None or low is None else high - low
 
 
-def over_bicubic(rows: Rows, name: str) -> float | None:
+def over_bicubic(rows: Rows, key: RowKey) -> float | None:
     """mAP50-95 of a row minus that of its family's bicubic row, of the same seed and label share."""
-    low = rows.get(REFERENCES[name.partition("/")[0]][1], {}).get("map50_95")
-    high = rows.get(name, {}).get("map50_95")
+    low = rows.get(REFERENCES[key.family][1], {}).get("map50_95")
+    high = rows.get(key, {}).get("map50_95")
     return None if high is None or low is None else high - low
 
 
-def gap_recovered(rows: Rows, name: str) -> float | None:
+def gap_recovered(rows: Rows, key: RowKey) -> float | None:
     """(row - bicubic) / (HR - bicubic) in mAP50-95 within the row's family; in the retrained family every term is of a
     retrained detector. None where the HR row is not better than the bicubic one by LEAST_GAP: there is no gap to
     recover."""
-    whole, part = gap(rows, name.partition("/")[0]), over_bicubic(rows, name)
+    whole, part = gap(rows, key.family), over_bicubic(rows, key)
     return part / whole if whole is not None and whole >= LEAST_GAP and part is not None else None
 
 
 def aggregate(repetitions: Sequence[Repetition], label_share: float) -> list[dict]:
-    """Rows of the table for one label share: name, family, and a figure for every quantity.
+    """Rows of the table for one label share: name, the fields of the key, and a figure for every quantity.
 
     Ratios and differences are taken within a seed, before the mean.
 
@@ -115,25 +117,25 @@ def aggregate(repetitions: Sequence[Repetition], label_share: float) -> list[dic
         label_share: the one wanted.
     """
     chosen = [r for r in repetitions if r.label_share == label_share]
-    names = dict.fromkeys(name for r in chosen for name in r.rows if name.partition("/")[0] in FAMILIES)
+    order = {spec.key: index for index, spec in enumerate(ROWS)}
+    keys = dict.fromkeys(key for r in chosen for key in r.rows if key.family in FAMILIES)
     table = []
-    for name in names:
-        present = [r.rows for r in chosen if name in r.rows]
+    for key in sorted(keys, key=lambda key: order.get(key.base, len(order))):
+        present = [r.rows for r in chosen if key in r.rows]
         derived = {"gap_recovered": gap_recovered, "over_bicubic": over_bicubic}
-        entry: dict = {"name": name, "family": name.partition("/")[0]}
-        for key in FIGURES:
-            values = (derived[key](rows, name) if key in derived else rows[name].get(key) for rows in present)
-            entry[key] = figure(values)
-        classes = dict.fromkeys(c for rows in present for c in rows[name].get("ap_per_class") or {})
-        entry["ap_per_class"] = {c: figure(rows[name]["ap_per_class"].get(c) for rows in present) for c in classes}
+        entry: dict = {"name": key.name} | key.record() | {"label_share": label_share}
+        for quantity in FIGURES:
+            values = (derived[quantity](r, key) if quantity in derived else r[key].get(quantity) for r in present)
+            entry[quantity] = figure(values)
+        classes = dict.fromkeys(c for rows in present for c in rows[key].get("ap_per_class") or {})
+        entry["ap_per_class"] = {c: figure(rows[key]["ap_per_class"].get(c) for rows in present) for c in classes}
         table.append(entry)
-    order = {spec.name: index for index, spec in enumerate(ROWS)}
-    return sorted(table, key=lambda row: order.get(getattr(spec_of(row["name"]), "name", ""), len(order)))
+    return table
 
 
-def mean_curve(repetitions: Sequence[Repetition], label_share: float, name: str) -> list[float] | None:
+def mean_curve(repetitions: Sequence[Repetition], label_share: float, key: RowKey) -> list[float] | None:
     """Precision at recall 0, 0.01, ..., 1 (IoU 0.5, mean over classes) of a row, the mean over seeds."""
-    chosen = [r.rows[name].get("pr_curve") for r in repetitions if r.label_share == label_share and name in r.rows]
+    chosen = [r.rows[key].get("pr_curve") for r in repetitions if r.label_share == label_share and key in r.rows]
     curves = [curve for curve in chosen if curve]
     return [fmean(values) for values in zip(*curves, strict=True)] if curves else None
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from evaluation.comparison.aggregate import Repetition, mean_curve, share_name
+from evaluation.comparison.catalogue import FAMILIES, REFERENCES
 from evaluation.comparison.failures import (
     Detections,
     case_picture,
@@ -21,7 +22,7 @@ from evaluation.comparison.failures import (
 )
 from evaluation.comparison.figures import draw_pareto, draw_precision_recall, draw_sweep, svg
 from evaluation.comparison.report import TITLES, report_markdown, title_of
-from evaluation.comparison.rows import FAMILIES, REFERENCES, STOCK, is_control, short
+from evaluation.row_key import RowKey, by_key
 from utils.atomic_file import replace_text
 
 STYLE = """body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 1em;color:#222}
@@ -93,10 +94,10 @@ def curves(content: dict, repetitions: list[Repetition]) -> list[str]:
     parts = []
     for family in FAMILIES:
         rows = [row for row in content["rows"] if row["family"] == family]
-        precision = {name: mean_curve(repetitions, share, name) for name in curve_rows(rows)}
+        precision = {key: mean_curve(repetitions, share, key) for key in curve_rows(rows)}
         figures = [
             draw_pareto(rows, f"{TITLES[family]}: mAP against time"),
-            draw_precision_recall({n: c for n, c in precision.items() if c}, f"{TITLES[family]}: precision and recall"),
+            draw_precision_recall({k: c for k, c in precision.items() if c}, f"{TITLES[family]}: precision and recall"),
             draw_sweep({share_name(share): content["rows"], **content["sweep"]}, family, f"{TITLES[family]}: labels"),
         ]
         shown = [f"<figure>{svg(figure)}</figure>" for figure in figures if figure is not None]
@@ -104,20 +105,15 @@ def curves(content: dict, repetitions: list[Repetition]) -> list[str]:
     return parts
 
 
-def curve_rows(rows: list[dict]) -> list[str]:
-    """Rows of the precision-recall picture: all but policies, and of each conditional system one budget."""
-    names = [row["name"] for row in rows if not is_control(row["name"])]
-    budgets: dict[str, list[str]] = {}
-    for name in names:
-        if "_budget_" in name:
-            budgets.setdefault(name.rpartition("_budget_")[0], []).append(name)
-    middle = {sorted(found, key=share_of)[len(found) // 2] for found in budgets.values()}
-    policies = {f"{system}_{policy}" for system in budgets for policy in ("learned", "all_fast", "all_quality")}
-    return [name for name in names if name not in policies and ("_budget_" not in name or name in middle)]
-
-
-def share_of(name: str) -> float:
-    return float(name.rpartition("_")[2])
+def curve_rows(rows: list[dict]) -> list[RowKey]:
+    """Rows of the precision-recall picture: of each conditional system one budget, all others but controls."""
+    keys = [key for key in map(RowKey.of, rows) if not key.is_control]
+    budgets: dict[RowKey, list[RowKey]] = {}
+    for key in keys:
+        if key.policy == "budget":
+            budgets.setdefault(key.base, []).append(key)
+    middle = {sorted(found, key=lambda key: key.budget)[len(found) // 2] for found in budgets.values()}
+    return [key for key in keys if key in middle or key.base not in budgets]
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -155,44 +151,46 @@ def failure_cases(content: dict, repetition: Repetition, count: int) -> list[str
     if not file.is_file():
         return []
     detections, parts = read_detections(file), []
+    stored = {key: row["name"] for key, row in repetition.rows.items() if row["name"] in detections.found}
     for family in FAMILIES:
         examined = examined_row(content["rows"], family)
-        others = [name for name in REFERENCES[family][::-1] if stored_name(name, detections) in detections.found]
-        if examined is None or examined not in detections.found or not others:
+        others = [key for key in REFERENCES[family][::-1] if key in stored]
+        if examined not in stored or not others:
             continue
-        parts.append(f"<h2>{TITLES[family]}: objects that {html.escape(short(examined))} misses</h2>")
-        parts.append(found_table(detections, examined, [stored_name(name, detections) for name in others]))
-        rows = [stored_name(name, detections) for name in others]
-        for case in shown_cases(missed_objects(detections, examined, rows), count):
-            image = case_picture(case, detections, [examined, *rows])
+        shown = {stored[key]: key.short for key in (examined, *others)}  # name in the file -> in the page
+        own, *rows = shown
+        parts.append(f"<h2>{TITLES[family]}: objects that {html.escape(shown[own])} misses</h2>")
+        parts.append(found_table(detections, shown))
+        for case in shown_cases(missed_objects(detections, own, rows), count):
+            image = case_picture(case, detections, [own, *rows])
             if image is not None:
-                finders = ", ".join(name.rpartition("/")[2] for name in case.found_by)
+                finders = ", ".join(shown[name] for name in case.found_by)
                 title = f"{Path(case.image['file_name']).name}: found by {finders}; panels: ground truth, "
-                parts.append(picture(image, title + ", ".join(name.rpartition("/")[2] for name in (examined, *rows))))
+                parts.append(picture(image, title + ", ".join(shown.values())))
     return parts
 
 
-def examined_row(rows: list[dict], family: str) -> str | None:
+def examined_row(rows: list[dict], family: str) -> RowKey | None:
     """The conditional row with a budget that has the highest mAP50-95."""
-    own = [row for row in rows if row["family"] == family and "/conditional" in row["name"] and row["map50_95"]]
-    own = [row for row in own if "_budget_" in row["name"]]
-    return max(own, key=lambda row: row["map50_95"]["mean"])["name"] if own else None
+    own = {key: row["map50_95"] for key, row in by_key(rows).items() if key.family == family and row["map50_95"]}
+    budgets = [key for key in own if key.system == "conditional" and key.policy == "budget"]
+    return max(budgets, key=lambda key: own[key]["mean"], default=None)
 
 
-def stored_name(name: str, detections: Detections) -> str:
-    """Name of a row in detections.json, where rows of the deployed detector have no family in front."""
-    plain = name.removeprefix("frozen/")
-    return plain if plain in STOCK and name not in detections.found else name
+def found_table(detections: Detections, shown: dict[str, str]) -> str:
+    """How many objects each row finds, and how many only one of the two.
 
-
-def found_table(detections: Detections, examined: str, others: list[str]) -> str:
-    """How many objects each row finds, and how many only one of the two."""
+    Args:
+        detections: of all rows.
+        shown: name in the file -> in the page; the examined row first.
+    """
+    (examined, title), *others = shown.items()
     own = found_ids(detections, examined)
-    lines = [("row", "objects found", f"missed by {short(examined)}", f"found by {short(examined)} only")]
-    lines.append((short(examined), str(len(own)), "-", "-"))
-    for other in others:
+    lines = [("row", "objects found", f"missed by {title}", f"found by {title} only")]
+    lines.append((title, str(len(own)), "-", "-"))
+    for other, name in others:
         theirs = found_ids(detections, other)
-        lines.append((other.rpartition("/")[2], str(len(theirs)), str(len(theirs - own)), str(len(own - theirs))))
+        lines.append((name, str(len(theirs)), str(len(theirs - own)), str(len(own - theirs))))
     rows = ("".join(cell(text, "td" if i else "th") for text in line) for i, line in enumerate(lines))
     total = len(detections.annotations)
     text = f"{total} objects; found means a score of at least 0.25, the right class and an IoU of at least 0.5."

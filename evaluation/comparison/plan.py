@@ -2,177 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from configs.compare_schema import CompareConfig
-from configs.evaluate_schema import EvaluateConfig
-from configs.schema import OptimConfig, Stage1Config, Stage3Config
-from evaluation.comparison.plan_checks import check, check_halo, check_start
-from evaluation.comparison.rows import HR, ROWS, WARM_UP, RowSpec, chosen, short
-from loading.stage3_checks import check_stage3
-from utils.config import ConfigError, config_to_dict, load_config
-from utils.errors import UserError
-from utils.yaml_strict import dump_yaml, load_yaml
+from configs.schema import OptimConfig
+from evaluation.comparison.catalogue import BY_KEY, HR, WARM_UP, RowSpec, chosen
+from evaluation.comparison.jobs import Job, Measurement, Plan, Trained, read_base, with_keys
+from evaluation.comparison.plan_checks import check_comparison, check_halo, check_start
+from evaluation.row_key import RowKey
+from utils.config import config_to_dict
 
-ROOT = Path(__file__).resolve().parents[2]
 NO_DISTILLATION = {"losses.distill": 0.0, "losses.distill_outputs": 0.0}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A script that a job runs.
-
-    Args:
-        script: path of the script.
-        config: its configuration class.
-        output: file in its run folder whose presence says that it is finished.
-        version: raised by hand when the same configuration begins to mean something else; part of every hash.
-        check: refuses combinations of keys that make no sense together, as the script does when it starts.
-    """
-
-    script: Path
-    config: type
-    output: str
-    version: int = 1
-    check: Callable[[Any], None] | None = None
-
-
-STAGES = {
-    "stage1": Stage(ROOT / "stage1_pretrain_yolo.py", Stage1Config, "yolo_pretrained_hr.pth"),
-    "stage3": Stage(
-        ROOT / "stage3_finetune_joint.py",
-        Stage3Config,
-        "conditional_sr_yolo_jointly_tuned.pth",
-        version=2,
-        check=check_stage3,
-    ),
-    "evaluate": Stage(ROOT / "evaluate.py", EvaluateConfig, "results.json", version=3),
-}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Stands in a configuration for the checkpoint that another job writes."""
-
-    job: str
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of a stage script.
-
-    Args:
-        name: unique in its plan.
-        stage: key of STAGES.
-        config: nested keys as in a YAML, with `Trained` where another job's checkpoint goes.
-        alone: timed, so nothing else may run beside it.
-    """
-
-    name: str
-    stage: str
-    config: dict[str, Any]
-    alone: bool = False
-
-    @property
-    def needs(self) -> list[str]:
-        """Names of the jobs that have to be finished before."""
-        return list(dict.fromkeys(needed(self.config)))
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What one evaluation answers for: a seed, a label share, and the rows that were trained for it."""
-
-    job: str
-    seed: int
-    label_share: float
-
-
-@dataclass
-class Plan:
-    """Jobs by name, each after those that it needs."""
-
-    jobs: dict[str, Job] = field(default_factory=dict)
-    measurements: list[Measurement] = field(default_factory=list)
-
-    def add(self, job: Job) -> Trained:
-        self.jobs.setdefault(job.name, job)
-        return Trained(job.name)
-
-
-# ------------------------------------------------------------------------------------------------------ configurations
-
-
-def needed(tree: Any) -> Iterator[str]:
-    """Names of the jobs whose checkpoints a configuration names."""
-    if isinstance(tree, Trained):
-        yield tree.job
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from needed(value)
-
-
-def with_keys(tree: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a nested mapping with the values of these dotted names."""
-    tree = copy.deepcopy(tree)
-    for name, value in keys.items():
-        *sections, last = name.split(".")
-        section = tree
-        for part in sections:
-            section[part] = section.get(part) or {}
-            section = section[part]
-        section[last] = copy.deepcopy(value)
-    return tree
-
-
-def fill(tree: Any, checkpoints: dict[str, str]) -> Any:
-    """A copy in which every `Trained` is the text that `checkpoints` has for its job."""
-    if isinstance(tree, dict):
-        return {key: fill(value, checkpoints) for key, value in tree.items()}
-    return checkpoints[tree.job] if isinstance(tree, Trained) else copy.deepcopy(tree)
-
-
-def read_base(path: str, stage: str) -> dict[str, Any]:
-    """A base YAML as nested mappings, checked against its class. Raises ConfigError."""
-    load_config(STAGES[stage].config, path)
-    return load_yaml(path) or {}
-
-
-def resolved(job: Job, checkpoints: dict[str, str]) -> Any:
-    """The configuration of a job, as its script will read it. Raises ConfigError naming job and key."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(dump_yaml(fill(job.config, checkpoints)), encoding="utf-8")
-        try:
-            return load_config(STAGES[job.stage].config, file)
-        except ConfigError as error:
-            message = str(error).removeprefix(str(file)).partition(": ")[2]
-            raise ConfigError(f"{job.name}: {message} (from the base YAML or `overrides`)") from None
-
-
-def check_jobs(plan: Plan) -> None:
-    """Every configuration is accepted by its script.
-
-    Raises:
-        ConfigError: see `resolved`.
-        ValueError: keys that make no sense together; names the job.
-        FileNotFoundError: there is no data-set YAML.
-    """
-    for job in plan.jobs.values():
-        config, check = resolved(job, dict.fromkeys(plan.jobs, "checkpoint.pth")), STAGES[job.stage].check
-        try:
-            if check is not None:
-                check(config)
-        except ValueError as error:
-            raise UserError(f"{job.name}: {error}") from None
-
-
-# ------------------------------------------------------------------------------------------------------------- planning
 
 
 class Planner:
@@ -180,13 +20,13 @@ class Planner:
 
     Raises:
         ConfigError: a base YAML cannot be used.
-        ValueError, FileNotFoundError: see `check`.
+        ValueError, FileNotFoundError: see `check_comparison`.
     """
 
     def __init__(self, config: CompareConfig):
         self.config, self.rows, self.plan = config, chosen(config.rows), Plan()
         self.stage1, self.stage3 = read_base(config.stage1, "stage1"), read_base(config.stage3, "stage3")
-        check(config, self.rows)
+        check_comparison(config, self.rows)
 
     def run_keys(self, seed: int) -> dict[str, Any]:
         return {"run.seed": seed, "run.threads": self.config.threads, "run.device": self.config.device}
@@ -261,16 +101,16 @@ class Planner:
 
     def masker_alone(self, row: RowSpec, seed: int, detector: Trained) -> dict[str, Any]:
         """Keys with which masker and SR_Fast learn beside a finished SR_Quality, see `masker_epochs`."""
-        if self.config.masker_epochs is None or row.name != WARM_UP["conditional"]:
+        if self.config.masker_epochs is None or row.key != WARM_UP["conditional"]:
             return {}
         quality = self.warm_up(WARM_UP["sr_quality"], seed, detector)
         return {"sr_quality.weights": quality, "freeze": ["sr_quality"], "optim.epochs": self.config.masker_epochs}
 
-    def warm_up(self, name: str, seed: int, detector: Trained) -> Trained:
+    def warm_up(self, key: RowKey, seed: int, detector: Trained) -> Trained:
         """The front end of this row without labels, trained through this detector."""
-        row = next(row for row in ROWS if row.name == name)
+        row = BY_KEY[key]
         known = detector == self.deployed(seed)  # then it is the row itself
-        job = f"{name}-seed{seed}" if known else f"warm_up-{short(name)}-{detector.job}"
+        job = f"{key.name}-seed{seed}" if known else f"warm_up-{key.short}-{detector.job}"
         return self.training(row, seed, detector, job, {})
 
     def measurement(self, seed: int, share: float) -> None:
@@ -280,35 +120,39 @@ class Planner:
         wanted = self.rows if repeated else [row for row in chosen(config.repeat_rows) if row in self.rows]
         swept = chosen(config.sweep_rows)
         shown = [row for row in wanted if main or (row.labels and row in swept)]
-        trained = {row.name: self.row(row, seed, share) for row in shown if row.trained}
+        trained = {row.key: self.row(row, seed, share) for row in shown if row.trained}
         if not trained:
             return
         for row in trained.values():
             check_halo(measure.halo, self.plan.jobs[row.job])
         timed = main and seed == config.seeds[0]
         tree = {"data": self.evaluation_data(), "split": measure.split, "budgets": measure.budgets}
-        tree |= {
-            "halo": measure.halo,
-            "batch": measure.batch,
-            "limit": measure.limit,
-            "timing_runs": measure.timing_runs if timed else 0,
-        }
-        tree |= {"overlays": measure.overlays if timed else 0, "save_detections": timed}
-        if any(row.shown == "stock" for row in shown):
-            tree |= {"detector": self.deployed(seed), "sr_fast": config.sr_fast, "sr_quality": config.sr_quality}
-        tree["systems"] = {row.name: trained[row.name] for row in shown if row.shown == "system"}
-        tree["detectors"] = {row.name: trained[row.name] for row in shown if row.shown == HR}
-        slices = config_to_dict(config.sliced)
-        tree["sliced"] = {
-            row.name: slices | {"weights": trained[row.of] if row.of else self.deployed(seed)}
-            for row in shown
-            if row.shown == "sliced"
-        }
+        tree |= {"halo": measure.halo, "batch": measure.batch, "limit": measure.limit}
+        tree |= {"timing_runs": measure.timing_runs if timed else 0, "overlays": measure.overlays if timed else 0}
+        tree |= {"save_detections": timed} | self.measured_rows(shown, trained, seed)
         keys = self.run_keys(seed) | {"run.precision": measure.precision}
         keys |= {"run.workers": self.stage3.get("run", {}).get("workers", 2)}
         job = Job(f"measure-labels{share:g}-seed{seed}", "evaluate", with_keys(tree, keys), alone=timed)
         self.plan.add(job)
         self.plan.measurements.append(Measurement(job.name, seed, share))
+
+    def measured_rows(self, shown: list[RowSpec], trained: dict[RowKey, Trained], seed: int) -> dict[str, Any]:
+        """The keys of evaluate.py that name rows, and say what they are."""
+        config, slices = self.config, config_to_dict(self.config.sliced)
+        stock = [row.key.short for row in shown if row.shown == "stock"]
+        tree: dict[str, Any] = {"baselines": stock}
+        if stock:
+            tree |= {"detector": self.deployed(seed), "sr_fast": config.sr_fast, "sr_quality": config.sr_quality}
+        tree["systems"] = {row.name: trained[row.key] for row in shown if row.shown == "system"}
+        tree["detectors"] = {row.name: trained[row.key] for row in shown if row.shown == HR}
+        tree["sliced"] = {
+            row.name: slices | {"weights": trained[row.of] if row.of else self.deployed(seed)}
+            for row in shown
+            if row.shown == "sliced"
+        }
+        fields = ("system", "family", "recipe", "upscale")
+        records = {row.name: row.key.record() for row in shown if row.shown != "stock"}
+        return tree | {"records": {name: {key: record[key] for key in fields} for name, record in records.items()}}
 
     def evaluation_data(self) -> dict[str, Any]:
         """The data section of stage 3, without what concerns training."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from configs.compare_schema import CompareConfig, Overrides
-from evaluation.comparison.rows import FAMILIES, ROWS, RowSpec
+from evaluation.comparison.catalogue import BY_NAME, FAMILIES, RowSpec
+from evaluation.comparison.jobs import Job
 from utils.errors import UserError
-
-if TYPE_CHECKING:
-    from evaluation.comparison.plan import Job
 
 # Set by the plan itself; then what makes a family fair, which only the family as a whole may change.
 FIXED = (
@@ -48,7 +46,7 @@ FRONT_END = {  # what a front end has to agree in with the warm-up that it start
 }
 
 
-def check(config: CompareConfig, rows: list[RowSpec]) -> None:
+def check_comparison(config: CompareConfig, rows: list[RowSpec]) -> None:
     """Raises ValueError or FileNotFoundError for what no comparison can be made of, naming the key."""
     for key in ("seeds", "label_shares"):
         values = getattr(config, key)
@@ -57,9 +55,9 @@ def check(config: CompareConfig, rows: list[RowSpec]) -> None:
     if config.sweep_seeds is not None and not (config.sweep_seeds and set(config.sweep_seeds) <= set(config.seeds)):
         raise UserError(f"sweep_seeds is {config.sweep_seeds}; choose among seeds, {config.seeds}, or null for all")
     for key in ("repeat_rows", "sweep_rows"):
-        unknown = sorted(set(getattr(config, key)) - {row.name for row in ROWS})
+        unknown = sorted(set(getattr(config, key)) - set(BY_NAME))
         if unknown:
-            raise UserError(f"{key}: there is no row {unknown[0]!r}; choose among {', '.join(r.name for r in ROWS)}")
+            raise UserError(f"{key}: there is no row {unknown[0]!r}; choose among {', '.join(BY_NAME)}")
     if not any(row.trained for row in rows):
         raise UserError(
             f"rows: nothing is trained in {config.rows}; add a row, or measure a detector as it is by evaluate.py"
@@ -91,7 +89,7 @@ def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
             if group in FAMILIES and key.startswith("data."):
                 raise UserError(f"overrides.{group}: both families share {key}; set it for stage3 instead")
             if group not in groups and key.startswith(SHARED):
-                family = group.partition("/")[0]
+                family = trained[group].family
                 raise UserError(
                     f"overrides.{group}: all rows of the family share {key}; set it for {family} or stage3 instead"
                 )

@@ -17,10 +17,11 @@ from evaluation.comparison.aggregate import (
     share_name,
     summarise,
 )
+from evaluation.comparison.catalogue import FAMILIES, REFERENCES, chosen
 from evaluation.comparison.claims import Claim, check_claims, claim_table
 from evaluation.comparison.figures import draw_pareto
-from evaluation.comparison.rows import CONTROLS, FAMILIES, REFERENCES, chosen, is_control, short, spec_of
 from evaluation.report import HEADINGS, cell_text, heading, markdown, plain
+from evaluation.row_key import CONTROLS, RowKey, by_key
 from utils.atomic_file import replace_file, replace_text
 
 INDEX = "comparison.json"
@@ -37,7 +38,7 @@ COLUMNS = (
     *("map50_95", "over_bicubic", "gap_recovered", *QUALITY[1:], "kept_share", "kept_inside", "kept_outside"),
     *("sr_gmacs", "total_gmacs", "params", "sr_ms", "total_ms", "total_ms_p95", "peak_mem_mb"),
 )
-OWN_HEADINGS = {
+COMPARISON_HEADINGS = {
     "over_bicubic": "over bicubic",
     "gap_recovered": "gap recovered",
     "kept_inside": "kept in boxes",
@@ -56,11 +57,11 @@ def read_run(folder: str | Path) -> tuple[dict, list[Repetition]]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: does not exist; give the folder `out` of a comparison that was run")
     index = json.loads(file.read_text(encoding="utf-8"))
-    wanted = {row.name for row in chosen(index["config"]["rows"])}
+    wanted = {row.key for row in chosen(index["config"]["rows"])}
     repetitions = []
     for entry in index["measurements"]:
         found = read_repetition(entry["folder"], entry["seed"], entry["label_share"])
-        rows = {name: row for name, row in found.rows.items() if (spec := spec_of(name)) and spec.name in wanted}
+        rows = {key: row for key, row in found.rows.items() if key.base in wanted}
         repetitions.append(Repetition(found.seed, found.label_share, rows, found.results, found.folder))
     return index, repetitions
 
@@ -176,7 +177,7 @@ def halo_note(content: dict) -> str:
 def gap_line(content: dict, family: str) -> str:
     """How large the gap is that rows recover, and a warning where there is none."""
     found = content["gap"][share_name(content["label_share"])][family]
-    high, low = (name.partition("/")[2] for name in REFERENCES[family])
+    high, low = (key.short for key in REFERENCES[family])
     if found is None:
         return f"Gap: unknown, the rows {high} and {low} are not both measured."
     text = f"Gap in mAP50-95 between {high} and {low}: {figure_text('map50_95', found)}."
@@ -190,33 +191,32 @@ def gap_line(content: dict, family: str) -> str:
 
 def main_table(rows: list[dict]) -> str:
     """All rows but the controls; columns that no row has are left out."""
-    shown = [row for row in rows if not is_control(row["name"])]
-    columns = [column for column in COLUMNS if any(row[column] for row in shown)]
-    head = ["row", *(OWN_HEADINGS.get(column) or HEADINGS[column] for column in columns)]
-    return markdown([head, *([short(row["name"]), *(figure_text(c, row[c]) for c in columns)] for row in shown)])
+    shown = {key: row for key, row in by_key(rows).items() if not key.is_control}
+    columns = [column for column in COLUMNS if any(row[column] for row in shown.values())]
+    head = ["row", *(COMPARISON_HEADINGS.get(column) or HEADINGS[column] for column in columns)]
+    return markdown([head, *([key.short, *(figure_text(c, row[c]) for c in columns)] for key, row in shown.items())])
 
 
 def control_table(rows: list[dict]) -> str | None:
     """Masker against random, edge and oracle masks; None without conditional rows."""
-    quality = {row["name"]: row["map50_95"] for row in rows}
-    budgets = [name for name in quality if "_budget_" in name]
+    quality = {RowKey.of(row): row["map50_95"] for row in rows}
+    budgets = [key for key in quality if key.policy == "budget"]
     if not budgets:
         return None
     table = [["system", "kept", "masker", *CONTROLS]]
-    for name in budgets:
-        system, _, share = name.rpartition("_budget_")
-        others = (quality.get(f"{system}_{kind}_{share}") for kind in CONTROLS)
-        table.append([short(system), share, *(figure_text("map50_95", value) for value in (quality[name], *others))])
+    for key in budgets:
+        values = [quality[key], *(quality.get(key.under(kind, key.budget)) for kind in CONTROLS)]
+        table.append([key.base.short, f"{key.budget:g}", *(figure_text("map50_95", value) for value in values)])
     return markdown(table)
 
 
 def class_table(rows: list[dict]) -> str | None:
     """Rows against classes."""
-    shown = [row for row in rows if not is_control(row["name"])]
-    classes = list(dict.fromkeys(name for row in shown for name in row["ap_per_class"]))
+    shown = {key: row["ap_per_class"] for key, row in by_key(rows).items() if not key.is_control}
+    classes = list(dict.fromkeys(name for figures in shown.values() for name in figures))
     if not classes:
         return None
-    lines = [[short(row["name"]), *(figure_text("ap", row["ap_per_class"].get(c)) for c in classes)] for row in shown]
+    lines = [[key.short, *(figure_text("ap", figures.get(c)) for c in classes)] for key, figures in shown.items()]
     return markdown([["row", *classes], *lines])
 
 
@@ -225,10 +225,10 @@ def sweep_table(content: dict, family: str) -> str | None:
     if not content["sweep"]:
         return None
     tables = {share_name(content["label_share"]): content["rows"], **content["sweep"]}
-    names = [row["name"] for row in content["rows"] if row["family"] == family and not is_control(row["name"])]
-    by_name = {share: {row["name"]: row for row in rows} for share, rows in tables.items()}
+    keys = [key for key in map(RowKey.of, content["rows"]) if key.family == family and not key.is_control]
+    by_share = {share: by_key(rows) for share, rows in tables.items()}
     head = ["row", *(f"{float(share):.0%} of the labels" for share in tables)]
-    lines = [[short(name), *(sweep_cell(by_name[share].get(name)) for share in tables)] for name in names]
+    lines = [[key.short, *(sweep_cell(rows.get(key)) for rows in by_share.values())] for key in keys]
     return markdown([head, *lines])
 
 
@@ -236,7 +236,7 @@ def sweep_cell(row: dict | None) -> str:
     """`0.173 (71%)`: mAP50-95 of a row and the share of the gap that it recovers, where there is one."""
     if row is None:
         return "-"
-    recovered = None if row["name"] in REFERENCES[row["family"]] else row["gap_recovered"]
+    recovered = None if RowKey.of(row) in REFERENCES[row["family"]] else row["gap_recovered"]
     share = "" if recovered is None else f" ({recovered['mean']:.0%})"
     return figure_text("map50_95", row["map50_95"]) + share
 

@@ -19,8 +19,8 @@ try:
 except ImportError:  # Windows has no such locks; there, do not start two comparisons with one cache
     fcntl = None
 
-from evaluation.comparison.fingerprint import job_key
-from evaluation.comparison.plan import STAGES, Job, Plan, fill, with_keys
+from evaluation.comparison.job_hash import job_hash
+from evaluation.comparison.jobs import STAGES, Job, Plan, fill, with_keys
 from utils.atomic_file import replace_text
 from utils.yaml_strict import dump_yaml
 
@@ -114,7 +114,7 @@ class Runner:
     def folder(self, job: Job) -> Path:
         """Where the job lives, whatever it was called when it was begun."""
         if job.name not in self.keys:
-            self.keys[job.name] = job_key(job, self.checkpoints(job))
+            self.keys[job.name] = job_hash(job, self.checkpoints(job))
         key = self.keys[job.name][:12]
         present = sorted(self.cache.glob(f"*-{key}"))
         return present[0] if present else self.cache / f"{job.name.replace('/', '_')}-{key}"

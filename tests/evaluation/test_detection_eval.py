@@ -1,4 +1,4 @@
-"""Scores of a split count the image, not the grey around it."""
+"""Scores of a split: the image counts, not the grey around it; areas of boxes; images that come out exactly right."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from configs.evaluate_schema import EvaluateConfig
 from configs.schema import DetectionDataConfig, RunConfig
 from data.data_spec import Record
-from data.detection import DetectionDataset, collate_detection
-from evaluation.detection_eval import detect_split
-from evaluation.measure_rows import Evaluation
+from data.detection import DetectionBatch, DetectionDataset, collate_detection
+from data.letterbox import fit_letterbox
+from evaluation.detection_eval import SplitResult, detect_split, object_map
+from evaluation.measure_rows import DetectionEvaluation
 from evaluation.oracle_mask import OracleMask, patch_coverage
+from evaluation.row_key import RowKey
 from evaluation.rows import Row
 from models.conditional_sr import ConditionalOutput
 from models.content import image_cells
 from models.mask_policy import parse_policy
 from tests.models.test_system import NAMES, make_system
+from utils.metrics import PSNR_CEILING
+
+EDGES = st.floats(-30, 60).map(lambda value: round(value, 3))
 
 
 def letterboxed(folder: Path, height: int, width: int, canvas: tuple[int, int], images: int = 2) -> DetectionDataset:
@@ -61,7 +68,7 @@ def test_rows_keep_shares_of_the_image_and_count_what_ran(policy, tmp_path):
     system, dataset = make_system(halo=2).eval(), letterboxed(tmp_path, 32, 64, (64, 64))
     policy = OracleMask(0.5) if policy == "oracle" else parse_policy(policy)
     config = EvaluateConfig(run=RunConfig(out=""), data=DetectionDataConfig(scale=2), batch=2, timing_runs=0)
-    evaluation = Evaluation([Row("row", system.detector, system, policy)], dataset, config, torch.device("cpu"))
+    evaluation = DetectionEvaluation([Row(RowKey("row"), system, policy)], dataset, config, torch.device("cpu"))
     split = evaluation.quality()["row"]
     share = {"all_quality": 1, "all_fast": 0}.get(policy.kind, 0.5)
     ran = {"all_quality": 16, "all_fast": 0}.get(policy.kind, 4)
@@ -87,3 +94,56 @@ def test_the_oracle_spends_nothing_on_padding(tmp_path):
     whole = replace(batch, boxes=torch.tensor([[0.5, 0.5, 1.0, 1.0]] * 2))
     assert torch.equal(patch_coverage(whole, 8), image.float()), "full where all that is image is covered"
     assert box.lr_rectangle(2) == tuple(batch.content[0, 0].tolist()) and mask[:, box.top // 16, 0].all()
+
+
+@given(st.lists(st.tuples(EDGES, EDGES, EDGES, EDGES), max_size=4), st.integers(1, 20), st.integers(1, 24))
+def test_a_pixel_counts_where_it_shares_area_with_a_box(boxes: list, height: int, width: int):
+    covered = object_map(np.array(boxes, float).reshape(-1, 4), (height, width))
+    for y in range(height):
+        for x in range(width):
+            shares = [x1 < x + 1 and x2 > x and y1 < y + 1 and y2 > y and x1 < x2 and y1 < y2
+                      for x1, y1, x2, y2 in boxes]  # fmt: skip
+            assert covered[y, x] == any(shares)
+
+
+@pytest.mark.parametrize(
+    ("box", "pixels"),
+    [
+        ((-1e-6, 2, 5, 4), 10),  # a rounding error left of the canvas
+        ((2, -1e-6, 4, 5), 10),
+        ((-9, -9, -1, -1), 0),
+        ((40, 2, 50, 4), 0),
+        ((-5, -5, 50, 50), 12 * 16),
+        ((5, 2, 3, 4), 0),
+        ((3.5, 2, 3.5, 4), 0),
+    ],
+)
+def test_boxes_at_and_beyond_the_border(box: tuple, pixels: int):
+    assert object_map(np.array([box]), (12, 16)).sum() == pixels
+
+
+def split_of(sr: torch.Tensor, hr: torch.Tensor) -> SplitResult:
+    """The result of a split whose images (n, 3, 24, 32) come out as `sr`."""
+    count = len(hr)
+    batch = DetectionBatch(
+        hr[..., ::2, ::2], hr, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64),
+        torch.ones(count, dtype=torch.bool), torch.arange(count), -1, [""] * count,
+        [fit_letterbox(24, 32, (24, 32), 2)] * count, 2,
+    )  # fmt: skip
+    found = [torch.zeros(0, 6)] * count
+    return detect_split(lambda _: (found, ConditionalOutput(sr, None, None, None)), [batch], "cpu", with_psnr=True)
+
+
+def test_a_uniform_image_leaves_the_mean_psnr_finite():
+    hr = torch.full((2, 3, 24, 32), 0.5)
+    sr = hr.clone()
+    sr[1] += 0.1
+    result = split_of(sr, hr)
+    assert result.psnr_per_image[0] == PSNR_CEILING and 20 < result.psnr_per_image[1] < 22
+    assert result.psnr == pytest.approx((PSNR_CEILING + result.psnr_per_image[1]) / 2)
+
+
+def test_an_image_with_nan_is_no_psnr():
+    hr = torch.full((1, 3, 24, 32), 0.5)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        split_of(hr * torch.nan, hr)

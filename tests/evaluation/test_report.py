@@ -12,22 +12,31 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from evaluation.report import COLUMNS, data_set_name, draw_pareto, table_csv, table_markdown, write_report
+from evaluation.pareto import draw_pareto
+from evaluation.report import COLUMNS, table_csv, table_markdown, write_report
+from evaluation.results_header import data_set_name
+from evaluation.row_key import SHARES, RowKey
 
 
-def made_row(name: str, quality: float | None, ms: float | None, **values) -> dict:
-    row = dict.fromkeys(COLUMNS) | {"name": name, "map50_95": quality, "total_ms": ms, "params": 2_590_000}
+def made_row(key: RowKey, quality: float | None, ms: float | None, **values) -> dict:
+    row = (
+        dict.fromkeys(COLUMNS)
+        | {"name": key.name}
+        | key.record()
+        | {"map50_95": quality, "total_ms": ms, "params": 2_590_000}
+    )
     return row | {"kept_inside": 0.9, "psnr": float("inf")} | values
 
 
 def made_results() -> dict:
-    rows = [made_row("hr", 0.52, 40.0), made_row("lr", 0.1, 8.0), made_row("bicubic", 0.31, 41.0, sr_gmacs=0.123)]
+    rows = [made_row(RowKey("hr"), 0.52, 40.0), made_row(RowKey("lr"), 0.1, 8.0)]
+    rows.append(made_row(RowKey("bicubic"), 0.31, 41.0, sr_gmacs=0.123))
     for kind, gain in (("budget", 0.1), ("random", 0.02), ("edge", 0.05)):
         rows += [
-            made_row(f"conditional_{kind}_{share}", 0.35 + gain * share, 45 + 40 * share, kept_share=share)
+            made_row(RowKey("conditional").under(kind, share), 0.35 + gain * share, 45 + 40 * share, kept_share=share)
             for share in (0.1, 0.25, 0.5)
         ]
-    rows.append(made_row("broken", None, None, params=940))
+    rows.append(made_row(RowKey("broken"), None, None, params=940))
     results = {"dataset": "rings", "split": "val", "scale": 4, "lr_protocol": "bicubic", "device": "cpu"}
     return results | {"dtype": "fp32", "threads": 2, "versions": {"torch": "2.15"}, "rows": rows}
 
@@ -50,9 +59,12 @@ def test_data_set_is_named_by_what_says_most(yaml: str, name: str):
 
 
 def test_csv_keeps_all_digits():
-    rows = list(csv.DictReader(io.StringIO(table_csv([made_row("a", 1 / 3, None)]))))
+    rows = list(
+        csv.DictReader(io.StringIO(table_csv([made_row(RowKey("conditional").under("edge", 0.1), 1 / 3, None)])))
+    )
     assert float(rows[0]["map50_95"]) == 1 / 3
     assert rows[0]["total_ms"] == "" and rows[0]["psnr"] == "" and rows[0]["params"] == "2590000"
+    assert [rows[0][key] for key in ("system", "family", "policy", "budget")] == ["conditional", "", "edge", "0.1"]
 
 
 def test_report_files(tmp_path: Path):
@@ -84,9 +96,10 @@ def test_labels_do_not_cover_each_other():
 
 
 def test_curves_of_several_systems_have_their_own_colours():
-    names = [f"{system}_{kind}_{share}" for system in ("frozen/conditional", "b") for kind in ("oracle", "edge")
-             for share in (0.5, 0.1)]  # fmt: skip
-    rows = [made_row(name, 0.1 * i, 10.0 + i) for i, name in enumerate([*names, "b_learned", "b_edge_1.2.3", "sahi/2"])]
+    systems = RowKey("conditional", "frozen"), RowKey("b")
+    keys = [system.under(kind, share) for system in systems for kind in ("oracle", "edge") for share in (0.5, 0.1)]
+    keys += [RowKey("b", policy="learned"), RowKey("b_edge_1.2.3"), RowKey("sahi/2")]
+    rows = [made_row(key, 0.1 * i, 10.0 + i) for i, key in enumerate(keys)]
     axes = draw_pareto({**made_results(), "rows": rows}).axes[0]
     lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
     assert len(lines) == 4 and "frozen/conditional, patches with objects (oracle)" in lines
@@ -98,12 +111,24 @@ def test_curves_of_several_systems_have_their_own_colours():
     assert {text.get_text() for text in axes.texts} == {"0.5", "0.1", "b learned", "b edge 1.2.3", "sahi/2"}
 
 
+def test_the_legend_covers_no_point():
+    """Four curves of three systems, from corner to corner."""
+    keys = [RowKey(name).under(kind, share) for name in ("conditional", "a", "b") for kind in SHARES
+            for share in (0.1, 0.25, 0.5)]  # fmt: skip
+    results = {**made_results(), "rows": [made_row(key, 0.01 * i, 10.0 + i) for i, key in enumerate(keys)]}
+    figure = draw_pareto(results)
+    axes, renderer = figure.axes[0], FigureCanvasAgg(figure).get_renderer()
+    box = axes.get_legend().get_window_extent(renderer)
+    assert len(axes.get_legend().get_texts()) == 12 and not box.overlaps(axes.get_window_extent(renderer))
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, "all of it is on the picture"
+
+
 def test_many_equal_points_are_all_labelled():
-    figure = draw_pareto({**made_results(), "rows": [made_row(f"row{i}", 0.0, 10.0) for i in range(12)]})
+    figure = draw_pareto({**made_results(), "rows": [made_row(RowKey(f"row{i}"), 0.0, 10.0) for i in range(12)]})
     assert [text.get_text() for text in figure.axes[0].texts] == [f"row{i}" for i in range(12)]
 
 
-@pytest.mark.parametrize("rows", [[], [made_row("a", None, None)]])
+@pytest.mark.parametrize("rows", [[], [made_row(RowKey("a"), None, None)]])
 def test_picture_without_points_says_so(rows: list):
     texts = draw_pareto({**made_results(), "rows": rows}).axes[0].texts
     assert texts[0].get_text() == "no row has both a time and an mAP"

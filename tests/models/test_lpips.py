@@ -63,6 +63,12 @@ def test_gradient_reaches_the_image_but_no_weight():
         lpips(torch.rand(1, 3, 24, 40), torch.rand(1, 3, 24, 40))
 
 
+def test_uniform_images_have_a_finite_distance():
+    lpips = lpips_from_state(backbone("alexnet").state_dict() | channel_weights("alexnet"))
+    black, grey = torch.zeros(1, 3, 40, 40), torch.full((1, 3, 40, 40), 0.5)
+    assert lpips(black, black).item() == 0 == lpips(grey, grey).item() and torch.isfinite(lpips(black, grey)).all()
+
+
 def test_files_of_both_kinds_give_the_same(tmp_path: Path):
     network, lin = backbone("alexnet").state_dict(), channel_weights("alexnet")
     torch.save(network, tmp_path / "alexnet-owt-7be5be79.pth")

@@ -14,6 +14,7 @@ from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
 from models.execution import Execution
 from models.masker import Masker
+from models.single_sr import SingleSR
 from models.system import ConditionalSRDetector
 from tests.prediction.running import NAMES, liven_up, noise, save_plain
 from utils.checkpoint import save_network
@@ -34,7 +35,7 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def plain_weights(tmp_path_factory) -> Path:
     """A system without a masker."""
-    return save_plain(tmp_path_factory.mktemp("plain") / "system.pth", build_sr("bicubic", 3))
+    return save_plain(tmp_path_factory.mktemp("plain") / "system.pth", SingleSR(build_sr("bicubic", 3)))
 
 
 @pytest.fixture

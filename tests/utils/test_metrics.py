@@ -10,7 +10,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from data.sr_pairs import benchmark_pairs
-from utils.metrics import coco_map, psnr_rgb, psnr_y, rgb_to_y, ssim_rgb, ssim_y
+from utils.metrics import PSNR_CEILING, coco_map, mean_over_images, psnr_rgb, psnr_y, rgb_to_y, ssim_rgb, ssim_y
 from utils.resize import resize
 
 # ---------------------------------------------------------------------- images
@@ -56,7 +56,7 @@ def test_agrees_with_skimage(border: int, as_float: bool) -> None:
 
 def test_equal_images_and_float_against_uint8() -> None:
     image, clean = noisy_pair()
-    assert psnr_y(image, image, 2) == float("inf") and ssim_y(image, image, 2) == pytest.approx(1)
+    assert psnr_y(image, image, 2) == PSNR_CEILING == 100 and ssim_y(image, image, 2) == pytest.approx(1)
     assert psnr_y(image / 255.0, clean / 255.0, 2) == pytest.approx(psnr_y(image, clean, 2), abs=0.05)
     assert psnr_y(image, clean, 2) == psnr_y(clean, image, 2)
 
@@ -65,7 +65,36 @@ def test_the_border_is_left_out() -> None:
     image, _ = noisy_pair()
     other = image.copy()
     other[:3], other[:, -3:] = 0, 0
-    assert psnr_y(image, other, 3) == float("inf") and psnr_y(image, other, 2) < 60
+    assert psnr_y(image, other, 3) == PSNR_CEILING and psnr_y(image, other, 2) < 60
+
+
+def test_psnr_is_bounded_and_falls_with_the_error() -> None:
+    """One level in one channel of one pixel of a large image would have more than 100 dB."""
+    image = np.full((512, 512, 3), 90, np.uint8)
+    other = image.copy()
+    other[100, 100, 0] += 1
+    assert psnr_rgb(image, other, 0) == PSNR_CEILING == psnr_rgb(image, image, 0)
+    worse = np.full_like(image, 91)
+    assert psnr_rgb(image, worse, 0) == pytest.approx(48.13, abs=0.01)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("metric", [psnr_y, psnr_rgb, ssim_y, ssim_rgb])
+def test_an_image_that_is_no_image_is_refused(metric, value: float) -> None:
+    image = np.zeros((20, 20, 3), np.float32)
+    broken = image.copy()
+    broken[9, 9, 0] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        metric(broken, image, 2)
+    broken[9, 9, 0], broken[0, 0, 0] = 0, value  # outside of what is compared
+    assert metric(broken, image, 2) in (PSNR_CEILING, pytest.approx(1))
+
+
+def test_a_mean_over_images_is_a_number() -> None:
+    assert mean_over_images([PSNR_CEILING, 30.0]) == 65
+    for values, words in (([30.0, float("inf")], "image 1 of the set"), ([float("nan")], "image 0"), ([], "one image")):
+        with pytest.raises(ValueError, match=words):
+            mean_over_images(values)
 
 
 def test_bad_images() -> None:
@@ -230,6 +259,6 @@ def test_rgb_metrics_against_their_formulas():
     ]
     assert ssim_rgb(one, other, 3) == pytest.approx(np.mean(maps), abs=1e-6)
     assert psnr_rgb(one / 255, other / 255, 3) == pytest.approx(psnr_rgb(one, other, 3))
-    assert psnr_rgb(one, one, 0) == float("inf") and ssim_rgb(one, one, 0) == pytest.approx(1)
+    assert psnr_rgb(one, one, 0) == PSNR_CEILING and ssim_rgb(one, one, 0) == pytest.approx(1)
     with pytest.raises(ValueError, match="without a border of 15 are fewer than 11x11"):
         ssim_rgb(one, other, 15)

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from configs.compare_schema import CompareConfig, MeasureConfig
-from evaluation.comparison import plan
-from evaluation.comparison.fingerprint import data_hash
+from evaluation.comparison import jobs
+from evaluation.comparison.job_hash import data_hash
 from tests.drawn import draw_detection_set
 from tests.evaluation.comparison.fake_stages import CLASSES
 
@@ -21,9 +21,9 @@ def fakes(tmp_path: Path, monkeypatch) -> None:
     """Stage scripts that finish at once, see fake_stages.py."""
     for stage, (config, output) in CLASSES.items():
         script = tmp_path / f"{stage}.py"
-        text = WRAPPER.format(root=str(plan.ROOT), stage=stage)
+        text = WRAPPER.format(root=str(jobs.ROOT), stage=stage)
         script.write_text(f"{text}from tests.evaluation.comparison.fake_stages import main\nrun(main)\n")
-        monkeypatch.setitem(plan.STAGES, stage, plan.Stage(script, config, output))
+        monkeypatch.setitem(jobs.STAGES, stage, jobs.Stage(script, config, output))
 
 
 @pytest.fixture

@@ -80,11 +80,13 @@ class FakeEvaluateConfig:
     data: FakeData = field(default_factory=FakeData)
     split: str = "val"
     detector: str = ""
+    baselines: list[str] = field(default_factory=list)
     sr_fast: str | None = None
     sr_quality: str | None = None
     systems: dict[str, str] = field(default_factory=dict)
     detectors: dict[str, str] = field(default_factory=dict)
     sliced: dict[str, dict[str, bool | int | float | str]] = field(default_factory=dict)
+    records: dict[str, dict[str, float | str | None]] = field(default_factory=dict)
     budgets: list[float] = field(default_factory=list)
     batch: int = 8
     limit: int = 0
@@ -124,20 +126,21 @@ def train(stage: int, config: FakeStage1Config | FakeStage3Config, output: str) 
 
 
 def evaluate(config: FakeEvaluateConfig) -> int:
-    from evaluation.comparison.rows import STOCK
+    from evaluation.build_rows import STOCK
+    from evaluation.row_key import RowKey
     from tests.evaluation.comparison.synthetic import results_of
 
     folder = Path(config.run.out)
     folder.mkdir(parents=True, exist_ok=True)
     behave(folder)
-    stock = STOCK if config.detector else ()
-    names = [*stock, *(name for name in config.systems if "conditional" not in name), *config.detectors, *config.sliced]
-    for name in config.systems:
-        if "conditional" in name:
-            kinds = ("budget", "random", "edge", "oracle")
-            names += [f"{name}_learned", *(f"{name}_{kind}_{share:g}" for kind in kinds for share in config.budgets)]
-            names += [f"{name}_all_fast", f"{name}_all_quality"]
-    results = results_of(names, config.run.seed, timed=config.timing_runs > 0)
+    keys = [STOCK[name] for name in config.baselines]
+    for name in (*config.systems, *config.detectors, *config.sliced):
+        key = RowKey(**config.records[name])
+        assert key.name == name
+        shares = [(kind, share) for kind in ("budget", "random", "edge", "oracle") for share in config.budgets]
+        policies = [("learned", None), *shares, ("all_fast", None), ("all_quality", None)]
+        keys += [key.under(*policy) for policy in policies] if key.system == "conditional" else [key]
+    results = results_of(keys, config.run.seed, timed=config.timing_runs > 0)
     (folder / "results.json").write_text(json.dumps(results))
     return 0
 

@@ -11,7 +11,8 @@ import torch
 from configs.compare_schema import AblationConfig, CompareConfig
 from evaluation.comparison import ablation
 from evaluation.comparison.ablation import metric_of, plan_ablations, study_markdown, study_results
-from evaluation.comparison.plan import build_plan, check_jobs
+from evaluation.comparison.jobs import check_jobs
+from evaluation.comparison.plan import build_plan
 from evaluation.comparison.run import Outcome
 from utils.checkpoint import save_network
 

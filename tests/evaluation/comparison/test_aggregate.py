@@ -16,23 +16,28 @@ from evaluation.comparison.aggregate import (
     Repetition,
     aggregate,
     basis_of_claims,
-    family_name,
     figure,
     gap_recovered,
+    in_family,
     mean_curve,
     read_repetition,
     summarise,
     with_constant_rows,
 )
+from evaluation.row_key import RowKey, by_key
 from tests.evaluation.comparison.synthetic import quality_of, results_of, row_of
 
-LABELLED = ["frozen/conditional_budget_0.25", "retrained/bicubic", "retrained/conditional_budget_0.25", "retrained/hr"]
-STATIC = ["hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality", "frozen/conditional_unlabelled_budget_0.25"]
+FROZEN, RETRAINED = (RowKey("conditional", family, policy="budget", budget=0.25) for family in ("frozen", "retrained"))
+UNLABELLED = RowKey("conditional", "frozen", "unlabelled", policy="budget", budget=0.25)
+HR, BICUBIC = RowKey("hr", "retrained"), RowKey("bicubic", "retrained")
+LABELLED = [FROZEN, BICUBIC, RETRAINED, HR]
+STOCK = [RowKey("hr"), RowKey("lr"), RowKey("bicubic"), RowKey("bicubic", upscale=2), RowKey("sr_fast")]
+STATIC = [*STOCK, RowKey("sr_quality"), UNLABELLED]
 
 
-def repetition(seed: int, share: float, names: list[str], **changes) -> Repetition:
-    results = results_of(names, seed, timed=seed == 0 and share == 1.0) | changes
-    rows = {family_name(row["name"]): row for row in results["rows"]}
+def repetition(seed: int, share: float, keys: list[RowKey], **changes) -> Repetition:
+    results = results_of(keys, seed, timed=seed == 0 and share == 1.0) | changes
+    rows = {in_family(RowKey.of(row)): row for row in results["rows"]}
     return Repetition(seed, share, rows, results, Path(f"seed{seed}"))
 
 
@@ -60,8 +65,8 @@ def test_reference_figure():
 
 
 def rows_with(**quality: float) -> dict:
-    names = {name.replace("__", "/"): value for name, value in quality.items()}
-    return {name: row_of(name, map50_95=value) for name, value in names.items()}
+    keys = {RowKey(*reversed(name.split("__"))): value for name, value in quality.items()}
+    return {key: row_of(key, map50_95=value) for key, value in keys.items()}
 
 
 def test_gap_is_recovered_within_the_family():
@@ -69,21 +74,21 @@ def test_gap_is_recovered_within_the_family():
         frozen__hr=0.5, frozen__bicubic=0.3, frozen__conditional=0.4, retrained__hr=0.6, retrained__bicubic=0.5
     )
     rows |= rows_with(retrained__conditional=0.525)
-    assert gap_recovered(rows, "frozen/conditional") == pytest.approx(0.5)
-    assert gap_recovered(rows, "retrained/conditional") == pytest.approx(0.25)
-    assert gap_recovered(rows, "retrained/hr") == 1 and gap_recovered(rows, "frozen/bicubic") == 0
+    assert gap_recovered(rows, RowKey("conditional", "frozen")) == pytest.approx(0.5)
+    assert gap_recovered(rows, RowKey("conditional", "retrained")) == pytest.approx(0.25)
+    assert gap_recovered(rows, HR) == 1 and gap_recovered(rows, RowKey("bicubic", "frozen")) == 0
 
 
 @pytest.mark.parametrize(("high", "found"), [(0.29, None), (0.3, None), (0.304, None), (0.306, 100 / 6)])
 def test_no_gap_no_share_of_it(high: float, found: float | None):
     rows = rows_with(frozen__hr=high, frozen__bicubic=0.3, frozen__conditional=0.4)
-    assert gap_recovered(rows, "frozen/conditional") == (found and pytest.approx(found))
+    assert gap_recovered(rows, RowKey("conditional", "frozen")) == (found and pytest.approx(found))
 
 
 def test_no_share_without_both_references():
     rows = rows_with(frozen__hr=0.5, frozen__bicubic=0.3, frozen__conditional=0.4)
-    del rows["frozen/hr"]
-    assert gap_recovered(rows, "frozen/conditional") is None
+    del rows[RowKey("hr", "frozen")]
+    assert gap_recovered(rows, RowKey("conditional", "frozen")) is None
 
 
 def test_claims_are_decided_by_the_seeds_that_have_all_rows():
@@ -111,12 +116,11 @@ def test_ratios_are_taken_within_a_seed():
 
 def test_rows_of_the_table():
     table = aggregate(with_constant_rows(all_repetitions()), 1.0)
-    names = [row["name"] for row in table]
-    assert names[:6] == [f"frozen/{name}" for name in STATIC[:6]] and set(names[6:]) == {*STATIC[6:], *LABELLED}
-    for row in table:
-        assert set(FIGURES) <= row.keys() and row["family"] == row["name"].partition("/")[0]
-        raw = row["name"].removeprefix("frozen/") if row["name"].removeprefix("frozen/") in STATIC else row["name"]
-        values = [quality_of(raw, seed) for seed in (0, 1, 2)]
+    keys = [RowKey.of(row) for row in table]
+    assert keys[:6] == [in_family(key) for key in STATIC[:6]] and set(keys[6:]) == {*STATIC[6:], *LABELLED}
+    for row, key in zip(table, keys, strict=True):
+        assert set(FIGURES) <= row.keys() and row["name"] == key.name and row["label_share"] == 1.0
+        values = [quality_of(key, seed) for seed in (0, 1, 2)]
         assert row["map50_95"] == {"mean": pytest.approx(fmean(values)), "std": pytest.approx(0.01), "n": 3}
         assert row["total_ms"]["n"] == 1 and row["total_ms"]["std"] is None, "only the first seed is timed"
         assert row["ap_large"] is None
@@ -125,16 +129,16 @@ def test_rows_of_the_table():
 
 def test_rows_without_labels_hold_for_every_share():
     filled = with_constant_rows(all_repetitions())
-    few = {row["name"] for row in aggregate(filled, 0.2)}
-    assert {"frozen/hr", "frozen/bicubic", "frozen/conditional_unlabelled_budget_0.25", *LABELLED} <= few
-    frozen = next(row for row in aggregate(filled, 0.2) if row["name"] == "frozen/conditional_budget_0.25")
+    few = by_key(aggregate(filled, 0.2))
+    assert {RowKey("hr", "frozen"), RowKey("bicubic", "frozen"), UNLABELLED, *LABELLED} <= few.keys()
+    frozen = few[FROZEN]
     assert frozen["gap_recovered"]["n"] == 3, "its references come from the measurement with all labels"
 
 
 def test_labelled_rows_are_never_carried_over():
     repetitions = [repetition(0, 1.0, LABELLED + STATIC), repetition(0, 0.2, LABELLED[:1])]
-    few = {row["name"] for row in aggregate(with_constant_rows(repetitions), 0.2)}
-    assert "retrained/bicubic" not in few and LABELLED[0] in few
+    few = by_key(aggregate(with_constant_rows(repetitions), 0.2))
+    assert BICUBIC not in few and FROZEN in few
 
 
 def test_summary():
@@ -164,18 +168,32 @@ def test_repetitions_of_different_protocols_are_refused():
 
 def test_mean_curve():
     repetitions = all_repetitions()
-    curve = mean_curve(repetitions, 1.0, "retrained/hr")
-    curves = [r.rows["retrained/hr"]["pr_curve"] for r in repetitions if r.label_share == 1.0]
+    curve = mean_curve(repetitions, 1.0, HR)
+    curves = [r.rows[HR]["pr_curve"] for r in repetitions if r.label_share == 1.0]
     assert len(curve) == 101 and curve[50] == pytest.approx(fmean(c[50] for c in curves))
-    assert mean_curve(repetitions, 1.0, "absent") is None
+    assert mean_curve(repetitions, 1.0, RowKey("absent")) is None
 
 
 def test_reading(tmp_path: Path):
-    (tmp_path / "results.json").write_text(json.dumps(results_of(["bicubic", "retrained/hr"], 3)))
+    (tmp_path / "results.json").write_text(json.dumps(results_of([RowKey("bicubic"), HR], 3)))
     found = read_repetition(tmp_path, 3, 0.2)
-    assert list(found.rows) == ["frozen/bicubic", "retrained/hr"] and (found.seed, found.label_share) == (3, 0.2)
+    assert list(found.rows) == [RowKey("bicubic", "frozen"), HR] and (found.seed, found.label_share) == (3, 0.2)
+    assert [row["name"] for row in found.rows.values()] == ["bicubic", "retrained/hr"], "as in the folder's files"
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(ValueError, match=r"results.json: no result of evaluate.py"):
         read_repetition(tmp_path, 0, 1.0)
     with pytest.raises(FileNotFoundError, match="run the comparison again"):
         read_repetition(tmp_path / "nowhere", 0, 1.0)
+
+
+def test_results_of_older_versions_are_read(tmp_path: Path):
+    """Their rows have a name and no record."""
+    results = results_of([*STATIC, *LABELLED])
+    new = (tmp_path / "new" / "results.json", results)
+    bare = [{k: v for k, v in row.items() if k not in RowKey("").record()} for row in results["rows"]]
+    old = (tmp_path / "old" / "results.json", results | {"rows": bare})
+    for file, content in (new, old):
+        file.parent.mkdir()
+        file.write_text(json.dumps(content))
+    read = [read_repetition(tmp_path / name, 0, 1.0).rows for name in ("new", "old")]
+    assert list(read[0]) == list(read[1]) == [in_family(key) for key in (*STATIC, *LABELLED)]

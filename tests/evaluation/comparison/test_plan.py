@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from configs.compare_schema import CompareConfig
 from configs.schema import OptimConfig, Stage3Config
-from evaluation.comparison.plan import Job, Plan, Planner, Trained, build_plan, check_jobs, fill, needed, with_keys
-from evaluation.comparison.rows import FAMILIES, REFERENCES, ROWS, chosen, spec_of
+from evaluation.comparison.catalogue import BY_NAME, FAMILIES, REFERENCES, ROWS, chosen, spec_of
+from evaluation.comparison.jobs import Job, Plan, Trained, check_jobs, fill, needed, with_keys
+from evaluation.comparison.plan import Planner, build_plan
+from evaluation.row_key import RowKey
 from utils.config import config_to_dict, load_config
 
 
@@ -24,8 +26,9 @@ def stage3_jobs(plan: Plan, family: str | tuple[str, ...]) -> list[Job]:
 def test_catalogue_has_both_families_and_unique_names():
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names) and {row.family for row in ROWS} == {"frozen", "retrained"}
-    assert {name for pair in REFERENCES.values() for name in pair} <= set(names)
-    assert {row.of for row in ROWS if row.of} <= set(names)
+    keys = {row.key for row in ROWS}
+    assert {key for pair in REFERENCES.values() for key in pair} <= keys and len(keys) == len(ROWS)
+    assert {key for row in ROWS for key in (row.of, row.warm) if key} <= keys
     assert chosen([]) == list(ROWS)
 
 
@@ -37,18 +40,18 @@ def test_chosen_rows_bring_what_they_are_compared_with():
 
 
 @pytest.mark.parametrize(
-    ("name", "row"),
+    ("key", "row"),
     [
-        ("frozen/conditional_budget_0.25", "frozen/conditional"),
-        ("frozen/conditional_unlabelled_budget_0.25", "frozen/conditional_unlabelled"),
-        ("retrained/conditional_distilled_oracle_0.5", "retrained/conditional_distilled"),
-        ("retrained/bicubic_2x", "retrained/bicubic_2x"),
-        ("frozen/hr", "frozen/hr"),
-        ("somebody/else", None),
+        (RowKey("conditional", "frozen", policy="budget", budget=0.25), "frozen/conditional"),
+        (RowKey("conditional", "frozen", "unlabelled", policy="learned"), "frozen/conditional_unlabelled"),
+        (RowKey("bicubic", "retrained", upscale=2.0), "retrained/bicubic_2x"),
+        (RowKey("hr", "frozen"), "frozen/hr"),
+        (RowKey("hr"), None),
+        (RowKey("else", "somebody"), None),
     ],
 )
-def test_the_row_behind_a_policy(name: str, row: str | None):
-    found = spec_of(name)
+def test_the_row_behind_a_policy(key: RowKey, row: str | None):
+    found = spec_of(key)
     assert (found and found.name) == row
 
 
@@ -173,7 +176,7 @@ def test_the_masker_can_learn_beside_a_finished_sr_quality(comparison: CompareCo
 
 def test_a_study_can_leave_the_warm_up_out(comparison: CompareConfig):
     planner = Planner(comparison)
-    row = next(row for row in ROWS if row.name == "retrained/conditional_distilled")
+    row = BY_NAME["retrained/conditional_distilled"]
     cold, warm = (planner.row(row, 0, 1.0, keys, name).job for keys, name in (({"start": None}, "cold"), ({}, "warm")))
     assert planner.plan.jobs[cold].config["start"] is None
     assert planner.plan.jobs[warm].config["start"] == Trained("frozen/conditional_unlabelled-seed0")
@@ -260,6 +263,16 @@ def test_rows_that_labels_do_not_change_are_measured_once(comparison: CompareCon
     assert few["sliced"]["retrained/sliced"]["weights"] == Trained("retrained/bicubic-labels0.2-seed0")
     assert many["sliced"]["frozen/sliced"]["weights"] == Trained("stage1-labels1-seed0") == many["detector"]
     assert set(few["sliced"]) == {"retrained/sliced"}
+
+
+def test_measurements_say_what_every_row_is(comparison: CompareConfig):
+    jobs = build_plan(replace(comparison, rows=["frozen/conditional_unlabelled", "retrained/sliced"])).jobs
+    config = jobs["measure-labels1-seed0"].config
+    assert config["baselines"] == ["hr", "bicubic"], "no rows that nobody asked for"
+    record = {"system": "conditional", "family": "frozen", "recipe": "unlabelled", "upscale": 1}
+    assert config["records"]["frozen/conditional_unlabelled"] == record
+    assert set(config["records"]) == {*config["systems"], *config["detectors"], *config["sliced"]}
+    assert jobs["measure-labels0.2-seed0"].config["baselines"] == []
 
 
 def test_overrides_go_from_the_general_to_the_special(comparison: CompareConfig):

@@ -8,8 +8,9 @@ import pytest
 
 from configs.compare_schema import CompareConfig
 from configs.evaluate_schema import SlicedConfig
-from evaluation.comparison.plan import STAGES, Planner, build_plan, check_jobs
-from evaluation.comparison.rows import FAMILIES, ROWS
+from evaluation.comparison.catalogue import BY_NAME, FAMILIES
+from evaluation.comparison.jobs import STAGES, check_jobs
+from evaluation.comparison.plan import Planner, build_plan
 from tests.evaluation.comparison.test_plan import stage3_jobs
 from utils.config import ConfigError
 
@@ -78,7 +79,7 @@ def test_a_row_that_starts_from_nothing_may_have_any_front_end(comparison: Compa
 
 
 def test_a_study_refuses_what_does_not_fit_the_warm_up(comparison: CompareConfig):
-    row = next(row for row in ROWS if row.name == "retrained/conditional_distilled")
+    row = BY_NAME["retrained/conditional_distilled"]
     with pytest.raises(ValueError, match=r"other-labels1-seed0: masker.patch is 4, but"):
         Planner(comparison).row(row, 0, 1.0, {"masker.patch": 4}, "other")
     Planner(comparison).row(row, 0, 1.0, {"masker.patch": 4, "start": None}, "other")

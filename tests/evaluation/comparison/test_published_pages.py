@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.comparison.catalogue import FAMILIES
 from evaluation.comparison.report import report_markdown
-from evaluation.comparison.rows import FAMILIES
 
 FOLDER = Path(__file__).resolve().parents[3] / "docs" / "results"
 PAGES = sorted(FOLDER.glob("*.json"))

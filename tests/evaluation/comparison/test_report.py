@@ -15,19 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.compare_schema import CompareConfig
-from evaluation.comparison.aggregate import REFERENCES, Repetition, aggregate, family_name
+from evaluation.comparison.aggregate import Repetition, aggregate, in_family
+from evaluation.comparison.catalogue import REFERENCES
 from evaluation.comparison.figures import curves_of, draw_pareto, draw_precision_recall, draw_sweep, pareto_front, svg
 from evaluation.comparison.page import curve_rows, tables, write_page
 from evaluation.comparison.report import figure_text, read_run, report_content, report_markdown, title_of, write_report
-from evaluation.comparison.rows import is_control
+from evaluation.row_key import CONTROLS, SHARES, RowKey
 from tests.evaluation.comparison.synthetic import results_of
 from utils.config import config_to_dict
 
-POLICIES = ["learned", "all_fast", "all_quality"]
-POLICIES += [f"{kind}_{share}" for kind in ("budget", "random", "edge", "oracle") for share in (0.25, 0.5)]
+POLICIES = [("learned", None), ("all_fast", None), ("all_quality", None)]
+POLICIES += [(kind, share) for kind in SHARES for share in (0.25, 0.5)]
 STATIC = ["hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality"]
-LABELLED = ["retrained/bicubic", "retrained/hr", "retrained/bicubic_2x", "retrained/sliced", "frozen/sr_quality_tuned"]
-LABELLED += [f"{family}/conditional_{policy}" for family in ("frozen", "retrained") for policy in POLICIES]
+STATIC_KEYS = [RowKey("bicubic", upscale=2) if name == "bicubic_2x" else RowKey(name) for name in STATIC]
+LABELLED = [RowKey("bicubic", "retrained"), RowKey("hr", "retrained"), RowKey("bicubic", "retrained", upscale=2)]
+LABELLED += [RowKey("sliced", "retrained"), RowKey("sr_quality", "frozen", "tuned")]
+LABELLED += [RowKey("conditional", family).under(*policy) for family in ("frozen", "retrained") for policy in POLICIES]
 
 
 @pytest.fixture
@@ -38,8 +41,8 @@ def finished(tmp_path: Path) -> Path:
         for share in (1.0, 0.2):
             folder = tmp_path / "cache" / f"measure-{seed}-{share}" / "run"
             folder.mkdir(parents=True)
-            names = LABELLED + (STATIC if share == 1.0 else [])
-            results = results_of(names, seed, timed=seed == 0 and share == 1.0)
+            keys = LABELLED + (STATIC_KEYS if share == 1.0 else [])
+            results = results_of(keys, seed, timed=seed == 0 and share == 1.0)
             (folder / "results.json").write_text(json.dumps(results))
             measurements.append({"seed": seed, "label_share": share, "folder": str(folder)})
     first = Path(measurements[0]["folder"])
@@ -48,7 +51,7 @@ def finished(tmp_path: Path) -> Path:
     cv2.imwrite(str(pictures / "00000_a.png"), np.zeros((40, 2000, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "image.png"), np.full((120, 160, 3), 90, np.uint8))
     box = {"image_id": 0, "category_id": 1, "bbox": [20, 20, 16, 16]}
-    rows: dict[str, list] = {name: [] for name in (*STATIC, *LABELLED)}
+    rows: dict[str, list] = {key.name: [] for key in (*STATIC_KEYS, *LABELLED)}
     rows |= {"hr": [box | {"score": 0.8}], "retrained/bicubic": [box | {"score": 0.7}]}
     detections = {"images": [{"id": 0, "file_name": str(tmp_path / "image.png"), "height": 120, "width": 160}]}
     detections |= {"categories": [{"id": 1, "name": "dark"}], "annotations": [box | {"id": 1}], "detections": rows}
@@ -78,7 +81,9 @@ def section(text: str, title: str) -> str:
 def test_json_has_a_figure_for_every_quantity(finished: Path):
     _, content, _ = report_of(finished)
     rows = {row["name"]: row for row in content["rows"]}
-    assert {f"frozen/{name}" for name in STATIC} | set(LABELLED) == rows.keys()
+    assert {f"frozen/{name}" for name in STATIC} | {key.name for key in LABELLED} == rows.keys()
+    assert all(RowKey.of(row).name == name and row["label_share"] == 1.0 for name, row in rows.items())
+    assert {row["label_share"] for row in content["sweep"]["0.2"]} == {0.2}
     assert (
         rows["retrained/hr"]["map50_95"].keys() == {"mean", "std", "n"} and rows["retrained/hr"]["map50_95"]["n"] == 2
     )
@@ -104,7 +109,7 @@ def test_tables(finished: Path):
     frozen = section(text, "Frozen detector")
     lines = [line.split("|")[1].strip() for line in frozen.splitlines() if line.startswith("|")]
     assert lines[:8] == ["row", "-" * len(lines[1]), *STATIC] and "conditional_budget_0.25" in lines
-    assert not any(is_control(f"frozen/{line}") for line in lines)
+    assert not any(f"conditional_{kind}_0.25" in lines for kind in CONTROLS)
     assert "Gap in mAP50-95 between hr and bicubic: 0.200." in frozen
     row = next(line for line in frozen.splitlines() if line.startswith("| bicubic"))
     assert "0.305 ± 0.007" in row and "2.50M" in row
@@ -147,7 +152,7 @@ def test_a_small_gap_is_not_divided_by(finished: Path):
     for file in finished.rglob("cache/*/run/results.json"):
         content = json.loads(file.read_text())
         for row in content["rows"]:
-            row["map50_95"] = 0.304 if row["name"].endswith("hr") else 0.3
+            row["map50_95"] = 0.304 if row["system"] == "hr" else 0.3
         file.write_text(json.dumps(content))
     text, content, _ = report_of(finished)
     assert text.count("0.004. Less than 0.005 is no gap: there is nothing to recover.") == 2
@@ -195,8 +200,8 @@ def test_rows_that_were_not_asked_for_are_left_out(finished: Path):
     index["config"]["rows"] = ["retrained/conditional"]
     (finished / "comparison.json").write_text(json.dumps(index))
     text, content, _ = report_of(finished)
-    names = {row["name"] for row in content["rows"]}
-    assert set(REFERENCES["retrained"]) <= names and not any(name.startswith("frozen/") for name in names)
+    keys = {RowKey.of(row) for row in content["rows"]}
+    assert set(REFERENCES["retrained"]) <= keys and {key.family for key in keys} == {"retrained"}
     assert "Frozen detector" not in text
 
 
@@ -246,8 +251,8 @@ def test_front_holds_what_nothing_beats(points: list):
 
 
 def test_the_front_is_of_rows_that_see_lr_images_only():
-    results = results_of(STATIC)
-    rows = {family_name(row["name"]): row for row in results["rows"]}
+    results = results_of(STATIC_KEYS)
+    rows = {in_family(RowKey.of(row)): row for row in results["rows"]}
     rows = aggregate([Repetition(0, 1.0, rows, results, Path())], 1.0)
     lines = draw_pareto(rows, "t").axes[0].lines
     front = next(line for line in lines if line.get_label() == "Pareto front")
@@ -257,17 +262,16 @@ def test_the_front_is_of_rows_that_see_lr_images_only():
 
 
 def test_budgets_of_a_system_make_one_curve():
-    rows = [{"name": f"frozen/conditional_budget_{share}"} for share in (0.1, 0.5)] + [{"name": "frozen/hr"}]
-    assert {name: len(found) for name, found in curves_of(rows).items()} == {
-        "frozen/conditional_budget": 2,
-        "frozen/hr": 1,
-    }
+    system, hr = RowKey("conditional", "frozen"), RowKey("hr", "frozen")
+    more, less = (system.under("budget", share) for share in (0.5, 0.1))
+    assert curves_of([more, less, hr]) == {system.under("budget"): [less, more], hr: [hr]}
+    assert system.under("budget").short == "conditional_budget", "the legend"
 
 
 def test_precision_recall_shows_one_budget_per_system(finished: Path):
     _, content, _ = report_of(finished)
-    names = curve_rows([row for row in content["rows"] if row["family"] == "retrained"])
-    assert [name for name in names if "conditional" in name] == ["retrained/conditional_budget_0.5"]
+    keys = curve_rows([row for row in content["rows"] if row["family"] == "retrained"])
+    assert [key.name for key in keys if key.policy] == ["retrained/conditional_budget_0.5"]
 
 
 def test_pictures_without_content_are_left_out():
@@ -276,5 +280,5 @@ def test_pictures_without_content_are_left_out():
 
 
 def test_svg_is_an_element_with_the_names_in_it():
-    text = svg(draw_precision_recall({"frozen/hr": [1.0, 0.5, 0.0]}, "Title"))
+    text = svg(draw_precision_recall({RowKey("hr", "frozen"): [1.0, 0.5, 0.0]}, "Title"))
     assert text.startswith("<svg") and text.rstrip().endswith("</svg>") and "Title" in text and "hr" in text

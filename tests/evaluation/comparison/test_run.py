@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from configs.compare_schema import CompareConfig
-from evaluation.comparison.plan import ROOT, Plan, build_plan
+from evaluation.comparison.jobs import ROOT, Plan
+from evaluation.comparison.plan import build_plan
 from evaluation.comparison.run import Outcome, Runner, locked, spent_seconds, tail
 
 
@@ -100,7 +101,7 @@ def test_a_failure_stops_only_what_depends_on_it(comparison: CompareConfig, monk
 
 
 def test_a_script_that_ends_without_its_output_has_failed(comparison: CompareConfig, monkeypatch, tmp_path: Path):
-    from evaluation.comparison.plan import STAGES
+    from evaluation.comparison.jobs import STAGES
 
     empty = tmp_path / "empty.py"
     empty.write_text("print('done nothing')\n")
@@ -135,7 +136,8 @@ def compare_in_a_process(config: CompareConfig, tmp_path: Path, **environment: s
     script.write_text(
         f"import signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
-        "from evaluation.comparison.plan import STAGES, Stage, build_plan\n"
+        "from evaluation.comparison.jobs import STAGES, Stage\n"
+        "from evaluation.comparison.plan import build_plan\n"
         "from evaluation.comparison.run import Runner\n"
         "from configs.compare_schema import CompareConfig, MeasureConfig\n"
         "from configs.evaluate_schema import SlicedConfig\n"

@@ -9,48 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
-from tqdm import tqdm
 
 from configs.sr_schema import EvaluateSRConfig
 from data.images import ImageError
 from data.sr_pairs import benchmark_files, read_pair
+from evaluation.sr_candidates import Candidate, as_list
 from evaluation.sr_eval import border_of, dataset_name
-from loading.cmsr_tables import REMEDY, TableFile, belongs, foreign, load_tables
-from models.arbitrary_scale import BicubicToSize
-from prediction.sr_inference import Upscaler, load_sr_for, plain_scale
+from prediction.sr_inference import Upscaler, plain_scale
 from utils.convert import to_image, to_tensor
 from utils.errors import UserError
 from utils.flops_counter import OnMeta, count_macs, count_parameters
-from utils.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from utils.metrics import mean_over_images, psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from utils.progress import ProgressBar
 from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
 
-BICUBIC = "bicubic"
 GMAC_OUTPUT = (720, 1280)  # HR pixels of the GMAC column
 TIMED_IMAGES, WARMUP = 4, 2
 QUALITY = {"psnr_y": psnr_y, "ssim_y": ssim_y, "psnr_rgb": psnr_rgb, "ssim_rgb": ssim_rgb}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One network, and how it is run.
-
-    Args:
-        weights: where its weights are.
-        arch: what it is called in tables.
-        network: on the device, in evaluation mode.
-        cmsr: file of the CMSR tables that it renders by, None renders every pixel.
-    """
-
-    weights: str
-    arch: str
-    network: nn.Module
-    cmsr: str | None = None
-
-    @property
-    def label(self) -> str:
-        """Tells the candidates of a comparison apart."""
-        return self.weights if self.cmsr is None else f"{self.weights}, {self.cmsr}"
 
 
 @dataclass(frozen=True)
@@ -91,89 +66,7 @@ class Scores:
         return dict(zip(self.names, self.values[key], strict=True))
 
     def means(self) -> dict[str, float]:
-        return {key: float(np.mean(values)) for key, values in self.values.items()}
-
-
-# ------------------------------------------------------------------------------------------------------ what to compare
-
-
-def as_list(value) -> list:
-    """A single setting or several -> a list."""
-    return list(value) if isinstance(value, list) else [value]
-
-
-def load_candidates(config: EvaluateSRConfig, device: torch.device) -> dict[float, list[Candidate]]:
-    """The networks that the settings name, by scale, on the device, in evaluation mode.
-
-    A network of one scale is left out at the others. A network with CMSR tables comes twice at the scales that they
-    are for: rendering every pixel, and by the tables.
-
-    Raises:
-        ValueError: no weights named, weights that fit none of the scales, or tables that fit none of the weights.
-        CheckpointError: see `load_sr`.
-        ConfigError: see `load_tables`.
-    """
-    names, scales = [str(name) for name in as_list(config.weights) if name], as_list(config.scale)
-    if not names:
-        raise UserError("no weights given; name a checkpoint with --weights, or several as [a.pth, b.pth]")
-    if len(set(names)) < len(names):
-        raise UserError(f"weights: one file is named twice in {names}")
-    files = load_table_files(config)
-    candidates: dict[float, list[Candidate]] = {scale: [] for scale in scales}
-    used = dict.fromkeys(files, 0)
-    for name in names:
-        networks = read_networks(name, scales)
-        first = next(iter(networks.values()))
-        owned = [path for path, file in files.items() if belongs(file, first)]
-        if owned and max(scales) <= (beyond := first.capabilities.coarse.beyond):
-            raise UserError(f"cmsr: renders beyond x{beyond:g} only; give a larger scale, or leave cmsr out")
-        used |= {path: used[path] + 1 for path in owned}
-        for scale, network in networks.items():
-            network = network.to(device).eval()
-            arch = BICUBIC if name == BICUBIC else network.spec["name"]
-            candidates[scale].append(Candidate(name, arch, network))
-            for path in owned:
-                if scale > network.capabilities.coarse.beyond:
-                    candidates[scale].append(Candidate(name, arch, network.with_tables(files[path].tables), path))
-    for path, count in used.items():
-        if count == 0:
-            raise UserError(f"cmsr: {path} {foreign(files[path])}, but none of the weights holds it; {REMEDY}")
-        if count > 1 and files[path].network is None:
-            raise UserError(f"cmsr: {path} does not say which of the networks it belongs to; compare one at a time")
-    return candidates
-
-
-def load_table_files(config: EvaluateSRConfig) -> dict[str, TableFile]:
-    """CMSR tables that the settings name, by file.
-
-    Raises:
-        ValueError: tables that could not be used with the other settings.
-        ConfigError: see `load_tables`.
-    """
-    paths = [] if config.cmsr is None else [str(path) for path in as_list(config.cmsr)]
-    if paths and config.tile:
-        raise UserError("cmsr and tile exclude each other: CMSR renders whole images; leave one of them out")
-    return {path: load_tables(path) for path in paths}
-
-
-def read_networks(name: str, scales: list[float]) -> dict[float, nn.Module]:
-    """The network of a weight file at those of the scales that it has; a file can hold several.
-
-    Raises:
-        ValueError: it has none of them.
-        CheckpointError: see `load_sr`.
-    """
-    if name == BICUBIC:
-        return dict.fromkeys(scales, BicubicToSize())
-    found, refusals = {}, []
-    for scale in scales:
-        try:
-            found[scale] = load_sr_for(name, scale)
-        except ValueError as error:
-            refusals.append(error)
-    if not found:
-        raise refusals[0]
-    return found
+        return {key: mean_over_images(values) for key, values in self.values.items()}
 
 
 def list_benchmarks(config: EvaluateSRConfig) -> list[Benchmark]:
@@ -211,7 +104,7 @@ def list_benchmarks(config: EvaluateSRConfig) -> list[Benchmark]:
 # ------------------------------------------------------------------------------------------------------------ measuring
 
 
-class Comparison:
+class SREvaluation:
     """Runs candidates over benchmarks.
 
     Args:
@@ -260,27 +153,29 @@ class Comparison:
         """Scores by label. All networks see an image while it is there, so every image is decoded once."""
         scores = {candidate.label: Scores() for candidate in candidates}
         title = f"{benchmark.dataset} x{benchmark.scale:g}"
-        bar = tqdm(total=len(benchmark.files) * len(candidates), desc=title, unit="image", leave=False, disable=None)
-        for number, name in enumerate(benchmark.names):
-            lr, hr = self.pair(benchmark, number)
-            for candidate in candidates:
-                sr = self.run(candidate, lr, hr)
-                try:
-                    values = {key: metric(sr, hr, benchmark.border) for key, metric in QUALITY.items()}
-                    if self.lpips is not None:
-                        values["lpips"] = self.distance(sr, hr, benchmark.border)
-                    if candidate.cmsr is not None:
-                        values["rendered_share"] = candidate.network.rendered_share(
-                            to_tensor(lr, self.device), hr.shape[:2]
-                        )
-                except ValueError as error:
-                    raise ImageError(
-                        benchmark.files[number][0], str(error), "lower the border, or leave the image out"
-                    ) from error
-                scores[candidate.label].add(name, values)
-                bar.update()
-        bar.close()
+        with ProgressBar(len(benchmark.files) * len(candidates), title) as bar:
+            for number, name in enumerate(benchmark.names):
+                lr, hr = self.pair(benchmark, number)
+                for candidate in candidates:
+                    sr = self.run(candidate, lr, hr)
+                    try:
+                        scores[candidate.label].add(name, self.image_scores(candidate, lr, sr, hr, benchmark.border))
+                    except ValueError as error:
+                        file, remedy = benchmark.files[number][0], "lower the border, or leave the image out"
+                        raise ImageError(file, str(error), remedy) from error
+                    bar.update(candidate.arch)
         return scores
+
+    def image_scores(
+        self, candidate: Candidate, lr: np.ndarray, sr: np.ndarray, hr: np.ndarray, border: int
+    ) -> dict[str, float]:
+        """Figures of one image. Raises ValueError where too little of it is inside the border."""
+        values = {key: metric(sr, hr, border) for key, metric in QUALITY.items()}
+        if self.lpips is not None:
+            values["lpips"] = self.distance(sr, hr, border)
+        if candidate.cmsr is not None:
+            values["rendered_share"] = candidate.network.rendered_share(to_tensor(lr, self.device), hr.shape[:2])
+        return values
 
     @torch.no_grad()
     def distance(self, sr: np.ndarray, hr: np.ndarray, border: int) -> float:
@@ -296,7 +191,9 @@ class Comparison:
         pairs = [self.pair(benchmark, number) for number in chosen]
         inputs = [(to_tensor(lr, self.device), hr.shape[:2]) for lr, hr in pairs]
         calls = {c.label: in_turn(lambda x, c=c: self.upscale(c.network, *x), inputs) for c in candidates}
-        timings = measure_interleaved(calls, self.config.timing_runs, WARMUP, self.device)
+        runs, title = self.config.timing_runs, f"{benchmark.dataset} x{benchmark.scale:g}, timing"
+        with ProgressBar(WARMUP + runs, title) as bar:
+            timings = measure_interleaved(calls, runs, WARMUP, self.device, on_round=bar.update)
         largest = max(inputs, key=lambda pair: pair[0].numel())
         return {
             c.label: {

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.compare_schema import CompareConfig
-from evaluation.comparison import fingerprint
-from evaluation.comparison.fingerprint import content_of, data_hash, job_key
+from evaluation.comparison import job_hash as hashing
+from evaluation.comparison.job_hash import content_of, data_hash, job_hash
 from evaluation.comparison.plan import build_plan
 from tests.drawn import draw_detection_set
 from tests.evaluation.comparison.fake_stages import FakeNetwork
@@ -26,7 +26,7 @@ def key_of(config: CompareConfig, name: str = "frozen/conditional-labels1-seed0"
     detector = Path(config.stage1).parent / "detector.pth"
     if not detector.exists():
         detector.write_bytes(b"weights")
-    return job_key(job, dict.fromkeys(job.needs, str(detector)))
+    return job_hash(job, dict.fromkeys(job.needs, str(detector)))
 
 
 def test_where_and_how_it_runs_does_not_count(comparison: CompareConfig):
@@ -67,12 +67,12 @@ def test_networks_that_a_row_does_not_have_do_not_count(comparison: CompareConfi
 def test_defaults_of_networks_that_a_row_does_not_have_do_not_count(comparison: CompareConfig, monkeypatch):
     bicubic, conditional = "retrained/bicubic-labels1-seed0", "frozen/conditional-labels1-seed0"
     before = [key_of(comparison, name) for name in (bicubic, conditional)]
-    real = fingerprint.resolved
+    real = hashing.resolved
 
     def other_default(job, checkpoints):
         return replace(real(job, checkpoints), sr_fast=FakeNetwork(args={"n": 7}))
 
-    monkeypatch.setattr(fingerprint, "resolved", other_default)
+    monkeypatch.setattr(hashing, "resolved", other_default)
     after = [key_of(comparison, name) for name in (bicubic, conditional)]
     assert after[0] == before[0] and after[1] != before[1]
 

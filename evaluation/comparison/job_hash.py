@@ -11,7 +11,7 @@ from typing import Any
 
 from data.data_spec import load_data_spec
 from data.labels import label_path
-from evaluation.comparison.plan import STAGES, Job, resolved
+from evaluation.comparison.jobs import STAGES, Job, resolved
 from evaluation.comparison.plan_checks import USED_BY
 from utils.config import FREE_ON_RESUME, config_to_dict
 
@@ -19,7 +19,7 @@ SPLITS = {"stage1": ("train", "val"), "stage3": ("train", "val")}
 TIMED = frozenset(["run.threads", "run.device"])  # change no figure but the milliseconds
 
 
-def job_key(job: Job, checkpoints: dict[str, str]) -> str:
+def job_hash(job: Job, checkpoints: dict[str, str]) -> str:
     """SHA-256, in hex, over all that the result of a job depends on.
 
     Paths do not count, contents do: a file that a key names enters by its bytes, the data set by its file names, image
