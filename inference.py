@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def translate(argv: list[str]) -> list[str]:
     """`conf=0.3`, as users of `yolo predict` write it -> `--conf=0.3`; the value that follows an option stays."""
     kinds = {field.name: field.type for field in fields(InferenceConfig)}
-    result = []
+    result: list[str] = []
     for token in argv:
         key, equals, _ = token.partition("=")
         before = result[-1] if result else ""

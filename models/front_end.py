@@ -36,8 +36,11 @@ class ConditionalOutput:
 class Policy(Protocol):
     """Selects the patches that get SR_Quality; see `MaskPolicy`."""
 
-    kind: str
-    needs_masker: bool
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def needs_masker(self) -> bool: ...
 
     def select(self, lr: Tensor, logits: Tensor | None, patch: int, content: Tensor | None = None) -> Tensor: ...
 

@@ -117,7 +117,7 @@ class Predictor:
             lr = torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))).to(self.device)
             lr = lr.permute(0, 3, 1, 2).float().div(255)
             clock.append(time.perf_counter())
-            output = self.system.upscale(lr, options.policy, content_of(images, lr.shape[-2:]))
+            output = self.system.upscale(lr, options.policy, content_of(images, (lr.shape[-2], lr.shape[-1])))
         with measure("detection"):
             found = self.system.detect(output.sr, options.conf, options.iou, options.max_det)
             boxes = [rows.float().cpu().numpy() for rows in found]
@@ -176,10 +176,9 @@ class Predictor:
         """From the padded image's results to those of the image itself."""
         height, width = image.shape[:2]
         boxes, scale = to_image_pixels(boxes, self.system.scale, height, width), self.system.front.scale
-        sr = sr[:, : scale * height, : scale * width]
-        if mask is None:
+        sr, patch = sr[:, : scale * height, : scale * width], self.system.patch
+        if mask is None or patch is None:
             return Prediction(boxes, sr, None, None, None, speed)
-        patch = self.system.patch
         rows, columns = patch_grid(height, width, patch)
         own = mask[:rows, :columns]
         return Prediction(boxes, sr, own, patch, float(own.mean()), speed)
@@ -195,7 +194,7 @@ def pad_images(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 def content_of(images: list[np.ndarray], size: tuple[int, int]) -> torch.Tensor | None:
     """Which part of `pad_images` is image, see models/content.py: int64 (B, 1, 4), None where nothing was padded."""
-    if all(image.shape[:2] == tuple(size) for image in images):
+    if all(image.shape[:2] == size for image in images):
         return None
     return torch.tensor([[[0, 0, *image.shape[:2]]] for image in images])
 
