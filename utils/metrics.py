@@ -98,12 +98,12 @@ def mean_over_images(values: Sequence[float]) -> float:
     Raises:
         ValueError: there is no value, or one is NaN or infinite.
     """
-    values = np.asarray(values, np.float64)
-    if not values.size:
+    figures = np.asarray(values, np.float64)
+    if not figures.size:
         raise ValueError("a mean over images needs at least one image")
-    if not np.isfinite(values).all():
-        raise ValueError(f"image {int(np.flatnonzero(~np.isfinite(values))[0])} of the set has a figure of NaN or inf")
-    return float(np.mean(values))
+    if not np.isfinite(figures).all():
+        raise ValueError(f"image {int(np.flatnonzero(~np.isfinite(figures))[0])} of the set has a figure of NaN or inf")
+    return float(np.mean(figures))
 
 
 def _psnr(x: np.ndarray, y: np.ndarray) -> float:

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from models.mask_policy import MaskPolicy
 from models.sliced_detection import SlicedDetector, Slicer, merge_boxes, spans
 from utils.resize import resize
 
+LEARNED = MaskPolicy("learned")  # slices look at no policy
 lengths, counts, overlaps = st.integers(1, 200), st.integers(1, 6), st.floats(0, 0.9)
 
 
@@ -108,7 +110,7 @@ def test_an_object_in_several_slices_is_reported_once(y: int, x: int, side: int,
     lr[..., y : y + side, x : x + side] = 1.0
     detector = BrightObjects((1.0,))
     sliced = SlicedDetector(Slicer(2, 2, 2, 0.3, full), detector)
-    (boxes,) = sliced.predict(lr, 0.25, 0.7, 300)
+    (boxes,), _ = sliced.predict(lr, LEARNED, 0.25, 0.7, 300)
     assert detector.seen == [(4 + full, 3, 72, 96)], "one call"
     tops, high = spans(36, 2, 0.3)
     lefts, wide = spans(48, 2, 0.3)
@@ -130,7 +132,7 @@ def test_an_object_wholly_inside_two_slices_is_reported_once():
     lr[..., 4:8, 14:18] = 1.0  # columns 14..17; the slices are 0..17 and 14..31
     sliced = SlicedDetector(Slicer(2, 1, 2, 0.2, full=False), BrightObjects((1.0,)))
     assert sliced.slicer.windows(32, 32) == [(0, 0, 32, 18), (0, 14, 32, 18)]
-    (boxes,) = sliced.predict(lr, 0.25, 0.7, 300)
+    (boxes,), _ = sliced.predict(lr, LEARNED, 0.25, 0.7, 300)
     assert len(boxes) == 1
 
 
@@ -140,11 +142,13 @@ def test_batch_equals_singles_and_the_best_are_kept():
         lr[image, :, y : y + 6, x : x + 6] = 1.0
         lr[image, 0, 14:18, 14:18] = 0.5
     sliced = SlicedDetector(Slicer(4, 2, 3, 0.25, full=True), BrightObjects((1.0, 0.5)))
-    together = sliced.predict(lr, 0.25, 0.7, 300)
+    together, _ = sliced.predict(lr, LEARNED, 0.25, 0.7, 300)
     for image in range(3):
-        torch.testing.assert_close(together[image], sliced.predict(lr[image : image + 1], 0.25, 0.7, 300)[0])
+        torch.testing.assert_close(
+            together[image], sliced.predict(lr[image : image + 1], LEARNED, 0.25, 0.7, 300)[0][0]
+        )
         assert (together[image][:-1, 4] >= together[image][1:, 4]).all()
-    assert all(len(boxes) == 1 for boxes in sliced.predict(lr, 0.25, 0.7, 1))
+    assert all(len(boxes) == 1 for boxes in sliced.predict(lr, LEARNED, 0.25, 0.7, 1)[0])
 
 
 def test_one_slice_without_overlap_is_plain_enlargement():
