@@ -23,8 +23,8 @@ class RunConfig:
         precision: autocast type of the forward pass (fp16 uses a gradient scaler and needs CUDA).
         threads: CPU threads of PyTorch, 0 keeps PyTorch's own choice.
         workers: data-loading processes, 0 loads in the main process; never changes results.
-        resume: continue from the newest good checkpoint in `out`; a finished run is left as it is, unless it is
-            given more epochs.
+        resume: continue from the newest good checkpoint in `out`; a finished run is left as it is, unless more epochs
+            are asked for.
         checkpoint_every: optimiser steps between checkpoints, besides the one after every epoch.
         log_every: optimiser steps between TensorBoard and metrics.jsonl lines.
     """
