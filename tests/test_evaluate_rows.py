@@ -315,7 +315,7 @@ def test_timing_tells_the_oracle_beforehand(project: Project):
     batch = collate_detection([dataset[0], dataset[1]]).to("cpu")
     seen = Seen.of(rows["joint_oracle_0.25"], batch)
     assert seen.policy.coverage.shape == (2, 4, 4)
-    mask = rows["joint_oracle_0.25"].upscale(*seen).mask
+    mask = rows["joint_oracle_0.25"].method.upscale(*seen).mask
     assert mask.flatten(1).sum(1).tolist() == [4, 4]
     assert Seen.of(rows["joint_edge_0.25"], batch).policy == rows["joint_edge_0.25"].policy
 
