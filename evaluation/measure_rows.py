@@ -15,9 +15,10 @@ from configs.evaluate_schema import EvaluateConfig
 from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
 from deployment.prepare import Preparation, how_it_runs, prepare_detector
 from evaluation.detection_eval import SplitResult, canvas_boxes, detect_split
+from evaluation.mac_counter import MacCounter
 from evaluation.oracle_mask import OracleMask
 from evaluation.row_key import RowKey
-from evaluation.rows import MacCounter, Row
+from evaluation.rows import Row
 from models.front_end import ConditionalOutput
 from models.mask_policy import MaskPolicy
 from utils.atomic_file import replace_file

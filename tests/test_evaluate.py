@@ -210,9 +210,8 @@ def test_native_low_resolution_images_have_no_hr_row(project: Project, tmp_path:
     assert results["images"] == 2 and all(row["psnr"] is None for row in results["rows"])
 
 
-def test_lr_row_boxes_are_in_hr_pixels(project: Project):
-    from evaluation.row_key import RowKey
-    from evaluation.rows import Row
+def test_lr_row_boxes_are_in_hr_pixels():
+    from models.mask_policy import MaskPolicy
     from models.method import DetectorAlone
 
     class Fixed:
@@ -224,8 +223,8 @@ def test_lr_row_boxes_are_in_hr_pixels(project: Project):
             assert images.shape == (1, 3, 32, 64) and torch.allclose(images[..., 24:, :], torch.tensor(114 / 255))
             return [torch.tensor([[0.0, 0.0, 40.0, 24.0, 0.5, 1.0]])]
 
-    row = Row(RowKey("lr"), DetectorAlone(Fixed(), factor=2, sees_hr=False))
-    boxes, output = row.method.predict(torch.zeros(1, 3, 24, 40), row.policy, 0.001, 0.7, 300)
+    method = DetectorAlone(Fixed(), factor=2, sees_hr=False)
+    boxes, output = method.predict(torch.zeros(1, 3, 24, 40), MaskPolicy("learned"), 0.001, 0.7, 300)
     assert boxes[0].tolist() == [[0, 0, 80, 48, 0.5, 1]] and output is None
 
 
