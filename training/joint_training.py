@@ -18,7 +18,7 @@ from models.system import ConditionalSRDetector
 from training.detection_records import Say, read_records
 from training.distillation import Distillation
 from training.tasks.joint import JointTask
-from training.trainer import TrainingData
+from training.training_data import TrainingData
 from utils.errors import UserError
 from utils.optimizer_utils import freeze_parts
 

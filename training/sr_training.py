@@ -21,7 +21,7 @@ from training.processes import micro_batches
 from training.task import Task
 from training.tasks.lmf_queries import QueryTask
 from training.tasks.pixel import PixelTask
-from training.trainer import TrainingData
+from training.training_data import TrainingData
 from utils.errors import UserError
 
 Say = Callable[[str], None]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from configs.schema import OptimConfig, RunConfig
 from data.sampler import EpochBatchSampler
@@ -33,33 +32,13 @@ from training.optimizers import others_frozen, prepare_optimizers
 from training.prefetch import prefetch
 from training.processes import micro_batches
 from training.task import Progress, Task
+from training.training_data import TrainingData
 from utils.checkpoint import CheckpointError, TrainState
 from utils.logger import MetricsLog
 from utils.progress import ProgressBar
 
 OTHER_TASK = "it was written by another kind of training: delete the run folder, or choose another --run.out"
 MOST_SKIPPED = 50  # a scaler that starts too high needs about 20 steps to come down
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What to train on.
-
-    Args:
-        dataset: keyed by (epoch, index).
-        collate: samples -> batch.
-        workers: data-loading processes.
-        mix: turns the stream of batches on the device into those to train on; needs `lead` batches more at its start.
-    """
-
-    dataset: Dataset
-    collate: Callable
-    workers: int = 0
-    mix: Callable[[Iterator], Iterator] | None = None
-
-    @property
-    def lead(self) -> int:
-        return 0 if self.mix is None else self.mix.lead
 
 
 class Trainer:

@@ -18,7 +18,8 @@ from training.ema import ModelEMA
 from training.loss_terms import NonFiniteError, Window, shown
 from training.processes import make_accelerator, micro_batches
 from training.task import MAIN, OptimizerSpec, Progress, Task
-from training.trainer import Trainer, TrainingData
+from training.trainer import Trainer
+from training.training_data import TrainingData
 from utils.optimizer_utils import decay_groups, learning_rate_factor, stepped_factor
 
 OPTIM = OptimConfig(epochs=2, batch=4, lr=0.1, warmup=1, clip_norm=10.0)

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from configs.schema import OptimConfig, RunConfig
 from training.processes import make_accelerator
 from training.task import OptimizerSpec, Progress, Task
-from training.trainer import Trainer, TrainingData
+from training.trainer import Trainer
+from training.training_data import TrainingData
 from utils.optimizer_utils import decay_groups
 
 OPTIM = OptimConfig(epochs=3, batch=4, micro_batch=2, lr=1e-2, warmup=2, clip_norm=0.05, ema=0.8)
