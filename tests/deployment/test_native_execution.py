@@ -395,7 +395,7 @@ class Checkerboard:
 
     kind, needs_masker = "checkerboard", False
 
-    def select(self, lr, logits, patch):
+    def select(self, lr, logits, patch, content=None):
         rows, columns = -(-lr.shape[2] // patch), -(-lr.shape[3] // patch)
         return ((torch.arange(rows)[:, None] + torch.arange(columns)) % 2 == 0).expand(len(lr), -1, -1)
 
