@@ -54,7 +54,7 @@ def row(name: str, scale: int) -> str:
     thousands = count_parameters(network) / 1000
     gmac = count_macs_at(network, -(-HEIGHT // scale), -(-WIDTH // scale)) / 1e9
     can = network.capabilities
-    reach = str(can.radius) if can.radius is not None else f"- ({can.local_radius})"
+    reach = str(can.receptive_radius) if can.receptive_radius is not None else f"- ({can.local_receptive_radius})"
     published = [f"{figure:,g}" if figure else "" for figure in PUBLISHED.get((name, scale), (None, None))]
     cells = [name, f"x{scale}", f"{thousands:,.1f}", published[0], f"{gmac:,.1f}", published[1], reach]
     return "| " + " | ".join([*cells, str(can.size_multiple)]) + " |"

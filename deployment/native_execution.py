@@ -48,7 +48,7 @@ class NativeNetwork(nn.Module):
         if dtype not in TOLERANCE or (dtype == torch.bfloat16 and "avx512_bf16" not in cpu_flags()):
             raise NativeError(f"no native kernel for {dtype} on this CPU")
         self.kernel = Kernel(find_library(), dtype)
-        self.scale, self.radius, self.dtype = network.scale, network.capabilities.radius, dtype
+        self.scale, self.receptive_radius, self.dtype = network.scale, network.capabilities.receptive_radius, dtype
         self.packed = [_pack(conv, factor, dtype) for conv, *_, factor in _layers(network)]
         self.mean = [0.0] * 3 if network.mean is None else network.mean.flatten().tolist()
         # Added to the last layer's outputs, which PixelShuffle sorts by colour.
@@ -94,7 +94,7 @@ class NativeNetwork(nn.Module):
             MemoryError: out of memory.
         """
         patch, max_pixels = _whole_number("patch", patch, 1), _whole_number("max_pixels", max_pixels, 1)
-        halo = self.radius if halo is None else _whole_number("halo", halo, 0)
+        halo = self.receptive_radius if halo is None else _whole_number("halo", halo, 0)
         _check_images(lr)
         batch, _, height, width = lr.shape
         _check_tensor("the mask", mask, (torch.bool,), (batch, *patch_grid(height, width, patch)))
@@ -119,7 +119,7 @@ class NativeNetwork(nn.Module):
         batch, _, height, width = lr.shape
         steps = type(self.steps).from_buffer_copy(self.steps)
         # What a layer gives is needed only as far as the layers after it reach.
-        reach = [min(halo, self.radius - number) for number in range(len(steps) + 1)]
+        reach = [min(halo, self.receptive_radius - number) for number in range(len(steps) + 1)]
         for step, far in zip(steps, reach[1:], strict=True):
             step.reach = far
         item, canvases = self.dtype.itemsize, len(self.channels)

@@ -9,9 +9,9 @@ any scale is called as forward(lr, size), the height and width of the result. It
 - `tail`: the last layers with parameters, None where there are none;
 - `spec`: plain values from which `build_sr` builds the same network again.
 
-A network of another kind fits in by its record. One for latent diffusion, say, is `Capabilities(radius=None,
-local_radius=16, tiling="own", size_multiple=64, stochastic=True, steps=4, dtypes=(torch.float32,))`: it is run eagerly,
-in tiles by its own method `tiled`, on patches with a halo of 16.
+A network of another kind fits in by its record. One for latent diffusion, say, is `Capabilities(
+receptive_radius=None, local_receptive_radius=16, tiling="own", size_multiple=64, stochastic=True, steps=4,
+dtypes=(torch.float32,))`: it is run eagerly, in tiles by its own method `tiled`, on patches with a halo of 16.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tens
 class BicubicToSize(nn.Module):
     """Bicubic interpolation (MATLAB's convention) to any size, as two matrix products; the row to beat."""
 
-    capabilities = Capabilities(radius=2, scales=AnyScale(), as_quality=False)
+    capabilities = Capabilities(receptive_radius=2, scales=AnyScale(), as_quality=False)
     tail = None
     scale = None
 

@@ -59,14 +59,14 @@ class Capabilities:
     """What an SR network can do and needs.
 
     Args:
-        radius: exact reach in LR pixels of one LR pixel's HR cell into its surroundings; None where it is unbounded,
-            tied to the place in the image (attention), or not known.
-        local_radius: where `radius` is None: the halo in LR pixels that tiles take by default, for most networks the
-            reach of their convolutions alone.
+        receptive_radius: LR pixels that the receptive field of one LR pixel's HR cell reaches beyond that pixel, exact;
+            None where it is unbounded, tied to the place in the image (attention), or not known.
+        local_receptive_radius: where `receptive_radius` is None: the halo in LR pixels that tiles take by default, for
+            most networks the receptive radius of their convolutions alone.
         scales: factors that the network can be built for; with AnyScale it is called as forward(lr, size).
-        tiling: how an image that is too large for one call is computed in tiles. "exact": with a halo of `radius` they
-            equal the whole; "overlap": with a halo they are close to it; "own": by the network itself, which has
-            `tiled(lr, size, tile, halo)`.
+        tiling: how an image that is too large for one call is computed in tiles. "exact": with a halo of
+            `receptive_radius` they equal the whole; "overlap": with a halo they are close to it; "own": by the
+            network itself, which has `tiled(lr, size, tile, halo)`.
         size_multiple: images are padded to multiples of it inside the network, in LR pixels.
         stochastic: calls on the same image differ, so its output cannot be compared with that of a faster copy.
         steps: passes through the network that one image takes (diffusion).
@@ -77,8 +77,8 @@ class Capabilities:
         coarse: see CoarseRendering; None where it has nothing of the kind.
     """
 
-    radius: int | None
-    local_radius: int | None = None
+    receptive_radius: int | None
+    local_receptive_radius: int | None = None
     scales: tuple[int, ...] | AnyScale = WHOLE_SCALES
     tiling: Literal["exact", "overlap", "own"] = "exact"
     size_multiple: int = 1
@@ -91,8 +91,8 @@ class Capabilities:
     coarse: CoarseRendering | None = None
 
     def __post_init__(self):
-        if self.radius is None and self.tiling == "exact":
-            raise ValueError("tiles of a network without a finite radius cannot be exact; use 'overlap' or 'own'")
+        if self.receptive_radius is None and self.tiling == "exact":
+            raise ValueError("without a finite receptive_radius tiles cannot be exact; use 'overlap' or 'own'")
 
     @property
     def takes_size(self) -> bool:
@@ -101,15 +101,15 @@ class Capabilities:
 
     @property
     def halo(self) -> int:
-        """LR pixels of real neighbours that tiles take by default: `radius`, with which tiles equal the whole image;
-        else `local_radius`: attention then sees the tile with its halo instead of the image.
+        """LR pixels of real neighbours that tiles take by default: `receptive_radius`, with which tiles equal the whole
+        image; else `local_receptive_radius`: attention then sees the tile with its halo instead of the image.
 
         Raises:
             UserError: the network tells neither.
         """
-        halo = self.local_radius if self.radius is None else self.radius
+        halo = self.local_receptive_radius if self.receptive_radius is None else self.receptive_radius
         if halo is None:
-            raise UserError("this SR network has no finite reach, so there is no exact halo; set the halo to a number")
+            raise UserError("this SR network has no finite receptive field, so no exact halo; set the halo to a number")
         return halo
 
     @property

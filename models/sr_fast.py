@@ -41,7 +41,7 @@ class Bicubic(nn.Module):
     """
 
     # Four taps: floor(u) - 1 ... floor(u) + 2 around a position u less than half a pixel off.
-    capabilities = Capabilities(radius=2)
+    capabilities = Capabilities(receptive_radius=2)
     tail = None
 
     def __init__(self, scale: int, upscale: int = 1):
@@ -73,7 +73,7 @@ class ESPCN(nn.Module):
     def __init__(self, scale: int, n_feats: int = 64, colors: int = 3):
         super().__init__()
         self.scale = checked_scale(self, scale)
-        self.capabilities = Capabilities(radius=2 + 1 + 1, shares_stem=True)
+        self.capabilities = Capabilities(receptive_radius=2 + 1 + 1, shares_stem=True)
         self.features = nn.Sequential(
             nn.Conv2d(colors, n_feats, 5, padding=2),
             nn.Tanh(),
@@ -119,7 +119,7 @@ class FSRCNN(nn.Module):
         self.scale = checked_scale(self, scale)
         padding = (10 - scale) // 2  # centres the 9 taps on the HR cell of an LR pixel
         reach = max(-(-padding // scale), (8 - padding) // scale)  # of the deconvolution, in LR pixels
-        self.capabilities = Capabilities(radius=2 + m + reach, shares_stem=True)
+        self.capabilities = Capabilities(receptive_radius=2 + m + reach, shares_stem=True)
         self.features = nn.Sequential(
             conv_prelu(colors, d, 5),
             conv_prelu(d, s, 1),

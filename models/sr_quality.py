@@ -80,7 +80,7 @@ class EDSR(nn.Module):
             raise UserError(f"EDSR: tail is {tail!r}; use 'staged' or 'single'")
         self.scale = checked_scale(self, scale)
         last = 1 if tail == "single" else tail_radius(scale, 3)
-        self.capabilities = Capabilities(radius=1 + 2 * n_blocks + 1 + last)
+        self.capabilities = Capabilities(receptive_radius=1 + 2 * n_blocks + 1 + last)
         self.head = nn.Sequential(conv(3, n_feats))
         self.body = nn.Sequential(*[ResBlock(n_feats, res_scale) for _ in range(n_blocks)], conv(n_feats, n_feats))
         if tail == "single":
@@ -144,7 +144,7 @@ class SRResNet(nn.Module):
     def __init__(self, scale: int, n_blocks: int = 16, n_feats: int = 64):
         super().__init__()
         self.scale = checked_scale(self, scale)
-        self.capabilities = Capabilities(radius=4 + 2 * n_blocks + 1 + tail_radius(scale, 9))
+        self.capabilities = Capabilities(receptive_radius=4 + 2 * n_blocks + 1 + tail_radius(scale, 9))
         self.head = nn.Sequential(conv(3, n_feats, 9), nn.PReLU())
         blocks = [BatchNormBlock(n_feats) for _ in range(n_blocks)]
         self.body = nn.Sequential(*blocks, conv(n_feats, n_feats), nn.BatchNorm2d(n_feats))

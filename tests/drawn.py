@@ -51,7 +51,7 @@ def draw_photographs(folder: Path, images: int = 3, size: tuple[int, int] = (48,
 class AnySize(nn.Module):
     """The smallest arbitrary-scale network: a convolution, then interpolation to the size."""
 
-    capabilities = Capabilities(radius=2, scales=AnyScale())
+    capabilities = Capabilities(receptive_radius=2, scales=AnyScale())
     scale = 2
     tail = None
     spec = {"name": "any_size", "args": {}}  # noqa: RUF012

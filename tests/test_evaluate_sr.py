@@ -340,7 +340,7 @@ def test_images_that_differ_in_their_suffix_only_are_told_apart(tmp_path: Path):
 
 def test_a_network_that_needs_values_has_no_gmacs():
     class NeedsValues(torch.nn.Module):
-        scale, capabilities = 4, Capabilities(radius=0)
+        scale, capabilities = 4, Capabilities(receptive_radius=0)
 
         def forward(self, lr):
             return lr * float(lr.cpu().max())

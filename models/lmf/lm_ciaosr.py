@@ -30,7 +30,7 @@ class CiaoSRDecoder(nn.Module):
             network trained without it gets every image twice).
     """
 
-    radius = None  # attention knows no distance
+    receptive_radius = None  # attention knows no distance
 
     def __init__(self, n_feats: int, depth: int = 8, weight_compat: bool = False):
         super().__init__()

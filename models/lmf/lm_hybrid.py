@@ -36,7 +36,7 @@ class HybridDecoder(nn.Module):
     """
 
     skip = True
-    radius = None  # attention knows no distance
+    receptive_radius = None  # attention knows no distance
 
     def __init__(self, n_feats: int, depth: int = 8):
         super().__init__()

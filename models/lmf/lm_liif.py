@@ -19,7 +19,7 @@ class LIIFDecoder(nn.Module):
     """
 
     skip = False
-    radius = 2  # 3x3 features, and a neighbouring LR pixel of the query
+    receptive_radius = 2  # 3x3 features, and a neighbouring LR pixel of the query
 
     def __init__(self, n_feats: int, depth: int = 6, hidden: int = 208):
         super().__init__()

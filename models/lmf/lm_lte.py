@@ -41,7 +41,7 @@ class LTEDecoder(nn.Module):
     """
 
     skip = True
-    radius = 2  # 3x3 features, and a neighbouring LR pixel of the query
+    receptive_radius = 2  # 3x3 features, and a neighbouring LR pixel of the query
 
     def __init__(self, n_feats: int, depth: int = 8, n_waves: int = 128, hidden: int = 288):
         super().__init__()

@@ -57,8 +57,8 @@ class LMF(nn.Module):
     `scale` is the factor where no size is given, `tail` the render MLP.
 
     Args:
-        encoder: features of images in [-1, 1]; has `out_dim`, `radius`, `multiple`.
-        decoder: has `latent`, `render_input`, `render_mlp`, `depth`, `skip`, `radius`.
+        encoder: features of images in [-1, 1]; has `out_dim`, `receptive_radius`, `multiple`.
+        decoder: has `latent`, `render_input`, `render_mlp`, `depth`, `skip`, `receptive_radius`.
         scale: 1 to 30, may be fractional.
 
     Attributes:
@@ -71,10 +71,10 @@ class LMF(nn.Module):
         self.scale = checked_scale(self, scale, SCALES)
         self.encoder = encoder
         self.decoder = decoder
-        unbounded = None in (encoder.radius, decoder.radius)
+        unbounded = None in (encoder.receptive_radius, decoder.receptive_radius)
         self.capabilities = Capabilities(
-            radius=None if unbounded else encoder.radius + decoder.radius,
-            local_radius=HALO if unbounded else None,
+            receptive_radius=None if unbounded else encoder.receptive_radius + decoder.receptive_radius,
+            local_receptive_radius=HALO if unbounded else None,
             scales=SCALES,
             tiling="own",
             size_multiple=encoder.multiple,

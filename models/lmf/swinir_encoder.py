@@ -127,7 +127,8 @@ class SwinIREncoder(nn.Module):
     """Maps images (B, 3, h, w) in [-1, 1], sides divisible by `multiple`, to features (B, out_dim, h, w).
 
     The defaults are those of the LMF paper. There is no stochastic depth: training and evaluation compute the same.
-    `radius` is None: windows lie at multiples of 8, so a window of the image gives other features than the image.
+    `receptive_radius` is None: windows lie at multiples of 8, so a window of the image gives other features than
+    the image.
 
     Args:
         dim: maps of the transformer.
@@ -137,7 +138,7 @@ class SwinIREncoder(nn.Module):
     """
 
     multiple = WINDOW
-    radius = None
+    receptive_radius = None
 
     def __init__(self, dim: int = 180, depths: tuple[int, ...] = (6,) * 6, heads: int = 6, n_feats: int = 64):
         super().__init__()

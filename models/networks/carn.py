@@ -108,7 +108,7 @@ class CARN(nn.Module):
         if n_feats % groups:
             raise UserError(f"CARN: n_feats is {n_feats}, but must be a multiple of groups = {groups}")
         self.scale = checked_scale(self, scale)
-        self.capabilities = Capabilities(radius=1 + 3 * 3 * 2 + tail_radius(scale, 3))
+        self.capabilities = Capabilities(receptive_radius=1 + 3 * 3 * 2 + tail_radius(scale, 3))
         self.register_buffer("mean", div2k_mean(), persistent=False)
         self.entry = nn.Conv2d(3, n_feats, 3, padding=1)
         self.b1, self.b2, self.b3 = (CascadingBlock(n_feats, efficient, groups) for _ in range(3))

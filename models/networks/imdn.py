@@ -74,7 +74,7 @@ class IMDN(nn.Module):
             raise UserError(f"IMDN: n_feats is {n_feats}, but must be a multiple of 4")
         self.scale = checked_scale(self, scale)
         self.n_blocks = n_blocks
-        self.capabilities = Capabilities(None, local_radius=1 + 4 * n_blocks + 1 + 1, tiling="overlap")
+        self.capabilities = Capabilities(None, local_receptive_radius=1 + 4 * n_blocks + 1 + 1, tiling="overlap")
         self.fea_conv = conv(3, n_feats)
         for k in range(1, n_blocks + 1):
             self.add_module(f"IMDB{k}", MultiDistillation(n_feats))

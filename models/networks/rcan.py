@@ -50,7 +50,7 @@ class RCAN(nn.Module):
         sizes = {"n_resgroups": n_groups, "n_resblocks": n_blocks, "n_feats": n_feats, "reduction": reduction}
         layers = Layers(scale=scale, norm=False, **sizes)
         reach = 1 + n_groups * (2 * n_blocks + 1) + 1 + tail_radius(scale, 3)
-        self.capabilities = Capabilities(None, local_radius=reach, tiling="overlap")
+        self.capabilities = Capabilities(None, local_receptive_radius=reach, tiling="overlap")
         self.head, self.body, self.tail = layers.head, layers.body, layers.tail
         self.register_buffer("mean", mean_or_zero(div2k_mean), persistent=False)
         self.initialize_weights()

@@ -52,7 +52,7 @@ class RDN(nn.Module):
     def __init__(self, scale: int, n_blocks: int = 16, n_layers: int = 8, growth: int = 64, n_feats: int = 64):
         super().__init__()
         self.scale = checked_scale(self, scale)
-        self.capabilities = Capabilities(radius=2 + n_blocks * n_layers + 1 + tail_radius(scale, 3))
+        self.capabilities = Capabilities(receptive_radius=2 + n_blocks * n_layers + 1 + tail_radius(scale, 3))
         self.SFENet1 = conv(3, n_feats)
         self.SFENet2 = conv(n_feats, n_feats)
         self.RDBs = nn.ModuleList(ResidualDenseBlock(n_feats, growth, n_layers) for _ in range(n_blocks))

@@ -87,7 +87,7 @@ class RFDN(nn.Module):
             raise UserError(f"RFDN: n_feats is {n_feats}, but must be at least 2")
         self.scale = checked_scale(self, scale)
         self.n_blocks = n_blocks
-        self.capabilities = Capabilities(None, local_radius=1 + 4 * n_blocks + 1 + 1, tiling="overlap")
+        self.capabilities = Capabilities(None, local_receptive_radius=1 + 4 * n_blocks + 1 + 1, tiling="overlap")
         self.fea_conv = conv(3, n_feats)
         for k in range(1, n_blocks + 1):
             self.add_module(f"B{k}", FeatureDistillation(n_feats))

@@ -31,7 +31,7 @@ class SPAN(nn.Module):
         from spandrel.architectures.SPAN import SPAN as Layers
 
         layers = Layers(num_in_ch=3, num_out_ch=3, feature_channels=n_feats, upscale=scale)
-        self.capabilities = Capabilities(radius=1 + 6 * 3 + 1 + 1)
+        self.capabilities = Capabilities(receptive_radius=1 + 6 * 3 + 1 + 1)
         adopt(self, merge_branches(layers))
         self.register_buffer("mean", mean_or_zero(div2k_mean), persistent=False)
         self.initialize_weights()

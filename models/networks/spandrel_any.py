@@ -62,7 +62,7 @@ class SpandrelNetwork(nn.Module):
             raise UserError(f"spandrel's {package}.{network} cannot be built from {settings}: {error}") from error
         self.minimum = minimum
         self.multiple = multiple
-        self.capabilities = Capabilities(None, local_radius=HALO, tiling="overlap", size_multiple=multiple)
+        self.capabilities = Capabilities(None, local_receptive_radius=HALO, tiling="overlap", size_multiple=multiple)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         height, width = lr.shape[-2:]

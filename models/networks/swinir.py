@@ -81,7 +81,7 @@ class SwinIR(nn.Module):
         group = {"1conv": 1, "3conv": 2}[connection]
         last = {"pixelshuffle": 1 + tail_radius(scale, 3), "pixelshuffledirect": 1, "nearest+conv": 3}[upsampler]
         reach = 1 + (n_groups + 1) * group + last
-        self.capabilities = Capabilities(None, local_radius=reach, tiling="overlap", size_multiple=window)
+        self.capabilities = Capabilities(None, local_receptive_radius=reach, tiling="overlap", size_multiple=window)
         adopt(self, layers)
         for module in self.modules():
             for name in ("attn_mask", "relative_position_index"):  # constants of the layout, not learned

@@ -42,8 +42,8 @@ def run_whole(network: nn.Module, lr: Tensor, max_pixels: int, patch: int | None
     the network's own tiling.
 
     Args:
-        network: SR network with a whole `scale`; one with neither a finite radius nor its own tiling gets every image
-            in one call.
+        network: SR network with a whole `scale`; one with neither a finite receptive radius nor its own tiling
+            gets every image in one call.
         lr: LR images (B, 3, h, w).
         max_pixels: see TileOptions.
         patch: LR pixels; the result of a large image may be made up to whole patches, with arbitrary content, so that

@@ -144,7 +144,7 @@ def test_a_full_halo_is_exact(kernel):
         canvas = torch.rand(lr.shape[0], 3, lr.shape[2] * scale, lr.shape[3] * scale)
         pixels = expand_mask(mask, patch * scale, *canvas.shape[-2:])
         expected = torch.where(pixels, network(lr), canvas)
-        halo = None if extra is None else network.capabilities.radius + extra
+        halo = None if extra is None else network.capabilities.receptive_radius + extra
         close(native_of(network, torch.float32).run(lr, mask, patch, halo, canvas), expected, 1e-5)
 
     check()

@@ -71,7 +71,7 @@ def test_what_runs_is_named():
     line = how_it_runs(prepare_system(random_system(), CPU, torch.float32))
     assert [part.split(":")[0] for part in line.split("; ")] == ["masker", "sr_fast", "sr_quality", "detector"]
     bicubic = prepare_network(build_sr("bicubic", 2), CPU, torch.float32)
-    assert bicubic.how.startswith("eager") and (bicubic.scale, bicubic.capabilities.radius) == (2, 2)
+    assert bicubic.how.startswith("eager") and (bicubic.scale, bicubic.capabilities.receptive_radius) == (2, 2)
 
 
 @pytest.mark.parametrize("policy", ["all_quality", "all_fast", "edge=0.3"])

@@ -54,7 +54,7 @@ def test_a_tile_is_the_dense_result_or_that_of_its_own_window(name: str, scale: 
     canvas = torch.rand(1, 3, scale * side, scale * (side + 3))
     result = run_on_tiles(network, lr, mask, patch, None, canvas.clone())
     cell = tuple(slice(scale * patch * k, scale * patch * (k + 1)) for k in (row, column))
-    if network.capabilities.radius is not None:
+    if network.capabilities.receptive_radius is not None:
         expected = network(lr)[..., cell[0], cell[1]]
     else:
         top, left = row * patch - halo, column * patch - halo

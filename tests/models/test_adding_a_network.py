@@ -55,7 +55,7 @@ def test_its_radius_makes_tiles_exact(depthwise):
     inside = torch.zeros(80, 80, dtype=torch.bool)
     inside[32:48, 16:48] = True
     torch.testing.assert_close(tiles[..., inside], whole[..., inside], atol=1e-5, rtol=0)
-    short = run_on_tiles(network, lr, mask, 8, network.capabilities.radius - 1, torch.zeros_like(whole))
+    short = run_on_tiles(network, lr, mask, 8, network.capabilities.receptive_radius - 1, torch.zeros_like(whole))
     assert (short - whole)[..., inside].abs().max() > 1e-5  # a shorter one would not be
 
 

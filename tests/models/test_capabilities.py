@@ -39,16 +39,16 @@ def test_every_network_carries_the_record(name: str):
     assert (can.scales, can.tiling) == ((AnyScale(1, 30), "own") if can.takes_size else (WHOLE_SCALES, can.tiling))
     assert can.traceable and can.as_quality and torch.bfloat16 in can.dtypes
     with pytest.raises(FrozenInstanceError):
-        can.radius = 0
+        can.receptive_radius = 0
     with pytest.raises(UserError, match=rf"scale is {31}; use {can.scales if can.takes_size else 'one of 2, 3, 4'}"):
         build_sr(name, 31, args)
 
 
 def test_records_that_contradict_themselves_are_refused():
     with pytest.raises(ValueError, match="cannot be exact; use 'overlap' or 'own'"):
-        Capabilities(radius=None)
-    with pytest.raises(UserError, match="no finite reach, so there is no exact halo; set the halo to a number"):
-        _ = Capabilities(radius=None, tiling="overlap").halo
+        Capabilities(receptive_radius=None)
+    with pytest.raises(UserError, match="no finite receptive field, so no exact halo; set the halo to a number"):
+        _ = Capabilities(receptive_radius=None, tiling="overlap").halo
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ class Diffusion(nn.Module):
     scale, tail = 4, None
     spec = {"name": "diffusion", "args": {"scale": 4}}  # noqa: RUF012
     capabilities = Capabilities(
-        radius=None, local_radius=3, scales=(4,), tiling="own", size_multiple=8, stochastic=True, steps=2,
-        dtypes=(torch.float32,),
+        receptive_radius=None, local_receptive_radius=3, scales=(4,), tiling="own", size_multiple=8, stochastic=True,
+        steps=2, dtypes=(torch.float32,),
     )  # fmt: skip
 
     def __init__(self):

@@ -76,9 +76,9 @@ def positive_network(name, args, scale):
     return network
 
 
-def reach(network, radius):
-    """Largest distance in LR pixels at which the HR cell of a pixel notices a change; looks 2 beyond `radius`."""
-    centre = radius + 2
+def reach(network, receptive_radius):
+    """Largest distance in LR pixels at which the HR cell of a pixel notices a change; tries 2 more than the radius."""
+    centre = receptive_radius + 2
     lr = torch.empty(1, 3, 2 * centre + 1, 2 * centre + 1, dtype=torch.double).uniform_(0.6, 1).requires_grad_()
     cell = slice(centre * network.scale, (centre + 1) * network.scale)
     network(lr)[..., cell, cell].sum().backward()
@@ -89,14 +89,15 @@ def reach(network, radius):
 @local_network
 def test_radius_is_exact(name, args, scale):
     network = positive_network(name, args, scale)
-    assert reach(network, network.capabilities.radius) == network.capabilities.radius
+    assert reach(network, network.capabilities.receptive_radius) == network.capabilities.receptive_radius
 
 
 @local_network
 @pytest.mark.parametrize("side", [(0, 1), (0, -1), (1, 0), (-1, 0)])
 def test_a_pixel_beyond_the_radius_changes_nothing(name, args, scale, side):
-    network, radius = random_network(name, args, scale).double(), build_sr(name, scale, args).capabilities.radius
-    centre = radius + 1
+    network = random_network(name, args, scale).double()
+    receptive_radius = build_sr(name, scale, args).capabilities.receptive_radius
+    centre = receptive_radius + 1
     lr = torch.rand(1, 3, 2 * centre + 1, 2 * centre + 1, dtype=torch.double)
     far = lr.clone()
     far[..., centre + side[0] * centre, centre + side[1] * centre] += 0.5
@@ -107,11 +108,11 @@ def test_a_pixel_beyond_the_radius_changes_nothing(name, args, scale, side):
 @global_network
 def test_attention_reaches_beyond_the_local_radius_and_convolutions_do_not(name, args, scale):
     network = positive_network(name, args, scale)
-    assert network.capabilities.radius is None
-    local_radius = network.capabilities.local_radius
-    lr = torch.rand(1, 3, 2 * local_radius + 33, 2 * local_radius + 33, dtype=torch.double)
+    assert network.capabilities.receptive_radius is None
+    local_receptive_radius = network.capabilities.local_receptive_radius
+    lr = torch.rand(1, 3, 2 * local_receptive_radius + 33, 2 * local_receptive_radius + 33, dtype=torch.double)
     far = lr.clone()
-    below = far[..., local_radius + 2 :, :]
+    below = far[..., local_receptive_radius + 2 :, :]
     below += 0.1 * torch.rand_like(below)
     assert (network(far) - network(lr))[..., :scale, :].abs().max() > 0
     with torch.no_grad():
@@ -120,7 +121,7 @@ def test_attention_reaches_beyond_the_local_radius_and_convolutions_do_not(name,
                 part in key for part in ("cca.conv_du.2.weight", "esa.conv4.weight", "conv_du.2.weight", "attn.proj")
             ):
                 parameter.zero_()
-    assert reach(network, network.capabilities.local_radius) == network.capabilities.local_radius
+    assert reach(network, network.capabilities.local_receptive_radius) == network.capabilities.local_receptive_radius
 
 
 @every_network

@@ -45,11 +45,11 @@ def test_radius_is_exact(build):
     with torch.no_grad():
         for parameter in encoder.parameters():  # positive and small: nothing cancels or dies
             parameter.uniform_(0.1, 1).div_(parameter[0].numel())
-    centre = encoder.radius + 2
+    centre = encoder.receptive_radius + 2
     x = torch.rand(1, 3, 2 * centre + 1, 2 * centre + 1, dtype=torch.double, requires_grad=True)
     encoder(x)[..., centre, centre].sum().backward()
     rows = x.grad.abs().sum((0, 1, 3)).nonzero()
-    assert centre - rows.min() == rows.max() - centre == encoder.radius
+    assert centre - rows.min() == rows.max() - centre == encoder.receptive_radius
 
 
 def test_windows_can_be_undone():

@@ -196,19 +196,22 @@ def test_radius_is_exact(name):
     with torch.no_grad():
         for parameter in network.parameters():  # positive and small: nothing cancels or dies
             parameter.uniform_(0.1, 1).div_(parameter[0].numel())
-    assert network.capabilities.radius == 4 + 2
-    centre = network.capabilities.radius + 2
+    assert network.capabilities.receptive_radius == 4 + 2
+    centre = network.capabilities.receptive_radius + 2
     lr = torch.rand(1, 3, 2 * centre + 1, 2 * centre + 1, dtype=torch.double, requires_grad=True)
     cell = slice(3 * centre, 3 * centre + 3)
     network(lr)[..., cell, cell].sum().backward()
     rows = lr.grad.abs().sum((0, 1, 3)).nonzero()
-    assert centre - rows.min() == rows.max() - centre == network.capabilities.radius
+    assert centre - rows.min() == rows.max() - centre == network.capabilities.receptive_radius
 
 
 def test_radius_is_unknown_where_attention_reaches_everywhere():
-    assert build_sr("lm_lte", 2).capabilities.radius == 34 + 2
-    assert [build_sr(name, 2, SMALL).capabilities.radius for name in ("lm_ciaosr", "lm_hybrid")] == [None, None]
-    assert swinir_network("lm_lte").capabilities.radius is None
+    assert build_sr("lm_lte", 2).capabilities.receptive_radius == 34 + 2
+    assert [build_sr(name, 2, SMALL).capabilities.receptive_radius for name in ("lm_ciaosr", "lm_hybrid")] == [
+        None,
+        None,
+    ]
+    assert swinir_network("lm_lte").capabilities.receptive_radius is None
 
 
 @pytest.mark.parametrize("name", ["lm_liif", "lm_lte"])

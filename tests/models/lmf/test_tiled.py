@@ -52,7 +52,7 @@ def test_a_shorter_halo_is_close():
 @pytest.mark.parametrize("name", ["lm_ciaosr", "lm_hybrid"])
 def test_an_unbounded_reach_has_a_halo_by_default(name):
     network, lr = random_network(name), torch.rand(1, 3, 20, 20, dtype=torch.double)
-    assert network.capabilities.radius is None and network.capabilities.halo == 32
+    assert network.capabilities.receptive_radius is None and network.capabilities.halo == 32
     assert tiled(network, lr, (33, 50), tile=8, halo=4).shape == (1, 3, 33, 50)
     with torch.no_grad():
         assert (tiled(network, lr, (33, 50), tile=20, halo=0) - network(lr, (33, 50))).abs().max() < 1e-12

@@ -74,7 +74,7 @@ def cases(draw):
 def test_a_full_halo_is_exact(case, name, scale, extra, max_pixels):
     lr, mask, patch = case
     network = random_network(name, scale, NETWORKS[name])
-    halo = None if extra is None else network.capabilities.radius + extra
+    halo = None if extra is None else network.capabilities.receptive_radius + extra
     canvas = torch.rand(lr.shape[0], 3, lr.shape[2] * scale, lr.shape[3] * scale)
     with torch.no_grad():
         expected = dense_fusion(network, lr, mask, patch, canvas)

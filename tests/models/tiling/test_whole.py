@@ -92,9 +92,9 @@ def test_large_images_in_parts_give_the_same(height, width, batch, name, max_pix
         parts = run_whole(network, lr, max_pixels)
         largest = max(shape[0] * shape[2] * shape[3] for shape in network.shapes)
         assert (parts - network.network(lr)).abs().max() <= 1e-5
-    radius = network.capabilities.radius
+    receptive_radius = network.capabilities.receptive_radius
     # A window holds at least its halos and as much again.
-    assert largest <= max(max_pixels, (2 * radius + max(2 * radius, 16)) ** 2)
+    assert largest <= max(max_pixels, (2 * receptive_radius + max(2 * receptive_radius, 16)) ** 2)
 
 
 def test_parts_of_a_large_image_have_one_size_and_the_result_room_for_whole_patches():
@@ -115,7 +115,7 @@ def test_a_network_tiles_large_images_itself_where_it_can():
 
 def test_a_network_without_finite_reach_runs_as_a_whole():
     network = Recorder(random_network("bicubic", 2, {}))
-    network.capabilities = Capabilities(None, local_radius=4, tiling="overlap")
+    network.capabilities = Capabilities(None, local_receptive_radius=4, tiling="overlap")
     run_whole(network, torch.rand(1, 3, 40, 40), 100)
     assert network.shapes == [(1, 3, 40, 40)]
 
