@@ -210,7 +210,11 @@ def test_batch_equals_singles(detector):
     together = detector.predict(images, conf=0.1)
     for row, whole in enumerate(together):
         (single,) = detector.predict(images[row : row + 1], conf=0.1)
-        torch.testing.assert_close(single, whole, rtol=1e-3, atol=1e-2)
+        # A batch is summed in another order on some CPUs: boxes at the very threshold may come or go.
+        for mine, theirs in ((whole, single), (single, whole)):
+            clear = mine[mine[:, 4] > 0.101]
+            differs = (clear[:, None] - theirs[None]).abs()  # (n, m, 6): pixels, score, class
+            assert len(clear) and (differs.amax(2) <= 1e-2).any(1).all()
 
 
 def test_multi_label_gives_a_box_several_classes(small, batch):
