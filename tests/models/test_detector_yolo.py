@@ -205,16 +205,17 @@ def test_predict_is_ultralytics_own_and_keeps_the_mode(detector, batch):
     assert all(torch.equal(a, b) for a, b in zip(found, detector.predict(batch["images"], 0.1, 0.6, 20), strict=True))
 
 
+@torch.no_grad()
 def test_batch_equals_singles(detector):
-    images = torch.rand(3, 3, 64, 64)
-    together = detector.predict(images, conf=0.1)
-    for row, whole in enumerate(together):
-        (single,) = detector.predict(images[row : row + 1], conf=0.1)
-        # A batch is summed in another order on some CPUs: boxes at the very threshold may come or go.
-        for mine, theirs in ((whole, single), (single, whole)):
-            clear = mine[mine[:, 4] > 0.101]
-            differs = (clear[:, None] - theirs[None]).abs()  # (n, m, 6): pixels, score, class
-            assert len(clear) and (differs.amax(2) <= 1e-2).any(1).all()
+    """Before suppression, which is Ultralytics' own and goes image by image: there boxes of nearly equal score would
+    change places on CPUs that sum a batch in another order."""
+    images, detector = torch.rand(3, 3, 64, 64), detector.eval()
+    together = detector.raw(images, one2one=False)
+    for row in range(3):
+        single = detector.raw(images[row : row + 1], one2one=False)
+        for name in ("boxes", "scores"):
+            torch.testing.assert_close(single[name][0], together[name][row], rtol=1e-4, atol=1e-4)
+    assert [len(boxes) > 0 for boxes in detector.predict(images, conf=0.1)] == [True] * 3
 
 
 def test_multi_label_gives_a_box_several_classes(small, batch):
