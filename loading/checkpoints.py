@@ -12,6 +12,7 @@ from loading.published_weights import check_finite
 from models import build_sr
 from models.build_front import build_front
 from models.front_end import FrontEnd
+from models.sr_network import SRNetwork
 from utils.checkpoint import CheckpointError, load_network
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -37,7 +38,7 @@ def rebuilt(path: str | Path, build: Callable[[], Module], weights: dict[str, Te
     return module.eval()
 
 
-def load_stage2(path: str | Path) -> nn.Module:
+def load_stage2(path: str | Path) -> SRNetwork:
     """SR network of a stage-2 checkpoint, on the CPU, in evaluation mode. Raises CheckpointError."""
     payload = load_network(path, kind="sr")
     args = dict(payload["args"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from loading.published_weights import describe
 from loading.sr_networks import complete
 from models.capabilities import Tables
+from models.sr_network import SRNetwork
 from utils.atomic_file import replace_text
 from utils.checkpoint import checksum
 from utils.yaml_strict import ConfigError, dump_yaml, load_yaml
@@ -30,7 +29,7 @@ class TableFile:
     network: str | None
 
 
-def fingerprint(network: nn.Module) -> str:
+def fingerprint(network: SRNetwork) -> str:
     """SHA-256, in hex, of what a network computes: its arguments besides the scale, and its weights."""
     spec = complete(network.spec)
     args = {key: value for key, value in sorted(spec["args"].items()) if key != "scale"}
@@ -38,12 +37,12 @@ def fingerprint(network: nn.Module) -> str:
     return checksum({"name": spec["name"], "args": args, "weights": weights})
 
 
-def belongs(file: TableFile, network: nn.Module) -> bool:
+def belongs(file: TableFile, network: SRNetwork) -> bool:
     """Whether the tables were measured on this network, as far as they tell."""
     return network.capabilities.coarse is not None and file.network in (None, fingerprint(network))
 
 
-def use_tables(network: nn.Module, path: str | Path) -> nn.Module:
+def use_tables(network: SRNetwork, path: str | Path) -> SRNetwork:
     """The network, its weights shared, that renders large images by the tables of a file.
 
     Raises:

@@ -11,10 +11,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from loading.state_dict_file import StateDictFile
 from models import build_sr
+from models.sr_network import SRNetwork
 from utils.checkpoint import CheckpointError
 from utils.errors import UserError
 
@@ -46,7 +47,7 @@ RENAMED = [
 RENDER_LAYER = re.compile(r"^imnet(?:_q)?\.layers\.(\d+)\.")
 
 
-def read_official(path: str | Path, file: StateDictFile, scale: float | None) -> nn.Module | None:
+def read_official(path: str | Path, file: StateDictFile, scale: float | None) -> SRNetwork | None:
     """Network of a file of the authors' repository; None where it is none.
 
     Args:
@@ -70,7 +71,7 @@ def read_official(path: str | Path, file: StateDictFile, scale: float | None) ->
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def official_network(tensors: Mapping[str, Tensor], scale: float, args: Mapping | None = None) -> nn.Module:
+def official_network(tensors: Mapping[str, Tensor], scale: float, args: Mapping | None = None) -> SRNetwork:
     """Network with the weights of a checkpoint of the authors' repository, in evaluation mode.
 
     Args:

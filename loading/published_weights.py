@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from loading.key_maps import FAMILIES, Match, UnusableWeights
 from loading.lmf_official import LAYOUT, READS, read_official
@@ -21,6 +21,7 @@ from loading.state_dict_file import own_spec, read_state_dict
 from models import build_sr
 from models.capabilities import WHOLE_SCALES
 from models.networks.spandrel_any import spandrel_arguments
+from models.sr_network import SRNetwork
 from utils.checkpoint import CheckpointError
 from utils.errors import UserError
 from utils.resize import resize
@@ -30,7 +31,7 @@ RESTORED = 20.0  # dB on the drawn image above which a reading makes sense at al
 CLEARLY = 0.3  # dB by which another reading must beat the published one
 
 
-def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[nn.Module, str]:
+def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[SRNetwork, str]:
     """SR network from a published weight file, on the CPU, in evaluation mode.
 
     Args:
@@ -74,7 +75,7 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[nn.
     return network, f"{describe(network.spec)}, {match.layout}{wrapping}, value range {value_range}"
 
 
-def check_network_scale(path: str | Path, network: nn.Module, wanted: float | None) -> None:
+def check_network_scale(path: str | Path, network: SRNetwork, wanted: float | None) -> None:
     """`check_scale` of a network; one for any scale fits every wish, and None is no wish."""
     if wanted is not None and not network.capabilities.takes_size:
         check_scale(path, network.scale, wanted)
@@ -95,7 +96,7 @@ def describe(spec: dict) -> str:
     return f"{spec['name']}({', '.join(f'{key}={value}' for key, value in spec['args'].items())})"
 
 
-def filled(path: str | Path, network: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+def filled(path: str | Path, network: SRNetwork, weights: dict[str, Tensor]) -> SRNetwork:
     """The network with these weights, in evaluation mode.
 
     Raises:
@@ -135,7 +136,7 @@ def check_finite(path: str | Path, weights: dict[str, Tensor]) -> None:
 # ------------------------------------------------------------------- inner parts
 
 
-def _built(path: str | Path, name: str, scale: int | None, args: dict) -> nn.Module:
+def _built(path: str | Path, name: str, scale: int | None, args: dict) -> SRNetwork:
     try:
         return build_sr(name, scale, args)
     except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:  # PyTorch's own: too large a tensor
@@ -165,7 +166,7 @@ def _of_other_scale(key: str, match: Match, scale: int) -> bool:
     return any(key.startswith(f"upsample.up{other}.") for other in match.scales if other != scale)
 
 
-def _from_spandrel(path: str | Path, weights: dict[str, Tensor], scale: int | None) -> nn.Module:
+def _from_spandrel(path: str | Path, weights: dict[str, Tensor], scale: int | None) -> SRNetwork:
     """A network that only spandrel knows."""
     from spandrel import ImageModelDescriptor, ModelLoader
 
@@ -189,7 +190,7 @@ def _from_spandrel(path: str | Path, weights: dict[str, Tensor], scale: int | No
     return filled(path, network, {f"net.{key}": value for key, value in found.model.state_dict().items()})
 
 
-def _best_reading(path: str | Path, match: Match, weights: dict[str, Tensor], scale: int) -> tuple[nn.Module, int]:
+def _best_reading(path: str | Path, match: Match, weights: dict[str, Tensor], scale: int) -> tuple[SRNetwork, int]:
     """Network and value range by the convention that the keys tell, or that restores a drawn image best."""
     best, best_range, best_psnr = None, 0, 0.0
     for value_range, more in match.conventions:
@@ -224,7 +225,7 @@ def drawn_image() -> np.ndarray:
 
 
 @torch.no_grad()
-def _probe_psnr(network: nn.Module) -> float:
+def _probe_psnr(network: SRNetwork) -> float:
     """dB by which the network restores the drawn image from its bicubic reduction, without a border of 8 pixels."""
     hr = drawn_image()
     side = PROBE_SIDE // network.scale

@@ -5,19 +5,18 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from torch import nn
-
 from configs.schema import NetworkConfig
 from loading.checkpoints import load_front, load_stage2
 from loading.published_weights import check_network_scale, describe, load_community_sr
 from loading.shipped_weights import SHIPPED, shipped_specs
 from loading.state_dict_file import is_community_file
 from models import SR_NETWORKS, build_sr
+from models.sr_network import SRNetwork
 from utils.checkpoint import CheckpointError, load_network
 from utils.errors import UserError
 
 
-def load_sr(path: str | Path, scale: float | None = None) -> nn.Module:
+def load_sr(path: str | Path, scale: float | None = None) -> SRNetwork:
     """SR network of stage 2 or of a published weight file (says what it holds), on the CPU, in evaluation mode.
 
     Args:
@@ -46,7 +45,7 @@ def load_sr(path: str | Path, scale: float | None = None) -> nn.Module:
     return network
 
 
-def build_or_load_sr(config: NetworkConfig, scale: int) -> nn.Module:
+def build_or_load_sr(config: NetworkConfig, scale: int) -> SRNetwork:
     """SR network as configured: with fresh weights, or with those of a checkpoint.
 
     A stage-2 checkpoint must hold the configured network. A weight file published by others says by its keys which
@@ -101,7 +100,7 @@ def shipped_file(spec: dict) -> Path:
     )
 
 
-def _started_from(path: str | Path, network: nn.Module) -> nn.Module:
+def _started_from(path: str | Path, network: SRNetwork) -> SRNetwork:
     """The network with those tensors of a checkpoint that agree in name and shape; prints how many."""
     stored = load_sr(path)
     if _without_scale(stored.spec) != _without_scale(network.spec):

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
-
 from configs.schema import DetectorConfig, Stage3Config
 from loading.checkpoints import load_front, rebuilt
 from loading.detector_weights import load_detector
@@ -19,6 +17,7 @@ from models.detector_yolo import YoloDetector
 from models.front_end import FrontEnd
 from models.masker import Masker
 from models.single_sr import ROLE
+from models.sr_network import SRNetwork
 from models.system import ConditionalSRDetector
 from models.tiling.plan import choose_halo, choose_patch
 from utils.checkpoint import load_network
@@ -151,7 +150,7 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
 
     scale = config.data.scale
 
-    def make(role: str, spec: dict) -> nn.Module:
+    def make(role: str, spec: dict) -> SRNetwork:
         """The network of a role as configured: with fresh weights, or with those of a file."""
         key = config.sr if role == ROLE else role
         return fresh_network(role, spec) if key == "bicubic" else build_or_load_sr(getattr(config, key), scale)

@@ -17,9 +17,8 @@ dtypes=(torch.float32,))`: it is run eagerly, in tiles by its own method `tiled`
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
-
-from torch import nn
 
 from models.lmf import lm_ciaosr, lm_hybrid, lm_liif, lm_lte
 from models.networks.carn import CARN
@@ -31,10 +30,11 @@ from models.networks.span import SPAN
 from models.networks.spandrel_any import SpandrelNetwork
 from models.networks.swinir import SwinIR
 from models.sr_fast import ESPCN, FSRCNN, Bicubic
+from models.sr_network import SRNetwork
 from models.sr_quality import EDSR, SRResNet
 from utils.errors import UserError
 
-SR_NETWORKS = {
+SR_NETWORKS: dict[str, Callable[..., SRNetwork]] = {
     "bicubic": Bicubic,
     "espcn": ESPCN,
     "fsrcnn": FSRCNN,
@@ -57,7 +57,7 @@ SR_NETWORKS = {
 }  # fmt: skip
 
 
-def build_sr(name: str, scale: float, args: dict | None = None) -> nn.Module:
+def build_sr(name: str, scale: float, args: dict | None = None) -> SRNetwork:
     """Build the SR network `name` for `scale` with the keyword arguments `args` (besides scale).
 
     The network carries `spec` = {"name", "args"}, plain values from which the same network can be built again

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.capabilities import AnyScale, Capabilities
+from models.sr_network import SRNetwork
 from utils.errors import UserError
 from utils.resize import cubic_matrix
 
 
-def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tensor:
+def super_resolve(network: SRNetwork, lr: Tensor, size: tuple[int, int]) -> Tensor:
     """SR images (B, 3, *size) of LR images (B, 3, h, w), not clamped.
 
     Raises:
@@ -28,12 +29,12 @@ def super_resolve(network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tens
     return network(lr)
 
 
-class BicubicToSize(nn.Module):
+class BicubicToSize(SRNetwork):
     """Bicubic interpolation (MATLAB's convention) to any size, as two matrix products; the row to beat."""
 
     capabilities = Capabilities(receptive_radius=2, scales=AnyScale(), as_quality=False)
     tail = None
-    scale = None
+    scale = None  # type: ignore[assignment]  # it has no factor of its own
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         rows, columns = (

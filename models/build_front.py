@@ -12,12 +12,13 @@ from models.execution import Execution
 from models.front_end import FrontEnd
 from models.masker import Masker
 from models.single_sr import ROLE, HRImages, SingleSR
+from models.sr_network import SRNetwork
 from utils.errors import UserError
 
-Make = Callable[[str, dict], nn.Module]
+Make = Callable[[str, dict], SRNetwork]
 
 
-def fresh_network(role: str, spec: dict) -> nn.Module:
+def fresh_network(role: str, spec: dict) -> SRNetwork:
     """SR network with fresh weights, whatever its role."""
     args = dict(spec["args"])
     return build_sr(spec["name"], args.pop("scale"), args)
@@ -44,7 +45,7 @@ def build_front(spec: dict, make: Make = fresh_network) -> FrontEnd:
     return ConditionalSR(masker, sr_fast, make("sr_quality", args["sr_quality"]), execution)
 
 
-def shared_stem(sr_fast: nn.Module) -> nn.Module:
+def shared_stem(sr_fast: SRNetwork) -> nn.Module:
     """The layers of SR_Fast that a masker may share: all before the last, at LR resolution.
 
     Raises:
@@ -53,4 +54,4 @@ def shared_stem(sr_fast: nn.Module) -> nn.Module:
     if not sr_fast.capabilities.shares_stem:
         name = sr_fast.spec["name"]
         raise UserError(f"masker.shared_stem: {name} has no layers to share; take espcn or fsrcnn, or set it to false")
-    return sr_fast.features
+    return sr_fast.get_submodule("features")

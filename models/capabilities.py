@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -13,6 +13,7 @@ from utils.errors import UserError
 WHOLE_SCALES = (2, 3, 4)
 EVERY_TYPE = (torch.float32, torch.bfloat16, torch.float16)
 
+Scale = TypeVar("Scale", int, float)
 Table = dict[float, float]
 Tables = dict[float, Table]
 
@@ -28,7 +29,7 @@ class AnyScale:
     lowest: float = 1
     highest: float = math.inf
 
-    def __contains__(self, scale: object) -> bool:
+    def __contains__(self, scale: float) -> bool:
         return type(scale) in (int, float) and self.lowest <= scale <= self.highest
 
     def __str__(self) -> str:
@@ -118,7 +119,7 @@ class Capabilities:
         return self.steps == 1 and not self.stochastic
 
 
-def checked_scale(network: object, scale: float, scales: tuple[int, ...] | AnyScale = WHOLE_SCALES) -> float:
+def checked_scale(network: object, scale: Scale, scales: tuple[int, ...] | AnyScale = WHOLE_SCALES) -> Scale:
     """The scale, where it is among those that the network can be built for.
 
     Raises:

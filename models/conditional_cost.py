@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from torch import nn
-
 from models.execution import Execution
-from models.masker import patch_grid
+from models.masker import Masker, patch_grid
+from models.sr_network import SRNetwork
 from models.tiling.plan import Geometry
 from utils.errors import UserError
 from utils.flops_counter import count_macs_at
@@ -16,9 +15,9 @@ from utils.flops_counter import count_macs_at
 class Conditional(Protocol):
     """A conditional front end as its costs see it; see `ConditionalSR`."""
 
-    masker: nn.Module
-    sr_fast: nn.Module
-    sr_quality: nn.Module
+    masker: Masker
+    sr_fast: SRNetwork
+    sr_quality: SRNetwork
     patch: int
     execution: Execution
 
@@ -51,7 +50,7 @@ def sr_macs(conditional: Conditional, height: int, width: int, kept_patches: flo
     halo = quality.capabilities.halo if conditional.execution.halo is None else conditional.execution.halo
     geometry = Geometry(height, width, conditional.patch, halo)
     if kept_patches * geometry.area(1, 1) >= height * width:  # such an image is run densely
-        cost = count_macs_at(quality, height, width)
+        cost: float = count_macs_at(quality, height, width)
     else:
         cost = kept_patches * count_macs_at(quality, *geometry.window(1, 1)) if kept_patches else 0
     if kept_patches < rows * columns:

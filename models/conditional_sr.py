@@ -12,9 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.conditional_cost import sr_macs
 from models.content import image_patches
 from models.execution import EXACT, Execution
-from models.front_end import ConditionalOutput, Preparation
+from models.front_end import ConditionalOutput, Policy, Preparation
 from models.mask_policy import BestPatches, MaskPolicy
 from models.masker import Masker, patch_grid
+from models.sr_network import SRNetwork
 from models.tiling.execution import expand_mask, run_everywhere, run_on_tiles
 from models.tiling.whole import run_whole
 from utils.errors import UserError
@@ -40,7 +41,7 @@ class ConditionalSR(nn.Module):
     zoom = 1
     sees_hr = False
 
-    def __init__(self, masker: Masker, sr_fast: nn.Module, sr_quality: nn.Module, execution: Execution = EXACT):
+    def __init__(self, masker: Masker, sr_fast: SRNetwork, sr_quality: SRNetwork, execution: Execution = EXACT):
         super().__init__()
         if sr_fast.scale != sr_quality.scale:
             raise UserError(
@@ -84,8 +85,8 @@ class ConditionalSR(nn.Module):
     def parameter_parts(self) -> dict[str, list[nn.Parameter]]:
         """The masker's own parameters, and tail and body of both networks; a shared stem belongs to sr_fast."""
         parts = {"masker": self.masker.own_parameters()}
-        for role in ("sr_fast", "sr_quality"):
-            parts[f"{role}/tail"], parts[f"{role}/body"] = split_tail(self.networks[role])
+        for role, network in (("sr_fast", self.sr_fast), ("sr_quality", self.sr_quality)):
+            parts[f"{role}/tail"], parts[f"{role}/body"] = split_tail(network)
         return parts
 
     def train(self, mode: bool = True) -> ConditionalSR:
@@ -100,7 +101,7 @@ class ConditionalSR(nn.Module):
 
     def fuse(self, fast: torch.Tensor, quality: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mix two HR images (B, 3, H, W) by a patch mask (B, 1, gh, gw), upsampled to pixels."""
-        pixels = expand_mask(mask[:, 0], self.patch * self.scale, *fast.shape[-2:])  # (B, 1, H, W)
+        pixels = expand_mask(mask[:, 0], self.patch * self.scale, fast.shape[-2], fast.shape[-1])  # (B, 1, H, W)
         return pixels * quality + (1 - pixels) * fast
 
     def forward(
@@ -138,7 +139,7 @@ class ConditionalSR(nn.Module):
         return ConditionalOutput(sr.clamp(0, 1), mask, keep_probability(logits, tau), score)
 
     @torch.no_grad()
-    def infer(self, lr: torch.Tensor, policy: MaskPolicy, content: torch.Tensor | None = None) -> ConditionalOutput:
+    def infer(self, lr: torch.Tensor, policy: Policy, content: torch.Tensor | None = None) -> ConditionalOutput:
         """Conditional execution: sr_fast everywhere, sr_quality on the patches that `policy` selects.
 
         Args:
@@ -197,11 +198,9 @@ class ConditionalSR(nn.Module):
         tiles = replace(how.tiles, max_pixels=pixels, overhead=preparation.overhead)
         return ConditionalSR(masker, sr_fast, sr_quality, replace(how, tiles=tiles, patches=runner)).eval()
 
-    def _within_latency(
-        self, policy: MaskPolicy, lr: torch.Tensor, content: torch.Tensor | None
-    ) -> MaskPolicy | BestPatches:
+    def _within_latency(self, policy: Policy, lr: torch.Tensor, content: torch.Tensor | None) -> Policy:
         """The number of patches that keeps a latency, for images of this shape; other policies as they are."""
-        if policy.kind != "latency_ms":
+        if not isinstance(policy, MaskPolicy) or policy.kind != "latency_ms":
             return policy
         latency = self.execution.latency
         if latency is None:
@@ -209,8 +208,9 @@ class ConditionalSR(nn.Module):
                 f"mask policy {policy}: there is no latency profile; measure one with `python -m tools.latency` and "
                 "name it with --profile"
             )
-        share = latency.largest_share(policy.value, *lr.shape[-2:], lr.shape[0])
+        height, width = lr.shape[-2:]
+        share = latency.largest_share(policy.number, height, width, lr.shape[0])
         if share == 1 and content is not None:  # one run, without SR_Fast, which the image's patches alone would need
             return MaskPolicy("all_quality")
-        rows, columns = patch_grid(*lr.shape[-2:], self.patch)
+        rows, columns = patch_grid(height, width, self.patch)
         return BestPatches(round(share * rows * columns))

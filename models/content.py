@@ -7,13 +7,15 @@ canvas is image. A patch is an image patch if it holds at least one pixel of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from models.masker import patch_grid
 
 
-def image_cells(content: Tensor, size: tuple[int, int], cell: int) -> Tensor:
+def image_cells(content: Tensor, size: Sequence[int], cell: int) -> Tensor:
     """Bool (B, ceil(h / cell), ceil(w / cell)) on the CPU, true where a cell holds at least one pixel of the image.
 
     Args:
@@ -22,14 +24,14 @@ def image_cells(content: Tensor, size: tuple[int, int], cell: int) -> Tensor:
         cell: side of a cell in LR pixels; 1 gives the pixels themselves.
     """
     top, left, bottom, right = content.unbind(-1)  # (B, K) each
-    rows, columns = (torch.arange(count) for count in patch_grid(*size, cell))
+    rows, columns = (torch.arange(count) for count in patch_grid(size[0], size[1], cell))
     inside_rows = (rows >= top[..., None] // cell) & (rows * cell < bottom[..., None])  # (B, K, gh)
     inside_columns = (columns >= left[..., None] // cell) & (columns * cell < right[..., None])  # (B, K, gw)
     some = ((top < bottom) & (left < right))[..., None, None]
     return (inside_rows[..., None] & inside_columns[..., None, :] & some).any(1)
 
 
-def image_patches(content: Tensor | None, size: tuple[int, int], patch: int) -> Tensor | None:
+def image_patches(content: Tensor | None, size: Sequence[int], patch: int) -> Tensor | None:
     """Bool (B, gh, gw) on the CPU, true where a patch holds image; None where all of them do.
 
     Args:

@@ -6,9 +6,11 @@ Ultralytics (AGPL-3.0) is imported here, for training in `training/yolo_training
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision  # noqa: F401  Ultralytics' NMS uses torchvision's operator only where torchvision is imported already
@@ -90,6 +92,8 @@ class YoloDetector(nn.Module):
         ValueError: unknown model, or not a box detection model.
     """
 
+    net: Any  # a DetectionModel, whose attributes have no types
+
     def __init__(self, model: str | dict, names: list[str] | tuple[str, ...]):
         super().__init__()
         if not names:
@@ -116,7 +120,7 @@ class YoloDetector(nn.Module):
         self.frozen = False
         self.dtype: torch.dtype | None = None
         self.epoch = 0
-        self._criterion = None
+        self._criterion: tuple[torch.device, Any] | None = None
         self._grids: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -126,19 +130,21 @@ class YoloDetector(nn.Module):
 
     def raw(self, images: Tensor, one2one: bool = True) -> dict:
         """Undecoded predictions of the head, as Ultralytics' criterion takes them; differentiable in every mode."""
-        x, saved = images, []
-        for layer in list(self.net.model)[:-1]:
+        x: Any = images  # or what a layer makes, which may be a list
+        saved: list[Any] = []
+        *body, head = self.net.model
+        for layer in body:
             if layer.f != -1:
                 x = saved[layer.f] if isinstance(layer.f, int) else [x if j == -1 else saved[j] for j in layer.f]
             x = layer(x)
             saved.append(x if layer.i in self.net.save else None)
-        levels = [x if j == -1 else saved[j] for j in self.head.f]
-        many = self.head.forward_head(levels, **self.head.one2many)
-        if not one2one or getattr(self.head, "one2one_cv2", None) is None:
+        levels = [x if j == -1 else saved[j] for j in head.f]
+        many = head.forward_head(levels, **head.one2many)
+        if not one2one or getattr(head, "one2one_cv2", None) is None:
             return many
         if self.training:  # as Ultralytics: the one-to-one branch does not train the backbone
             levels = [level.detach() for level in levels]
-        return {"one2many": many, "one2one": self.head.forward_head(levels, **self.head.one2one)}
+        return {"one2many": many, "one2one": head.forward_head(levels, **head.one2one)}
 
     def loss(
         self, images: Tensor, boxes: Tensor, classes: Tensor, image_index: Tensor, raw: dict | None = None
@@ -211,7 +217,7 @@ class YoloDetector(nn.Module):
     def boxes(
         self,
         raw: dict,
-        size: tuple[int, int],
+        size: Sequence[int],
         conf: float = 0.25,
         iou: float = 0.7,
         max_det: int = 300,
@@ -275,14 +281,14 @@ class YoloDetector(nn.Module):
         """Put the loss where it stands at the start of an epoch (from 0); call it when resuming."""
         self.epoch = epoch
         criterion = self._criterion and self._criterion[1]
-        if hasattr(criterion, "update"):
+        if criterion is not None and hasattr(criterion, "update"):
             criterion.updates = epoch - 1
             criterion.update()
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable tensors by the model YAML's own split: {"backbone": [...], "head": [...]} (neck and head)."""
         n = len(self.net.yaml["backbone"])
-        groups = {"backbone": [], "head": []}
+        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "head": []}
         for i, layer in enumerate(self.net.model):
             fixed = {id(p) for m in layer.modules() if type(m).__name__ == "DFL" for p in m.parameters()}
             groups["backbone" if i < n else "head"] += [p for p in layer.parameters() if id(p) not in fixed]

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from models.execution import PatchRunner
+from models.sr_network import SRNetwork
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,24 @@ class Policy(Protocol):
 class Preparation(Protocol):
     """Makes inference copies for one device and precision; see deployment/prepare.py."""
 
-    overhead: float
+    @property
+    def overhead(self) -> float: ...
 
-    def network(self, network: nn.Module) -> nn.Module:
+    def network(self, network: SRNetwork) -> SRNetwork:
         """Inference copy of an SR network."""
 
-    def module(self, module: nn.Module) -> nn.Module:
+    def module(self, module: Module) -> Module:
         """Inference copy of anything else that is called with images."""
 
     def in_place(
-        self, network: nn.Module, prepared: nn.Module, patch: int, halo: int | None
-    ) -> tuple[PatchRunner | None, nn.Module]:
+        self, network: SRNetwork, prepared: SRNetwork, patch: int, halo: int | None
+    ) -> tuple[PatchRunner | None, SRNetwork]:
         """What to run on patches, None for tiles of the inference copy; and what to run on whole images."""
 
-    def runner(self, network: nn.Module) -> PatchRunner:
+    def runner(self, network: SRNetwork) -> PatchRunner:
         """What runs patches in place, fast or not."""
 
-    def max_pixels(self, *networks: nn.Module) -> int:
+    def max_pixels(self, *networks: SRNetwork) -> int:
         """Most LR pixels in one call of these networks."""
 
 
@@ -83,7 +87,9 @@ class FrontEnd(Protocol):
     scale: int
     zoom: int
     sees_hr: bool
-    patch: int | None
+
+    @property
+    def patch(self) -> int | None: ...
 
     @property
     def networks(self) -> dict[str, nn.Module]: ...
@@ -94,6 +100,7 @@ class FrontEnd(Protocol):
     def __call__(
         self,
         images: Tensor,
+        /,
         tau: float = 1.0,
         noise: Tensor | None = None,
         shares: Tensor | None = None,
@@ -101,7 +108,7 @@ class FrontEnd(Protocol):
     ) -> ConditionalOutput:
         """For training, with gradient; see `ConditionalSR.forward` for what one with masks makes of the rest."""
 
-    def infer(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
+    def infer(self, images: Tensor, /, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         """For inference, without gradient; the policy is looked at where there are masks.
 
         Args:

@@ -29,16 +29,20 @@ class LPIPS(nn.Module):
         backbone: "alexnet" or "vgg16".
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, backbone: str):
         super().__init__()
         layers, pool = BACKBONES[backbone]
-        modules, channels, taps = [], 3, []
+        modules: list[nn.Module] = []
+        channels, taps = 3, []
         for layer in layers:
             if layer == "tap":
                 taps.append((len(modules) - 1, channels))
             elif layer == "pool":
                 modules.append(pool)
-            else:
+            elif isinstance(layer, tuple):
                 modules += [nn.Conv2d(channels, *layer), nn.ReLU()]
                 channels = layer[0]
         self.backbone, self.taps = backbone, [place for place, _ in taps]
@@ -93,7 +97,7 @@ def lpips_from_state(state: dict[str, Tensor]) -> LPIPS:
         elif match := re.search(r"lins?\.?(\d)\.model\.\d\.weight$", name):
             found[f"lin.{match[1]}"] = value
     first = found.get("features.0.weight")
-    sides = {(64, 3, 11, 11): "alexnet", (64, 3, 3, 3): "vgg16"}
+    sides: dict[tuple[int, ...], str] = {(64, 3, 11, 11): "alexnet", (64, 3, 3, 3): "vgg16"}
     if first is None or tuple(first.shape) not in sides:
         raise UserError("no AlexNet or VGG16 backbone (features.0.weight); add torchvision's weight file of one")
     network = LPIPS(sides[tuple(first.shape)])

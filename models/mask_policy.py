@@ -60,15 +60,21 @@ class MaskPolicy:
             problem = f"{self.kind} takes no value"
         elif self.kind in WITH_VALUE and self.value is None:
             problem = f"{self.kind} needs a value"
-        elif self.kind == "latency_ms" and not 0 < self.value < float("inf"):
+        elif self.kind == "latency_ms" and not 0 < self.number < float("inf"):
             problem = f"{self.value} are no milliseconds"
-        elif self.kind in WITH_VALUE and self.kind != "latency_ms" and not 0 <= self.value <= 1:
+        elif self.kind in WITH_VALUE and self.kind != "latency_ms" and not 0 <= self.number <= 1:
             problem = f"the value {self.value} is outside [0, 1]"
         if problem:
             raise UserError(f"mask policy {str(self)!r}: {problem}; the valid forms are\n{valid_forms()}")
 
     def __str__(self) -> str:
         return self.kind if self.value is None else f"{self.kind}={self.value:g}"
+
+    @property
+    def number(self) -> float:
+        """`value` of the kinds that take one."""
+        assert self.value is not None  # see __post_init__
+        return self.value
 
     @property
     def needs_masker(self) -> bool:
@@ -95,20 +101,21 @@ class MaskPolicy:
         """
         if self.kind == "latency_ms":
             raise UserError(f"mask policy {str(self)!r} has to become a budget before patches can be selected")
-        if self.needs_masker and logits is None:
-            raise UserError(f"mask policy {str(self)!r} needs the masker's logits")
-        shape = (lr.shape[0], *patch_grid(*lr.shape[-2:], patch))
+        rows, columns = patch_grid(lr.shape[-2], lr.shape[-1], patch)
+        shape = (lr.shape[0], rows, columns)
         if self.kind in ("all_fast", "all_quality"):
             return torch.full(shape, self.kind == "all_quality", device=lr.device)
         image = image_patches(content, lr.shape[-2:], patch)
         if self.kind == "random":
-            return top_share(random_scores(lr, shape, content, image), self.value, image)
+            return top_share(random_scores(lr, shape, content, image), self.number, image)
         if self.kind == "edge":
-            return top_share(gradient_energy(lr, patch, content), self.value, image)
+            return top_share(gradient_energy(lr, patch, content), self.number, image)
+        if logits is None:
+            raise UserError(f"mask policy {str(self)!r} needs the masker's logits")
         score = (logits[:, 1] - logits[:, 0]).float()  # (B, gh, gw)
         if self.kind == "budget":
-            return top_share(score, self.value, image)
-        return _and_image(score.sigmoid() > self.value if self.kind == "threshold" else score > 0, image)
+            return top_share(score, self.number, image)
+        return _and_image(score.sigmoid() > self.number if self.kind == "threshold" else score > 0, image)
 
 
 def parse_policy(text: str) -> MaskPolicy:
@@ -235,9 +242,10 @@ class BestPatches:
     needs_masker: bool = True
 
     def select(
-        self, lr: torch.Tensor, logits: torch.Tensor, patch: int, content: torch.Tensor | None = None
+        self, lr: torch.Tensor, logits: torch.Tensor | None, patch: int, content: torch.Tensor | None = None
     ) -> torch.Tensor:
         """As `MaskPolicy.select`."""
+        assert logits is not None  # see needs_masker
         image = image_patches(content, lr.shape[-2:], patch)
         return _highest((logits[:, 1] - logits[:, 0]).float(), lambda patches: min(self.count, patches), image)
 
@@ -251,7 +259,7 @@ class GivenMask:
     needs_masker: bool = True
 
     def select(
-        self, lr: torch.Tensor, logits: torch.Tensor, patch: int, content: torch.Tensor | None = None
+        self, lr: torch.Tensor, logits: torch.Tensor | None, patch: int, content: torch.Tensor | None = None
     ) -> torch.Tensor:
         """As `MaskPolicy.select`."""
         return _and_image(self.mask, image_patches(content, lr.shape[-2:], patch))

@@ -85,7 +85,7 @@ class Masker(nn.Module):
 
     def initialize_weights(self) -> None:
         for layer in (*self.features, *self.context):
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
         nn.init.normal_(self.logits.weight, std=0.01)  # so that the offset decides at the start
@@ -112,7 +112,7 @@ class Masker(nn.Module):
             scores: logit differences (quality - fast) of patches like those to come, any shape.
             share: kept share in (0, 1).
         """
-        self.offset -= scores.float().flatten().quantile(1 - share) / OFFSET_GAIN
+        self.offset.sub_(scores.float().flatten().quantile(1 - share) / OFFSET_GAIN)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         """LR images (B, 3, h, w) in [0, 1] -> logits (B, 2, ceil(h / patch), ceil(w / patch)), channel 1 = quality."""

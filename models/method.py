@@ -25,8 +25,12 @@ class Detector(Protocol):
     stride: int
     names: tuple[str, ...]
     dtype: torch.dtype | None
+    spec: dict
 
     def predict(self, images: Tensor, conf: float = ..., iou: float = ..., max_det: int = ...) -> Boxes: ...
+
+
+Network = nn.Module | Detector
 
 
 class Method(Protocol):
@@ -73,7 +77,7 @@ class Method(Protocol):
     def front_macs(self, height: int, width: int, patches: int, masker: bool = True) -> int | None:
         """MACs of what comes before the detector, for one image; None where nothing does. See `FrontEnd.macs`."""
 
-    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[nn.Module]:
+    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[Network]:
         """The networks that run on images of this size, the detector among them. See `FrontEnd.networks_run`."""
 
     def with_detector(self, detector: Detector, preparation: Preparation) -> Method:
@@ -124,7 +128,7 @@ class DetectorAlone(nn.Module):
     def front_macs(self, height: int, width: int, patches: int, masker: bool = True) -> None:
         return None
 
-    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[nn.Module]:
+    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[Network]:
         return [self.detector]
 
     def with_detector(self, detector: Detector, preparation: Preparation) -> DetectorAlone:

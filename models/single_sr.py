@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.front_end import ConditionalOutput, Policy, Preparation
+from models.sr_network import SRNetwork
 from models.tiling.execution import DEFAULT
 from models.tiling.plan import choose_patch
 from models.tiling.whole import run_whole
@@ -32,7 +33,7 @@ class SingleSR(nn.Module):
     sees_hr = False
     patch = None
 
-    def __init__(self, network: nn.Module, zoom: int = 1, max_pixels: int = DEFAULT.max_pixels):
+    def __init__(self, network: SRNetwork, zoom: int = 1, max_pixels: int = DEFAULT.max_pixels):
         super().__init__()
         self.network, self.zoom, self.max_pixels = network, zoom, max_pixels
         self.scale = network.scale

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.front_end import ConditionalOutput, Policy, Preparation
-from models.method import Boxes, Detector
+from models.method import Boxes, Detector, Network
 from models.sr_fast import interpolation_matrix
 from utils.flops_counter import count_macs_at
 
@@ -143,7 +143,7 @@ class SlicedDetector(nn.Module):
         """MACs of cutting and enlarging."""
         return count_macs_at(self.slicer, height, width)
 
-    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[nn.Module]:
+    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[Network]:
         return [self.detector]
 
     def with_detector(self, detector: Detector, preparation: Preparation) -> SlicedDetector:

@@ -13,6 +13,7 @@ from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
 from models.networks.interpolation_init import init_copy, init_deconvolution, init_pixel_shuffle
+from models.sr_network import SRNetwork
 from utils.resize import cubic_matrix
 
 #################################################################################
@@ -27,7 +28,7 @@ def interpolation_matrix(size: int, out_size: int, dtype: torch.dtype, device: t
         return torch.tensor(cubic_matrix(size, out_size), dtype=dtype, device=device)
 
 
-class Bicubic(nn.Module):
+class Bicubic(SRNetwork):
     """Bicubic interpolation in MATLAB's convention (a = -0.5, symmetric border) as two matrix products.
 
     On CPUs this is several times faster than `F.interpolate`, most of all in bfloat16. It has no parameters.
@@ -61,7 +62,7 @@ class Bicubic(nn.Module):
 #################################################################################
 
 
-class ESPCN(nn.Module):
+class ESPCN(SRNetwork):
     """ESPCN (Shi et al. 2016, arXiv:1609.05158): two tanh convolutions at LR resolution, then a sub-pixel convolution.
 
     Args:
@@ -69,6 +70,8 @@ class ESPCN(nn.Module):
         n_feats: maps of the first layer, at least 2; the second has half of them. The paper has 64.
         colors: image channels.
     """
+
+    tail: nn.Sequential
 
     def __init__(self, scale: int, n_feats: int = 64, colors: int = 3):
         super().__init__()
@@ -103,7 +106,7 @@ def conv_prelu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.PReLU(outputs))
 
 
-class FSRCNN(nn.Module):
+class FSRCNN(SRNetwork):
     """FSRCNN(d, s, m) (Dong et al. 2016, arXiv:1608.00367): an hourglass of convolutions, then a 9x9 deconvolution.
 
     Args:
@@ -113,6 +116,8 @@ class FSRCNN(nn.Module):
         m: 3x3 convolutions in the narrow part.
         colors: image channels.
     """
+
+    tail: nn.ConvTranspose2d
 
     def __init__(self, scale: int, d: int = 56, s: int = 12, m: int = 4, colors: int = 3):
         super().__init__()
@@ -130,8 +135,9 @@ class FSRCNN(nn.Module):
         self.initialize_weights(colors)
 
     def initialize_weights(self, colors: int) -> None:
-        for layer in self.features:
-            init_copy(layer[0], colors)  # an image in [0, 1] passes PReLU unchanged
+        for layer in self.features.modules():
+            if isinstance(layer, nn.Conv2d):
+                init_copy(layer, colors)  # an image in [0, 1] passes PReLU unchanged
         init_deconvolution(self.tail, colors, self.scale)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:

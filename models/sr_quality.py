@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
-from models.networks.interpolation_init import init_copy, init_pixel_shuffle
+from models.networks.interpolation_init import init_copy, init_pixel_shuffle, init_zero
 from models.networks.mean_colour import div2k_mean as mean_colour
+from models.sr_network import SRNetwork
 from utils.errors import UserError
 
 UPSAMPLING_STAGES = {2: (2,), 3: (3,), 4: (2, 2)}
@@ -46,7 +47,7 @@ class ResBlock(nn.Module):
         return torch.add(x, self.body(x), alpha=self.res_scale)
 
 
-class EDSR(nn.Module):
+class EDSR(SRNetwork):
     """EDSR (Lim et al. 2017, arXiv:1707.02921); 16 blocks of 64 maps are the paper's "baseline".
 
     Weights are named as in the authors' EDSR-PyTorch. Their networks see images in [0, 255] minus the mean colour of
@@ -65,6 +66,9 @@ class EDSR(nn.Module):
     Raises:
         ValueError: unknown tail.
     """
+
+    tail: nn.Sequential
+    mean: torch.Tensor | None
 
     def __init__(
         self,
@@ -94,15 +98,15 @@ class EDSR(nn.Module):
     def initialize_weights(self) -> None:
         shift = 0.5 if self.mean is None else 0.0
         init_copy(self.head[0], 3, shift=-shift)  # centred, so that the zero padding of later layers is mid-grey
-        nn.init.zeros_(self.body[-1].weight)  # the body starts as the identity
-        nn.init.zeros_(self.body[-1].bias)
-        if isinstance(self.tail[0], nn.Conv2d):
-            init_pixel_shuffle(self.tail[0], 3, self.scale, shift=shift)
-        else:
-            for convolution, factor in zip(self.tail[0][::2], UPSAMPLING_STAGES[self.scale], strict=True):
+        init_zero(self.body[-1])  # the body starts as the identity
+        stages = self.tail[0]
+        if isinstance(stages, nn.Sequential):
+            for convolution, factor in zip(stages[::2], UPSAMPLING_STAGES[self.scale], strict=True):
                 init_pixel_shuffle(convolution, 3, factor)
-            nn.init.zeros_(self.tail[1].weight)
+            init_zero(self.tail[1])
             init_copy(self.tail[1], 3, shift=shift)
+        else:
+            init_pixel_shuffle(stages, 3, self.scale, shift=shift)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         x = self.head(lr if self.mean is None else lr - self.mean)  # (B, n_feats, h, w)
@@ -132,7 +136,7 @@ class BatchNormBlock(nn.Module):
         return x + self.body(x)
 
 
-class SRResNet(nn.Module):
+class SRResNet(SRNetwork):
     """SRResNet (Ledig et al. 2017, arXiv:1609.04802), the original with BatchNorm, 9x9 head and 9x9 tail.
 
     Args:
@@ -140,6 +144,8 @@ class SRResNet(nn.Module):
         n_blocks: residual blocks.
         n_feats: feature maps.
     """
+
+    tail: nn.Sequential
 
     def __init__(self, scale: int, n_blocks: int = 16, n_feats: int = 64):
         super().__init__()
@@ -154,10 +160,10 @@ class SRResNet(nn.Module):
 
     def initialize_weights(self) -> None:
         init_copy(self.head[0], 3)  # an image in [0, 1] passes PReLU unchanged
-        nn.init.zeros_(self.body[-1].weight)  # the body starts as the identity
+        init_zero(self.body[-1])  # the body starts as the identity
         for convolution, factor in zip(self.tail[:-1:3], UPSAMPLING_STAGES[self.scale], strict=True):
             init_pixel_shuffle(convolution, 3, factor)
-        nn.init.zeros_(self.tail[-1].weight)
+        init_zero(self.tail[-1])
         init_copy(self.tail[-1], 3)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from models.conditional_sr import ConditionalSR
 from models.front_end import ConditionalOutput, FrontEnd, Policy, Preparation
-from models.method import Boxes, Detector
+from models.method import Boxes, Detector, Network
 
 
 class ConditionalSRDetector(nn.Module):
@@ -57,6 +58,7 @@ class ConditionalSRDetector(nn.Module):
 
     def with_execution(self, **changes) -> ConditionalSRDetector:
         """The same system, its weights shared, with other fields of its front end's `Execution`."""
+        assert isinstance(self.front, ConditionalSR)  # no other front end has an `Execution`
         system = ConditionalSRDetector(self.front.with_execution(**changes), self.detector)
         system.training = self.training
         return system
@@ -94,7 +96,7 @@ class ConditionalSRDetector(nn.Module):
         """MACs of the front end for one image; see `FrontEnd.macs`."""
         return self.front.macs(height, width, patches, masker)
 
-    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[nn.Module]:
+    def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[Network]:
         """The networks that run on images of this size, the detector among them; see `FrontEnd.networks_run`."""
         return [self.detector, *self.front.networks_run(height, width, patches, masker)]
 

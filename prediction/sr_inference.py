@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from loading.published_weights import describe
 from loading.sr_networks import is_community_file, load_sr
 from models.arbitrary_scale import super_resolve
+from models.sr_network import SRNetwork
 from models.tiling.whole import run_tiles
 from utils.device import DTYPES
 from utils.errors import UserError
@@ -36,7 +37,7 @@ class Upscaler:
     ensemble: bool = False
 
     @torch.no_grad()
-    def __call__(self, network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tensor:
+    def __call__(self, network: SRNetwork, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """SR image (1, 3, *size), float32, not clamped, of an LR image (1, 3, h, w) in [0, 1].
 
         Raises:
@@ -54,7 +55,7 @@ class Upscaler:
                 total += inverse(self.once(network, dihedral(lr, symmetry), turned).float(), symmetry)
             return total / 8
 
-    def once(self, network: nn.Module, lr: Tensor, size: tuple[int, int]) -> Tensor:
+    def once(self, network: SRNetwork, lr: Tensor, size: tuple[int, int]) -> Tensor:
         if self.tile == 0 or max(lr.shape[-2:]) <= self.tile:
             return super_resolve(network, lr, size)
         return run_tiles(network, lr, size, self.tile, self.halo)
@@ -77,7 +78,7 @@ def inverse(image: Tensor, symmetry: int) -> Tensor:
     return image.flip(-1) if symmetry & 1 else image
 
 
-def load_sr_for(path: str | Path, scale: float | None) -> nn.Module:
+def load_sr_for(path: str | Path, scale: float | None) -> SRNetwork:
     """SR network of a weight file, on the CPU, in evaluation mode.
 
     Args:
@@ -88,8 +89,10 @@ def load_sr_for(path: str | Path, scale: float | None) -> nn.Module:
         ValueError: it is for another scale.
         CheckpointError: see `load_sr`.
     """
-    several = scale is not None and is_community_file(path)
-    network = load_sr(path, plain_scale(scale)) if several else load_sr(path)
+    if scale is not None and is_community_file(path):
+        network = load_sr(path, plain_scale(scale))
+    else:
+        network = load_sr(path)
     try:
         target_size(network, 1, 1, scale)
     except ValueError as error:
@@ -102,7 +105,7 @@ def plain_scale(scale: float) -> int | float:
     return int(scale) if float(scale).is_integer() else scale
 
 
-def target_size(network: nn.Module, height: int, width: int, scale: float | None) -> tuple[int, int]:
+def target_size(network: SRNetwork, height: int, width: int, scale: float | None) -> tuple[int, int]:
     """HR size for an LR image; None takes the scale that the network was built for.
 
     Raises:

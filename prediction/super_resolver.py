@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from data.sources import Frame, Skipped
 from loading.cmsr_tables import use_tables
 from loading.shipped_weights import SHIPPED, strongest_shipped
+from models.sr_network import SRNetwork
 from prediction.image_input import MAX_PIXELS, open_source, without_skipped
 from prediction.sr_inference import Upscaler, load_sr_for, target_size
 from prediction.stage_times import StageTimes
@@ -35,7 +35,7 @@ class SuperResolver:
         tables: CMSR tables by which an lm_* network renders beyond x4; see `use_tables`.
 
     Attributes:
-        network: `nn.Module` in evaluation mode.
+        network: SRNetwork in evaluation mode.
         scale: factor of `upscale`.
 
     Raises:
@@ -55,7 +55,7 @@ class SuperResolver:
     ):
         place = choose_device(device)
         self.weights = str(strongest_shipped(scale)) if weights == SHIPPED else str(weights)
-        self.network: nn.Module = load_network_alone(self.weights, scale).to(place).eval()
+        self.network: SRNetwork = load_network_alone(self.weights, scale).to(place).eval()
         self.scale: float = self.network.scale if scale is None else scale
         if tables is not None:
             self.network = use_tables(self.network, tables)
@@ -129,7 +129,7 @@ class SuperResolver:
             return str(error)
 
 
-def load_network_alone(path: str, scale: float | None) -> nn.Module:
+def load_network_alone(path: str, scale: float | None) -> SRNetwork:
     """SR network of a weight file.
 
     Raises:

@@ -3,11 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from torch import nn
 
 Group = dict
+Parts = dict[str, list[nn.Parameter]]
+
+
+class HasTail(Protocol):
+    """An SR network."""
+
+    @property
+    def tail(self) -> nn.Module | None: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+class LearningFront(Protocol):
+    """A front end in stage 3."""
+
+    def parameter_parts(self) -> Parts: ...
+
+    def requires_grad_(self, requires_grad: bool) -> object: ...
+
+
+class LearningDetector(Protocol):
+    """A detector in stage 3."""
+
+    def parameter_groups(self) -> Parts: ...
+
+    def freeze(self) -> None: ...
+
+
+class LearningSystem(Protocol):
+    """What stage 3 trains: a ConditionalSRDetector."""
+
+    @property
+    def front(self) -> LearningFront: ...
+
+    @property
+    def detector(self) -> LearningDetector: ...
 
 
 def decay_groups(name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> list[Group]:
@@ -22,7 +59,7 @@ def decay_groups(name: str, parameters: Iterable[nn.Parameter], lr: float, weigh
     return [group for group in groups if group["params"]]
 
 
-def split_tail(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_tail(network: HasTail) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(parameters of the last one or two layers, all others) of an SR network."""
     tail = [] if network.tail is None else list(network.tail.parameters())
     ids = {id(p) for p in tail}
@@ -44,11 +81,11 @@ def stepped_factor(step: int, steps_per_epoch: int, warmup: int, milestones: lis
     return gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
 
 
-def freeze_parts(system: nn.Module, mode: str, freeze: Sequence[str] = ()) -> None:
+def freeze_parts(system: LearningSystem, mode: str, freeze: Sequence[str] = ()) -> None:
     """Take `requires_grad` from the parameters of stage 3 that stay as they are.
 
     Args:
-        system: ConditionalSRDetector.
+        system: front end and detector.
         mode: joint, frozen_detector (the detector stays) or detector_only (the front end stays).
         freeze: parts of a conditional front end that stay: masker, sr_fast, sr_quality.
     """
@@ -63,14 +100,14 @@ def freeze_parts(system: nn.Module, mode: str, freeze: Sequence[str] = ()) -> No
                 parameter.requires_grad_(False)
 
 
-def stage3_groups(system: nn.Module, optim) -> list[Group]:
+def stage3_groups(system: LearningSystem, optim) -> list[Group]:
     """Optimiser groups of stage 3, of the parameters that `freeze_parts` has left.
 
     High rate (optim.lr): masker (or optim.lr_masker), detector head, last layers of both SR networks. Low rate
     (optim.lr_low): detector backbone, all other SR layers (these at optim.lr_sr where it is given).
 
     Args:
-        system: ConditionalSRDetector.
+        system: front end and detector.
         optim: OptimConfig.
     """
     rates = {

@@ -31,13 +31,12 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent, index):
         """Refuse aliases (they make small files explode) and explicit tags (they can name Python code)."""
         event = self.peek_event()
+        mark = event.start_mark
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem=f"alias *{event.anchor}: write the value out", problem_mark=event.start_mark
-            )
+            raise yaml.MarkedYAMLError(problem=f"alias *{event.anchor}: write the value out", problem_mark=mark)
         if getattr(event, "tag", None) is not None:
             raise yaml.MarkedYAMLError(
-                problem=f"tag {event.tag} is not allowed: write a plain value", problem_mark=event.start_mark
+                problem=f"tag {event.tag} is not allowed: write a plain value", problem_mark=mark
             )
         return super().compose_node(parent, index)
 

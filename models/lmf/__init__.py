@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from models.lmf.encoders import EDSREncoder, RDNEncoder
+from models.lmf.latent import Encoder
 from models.lmf.lm_ciaosr import CiaoSRDecoder
 from models.lmf.lm_hybrid import HybridDecoder
 from models.lmf.lm_liif import LIIFDecoder
@@ -16,7 +15,7 @@ from utils.errors import UserError
 ENCODERS = ("edsr_baseline", "rdn", "swinir")
 
 
-def build_encoder(name: str, n_blocks: int, n_feats: int) -> nn.Module:
+def build_encoder(name: str, n_blocks: int, n_feats: int) -> Encoder:
     """Encoder by name.
 
     Args:

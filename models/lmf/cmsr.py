@@ -58,7 +58,7 @@ def render_multiscale(network: Renderer, lr: Tensor, size: tuple[int, int] | Non
     Raises:
         ValueError: no tables, or a size beyond x1 to x30.
     """
-    lr_size = lr.shape[-2:]
+    lr_size = (lr.shape[-2], lr.shape[-1])
     size = target_size(lr_size, network.scale, size)
     scale = min(size[0] / lr_size[0], size[1] / lr_size[1])
     images, rendered = [], 0
@@ -78,7 +78,7 @@ def rendered_share(network: Renderer, lr: Tensor, size: tuple[int, int] | None, 
 
     Args and Raises: see `render_multiscale`.
     """
-    lr_size = lr.shape[-2:]
+    lr_size = (lr.shape[-2], lr.shape[-1])
     size = target_size(lr_size, network.scale, size)
     scale = min(size[0] / lr_size[0], size[1] / lr_size[1])
     rendered = 0
@@ -95,7 +95,7 @@ def rendered_share(network: Renderer, lr: Tensor, size: tuple[int, int] | None, 
 
 def level_size(level: float | None, lr_size: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a level, of the target `size` where the level is None."""
-    return size if level is None else tuple(int(level * side) for side in lr_size)
+    return size if level is None else (int(level * lr_size[0]), int(level * lr_size[1]))
 
 
 def levels(tables: Tables, scale: float) -> list[tuple[float | None, float, float]]:
@@ -179,8 +179,8 @@ def build_table(
 
 def _scan(network, image, scale, candidates, tolerance) -> list[tuple[float, bool]]:
     """Of one image and every candidate: the last strength that passed (0: none), and whether a bin failed."""
-    lr_size = image.shape[-2:]
-    size = tuple(round(scale * side) for side in lr_size)
+    lr_size = (image.shape[-2], image.shape[-1])
+    size = (round(scale * lr_size[0]), round(scale * lr_size[1]))
     cell = relative_cell(size, lr_size, image)
     latent = network.encode(image, cell)
     rows, columns = (place_all(side, lr, image) for side, lr in zip(size, lr_size))
@@ -191,7 +191,7 @@ def _scan(network, image, scale, candidates, tolerance) -> list[tuple[float, boo
     pixels = torch.bincount(number[counted], minlength=BINS)
     first, passed, result = 0, 0.0, []
     for candidate in candidates:
-        coarse_size = tuple(int(candidate * side) for side in lr_size)
+        coarse_size = level_size(candidate, lr_size, size)
         axes = (place_all(side, lr, image) for side, lr in zip(coarse_size, lr_size))
         coarse = network.render_raster(latent, *axes, relative_cell(coarse_size, lr_size, image))
         error = (2 * (F.interpolate(coarse, size, mode="bilinear") - full)).square().mean(1).flatten().double()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.lmf.mlp import WIDTH
+from models.lmf.mlp import WIDTH, RenderMLP
 from models.lmf.queries import Axis
 
 
@@ -32,11 +32,48 @@ class Latent:
         return self.modulations[..., WIDTH:].abs().mean((0, 2)).reshape(self.shape)
 
 
+class Encoder(Protocol):
+    """Features of images in [-1, 1], (B, 3, h, w) to (B, n_feats, h, w).
+
+    Attributes:
+        multiple: what h and w must be divisible by.
+        receptive_radius: reach in LR pixels, None where it is unbounded.
+    """
+
+    multiple: int
+
+    @property
+    def receptive_radius(self) -> int | None: ...
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+
+class Decoder(Protocol):
+    """The two stages behind the encoder; see `LIIFDecoder` for the shapes.
+
+    Attributes:
+        depth: hidden layers of the render MLP.
+        skip: the render MLP's output is added to bilinear interpolation.
+        receptive_radius: reach in LR pixels, None where it is unbounded.
+    """
+
+    depth: int
+    skip: bool
+    render_mlp: RenderMLP
+
+    @property
+    def receptive_radius(self) -> int | None: ...
+
+    def latent(self, features: Tensor, cell: Tensor) -> Tensor: ...
+
+    def render_input(self, code: Tensor, relative: Tensor, cell: Tensor) -> Tensor: ...
+
+
 class Renderer(Protocol):
     """A Latent Modulated Function as its helpers see it; see `LMF` for the members."""
 
     scale: float
-    encoder: nn.Module
+    encoder: Encoder
     max_queries: int
 
     def encode(self, lr: Tensor, cell: Tensor) -> Latent: ...

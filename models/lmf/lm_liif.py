@@ -35,6 +35,7 @@ class LIIFDecoder(nn.Module):
             cell: (B or 1, 2), see `relative_cell`.
         """
         first, activation, second = self.latent_mlp
+        assert isinstance(first, nn.Linear)
         n_feats = features.shape[1]
         # A linear layer of 3x3 features is a 3x3 convolution; nine copies of the features need not exist.
         kernel = first.weight[:, :-2].unflatten(1, (n_feats, 3, 3))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.capabilities import AnyScale, Capabilities, CoarseRendering, Table, Tables, checked_scale
 from models.lmf.cmsr import TARGETS, TOLERANCE, build_table, render_multiscale, rendered_share
-from models.lmf.latent import Latent
+from models.lmf.latent import Decoder, Encoder, Latent
 from models.lmf.mlp import WIDTH
 from models.lmf.queries import (
     LARGEST_SCALE,
@@ -31,6 +31,7 @@ from models.lmf.queries import (
     target_size,
 )
 from models.lmf.tiled import super_resolve_tiled
+from models.sr_network import SRNetwork
 
 SCALES = AnyScale(1, LARGEST_SCALE)
 HALO = 32  # LR pixels that tiles take by default where the reach is unbounded
@@ -51,14 +52,13 @@ def mirror_pad(image: Tensor, multiple: int) -> Tensor:
     return image
 
 
-class LMF(nn.Module):
+class LMF(SRNetwork):
     """Maps LR images (B, 3, h, w) in [0, 1] to SR images of any size from x1 to x30; the output is not clamped.
 
     `scale` is the factor where no size is given, `tail` the render MLP.
 
     Args:
-        encoder: features of images in [-1, 1]; has `out_dim`, `receptive_radius`, `multiple`.
-        decoder: has `latent`, `render_input`, `render_mlp`, `depth`, `skip`, `receptive_radius`.
+        encoder, decoder: see models/lmf/latent.py.
         scale: 1 to 30, may be fractional.
 
     Attributes:
@@ -66,15 +66,18 @@ class LMF(nn.Module):
         max_queries: most queries rendered at once, bounds the memory.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, scale: float):
+    scale: float  # type: ignore[assignment]  # no other network has a fractional one
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, scale: float):
         super().__init__()
         self.scale = checked_scale(self, scale, SCALES)
         self.encoder = encoder
         self.decoder = decoder
-        unbounded = None in (encoder.receptive_radius, decoder.receptive_radius)
+        near, far = encoder.receptive_radius, decoder.receptive_radius
+        radius = None if near is None or far is None else near + far
         self.capabilities = Capabilities(
-            receptive_radius=None if unbounded else encoder.receptive_radius + decoder.receptive_radius,
-            local_receptive_radius=HALO if unbounded else None,
+            receptive_radius=radius,
+            local_receptive_radius=HALO if radius is None else None,
             scales=SCALES,
             tiling="own",
             size_multiple=encoder.multiple,
@@ -98,10 +101,11 @@ class LMF(nn.Module):
         Raises:
             ValueError: a size beyond x1 to x30.
         """
-        lr_size = lr.shape[-2:]
+        lr_size = (lr.shape[-2], lr.shape[-1])
         height, width = target_size(lr_size, self.scale, size)
-        if self.renders_coarsely(lr_size, (height, width)):
-            return render_multiscale(self, lr, (height, width), self.cmsr).sr
+        tables = self.tables_for(lr_size, (height, width))
+        if tables is not None:
+            return render_multiscale(self, lr, (height, width), tables).sr
         cell = relative_cell((height, width), lr_size, lr)
         rows, columns = place_all(height, lr_size[0], lr), place_all(width, lr_size[1], lr)
         return self.render_raster(self.encode(lr, cell), rows, columns, cell)
@@ -133,14 +137,15 @@ class LMF(nn.Module):
         network.cmsr = tables
         return network
 
-    def renders_coarsely(self, lr_size: tuple[int, int], size: tuple[int, int]) -> bool:
-        """Whether this size is rendered by the tables."""
+    def tables_for(self, lr_size: tuple[int, int], size: tuple[int, int]) -> Tables | None:
+        """The tables by which this size is rendered; None renders every pixel."""
         scale = min(size[0] / lr_size[0], size[1] / lr_size[1])
-        return self.cmsr is not None and not self.training and scale > TRAINED_SCALE
+        return self.cmsr if not self.training and scale > TRAINED_SCALE else None
 
     def rendered_share(self, lr: Tensor, size: tuple[int, int]) -> float:
         """Pixels rendered for this size, at all levels, divided by those of the SR images; 1 without tables."""
-        return rendered_share(self, lr, size, self.cmsr) if self.renders_coarsely(lr.shape[-2:], size) else 1.0
+        tables = self.tables_for((lr.shape[-2], lr.shape[-1]), size)
+        return 1.0 if tables is None else rendered_share(self, lr, size, tables)
 
     def build_table(self, images: Iterable[Tensor], scale: float, tolerance: float = TOLERANCE) -> Table:
         """Table for one target scale, measured on LR images; see models.lmf.cmsr."""
@@ -177,7 +182,7 @@ class LMF(nn.Module):
         image = height * width * torch.arange(batch, device=latent.codes.device)[:, None]
         down = [rows.neighbour(side, height) for side in (0, 1)]
         across = [columns.neighbour(side, width) for side in (0, 1)]
-        colour = 0.0
+        colour = latent.codes.new_zeros(())
         for i, (row, y) in enumerate(down):
             for j, (column, x) in enumerate(across):
                 index = image + row * width + column  # (B, Q)

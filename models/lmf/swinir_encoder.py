@@ -49,6 +49,8 @@ def relative_positions() -> Tensor:
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows, with a learned bias for each relative position."""
 
+    positions: Tensor
+
     def __init__(self, dim: int, heads: int):
         super().__init__()
         self.heads = heads
@@ -159,7 +161,7 @@ class SwinIREncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shallow = self.conv_first(x)
-        mask = shift_mask(*x.shape[-2:], shallow)
+        mask = shift_mask(x.shape[-2], x.shape[-1], shallow)
         y = self.norm_first(shallow.permute(0, 2, 3, 1))  # (B, h, w, dim)
         for group in self.layers:
             y = group(y, mask)

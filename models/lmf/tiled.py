@@ -28,7 +28,7 @@ def super_resolve_tiled(network: Renderer, lr: Tensor, size: tuple[int, int] | N
     Raises:
         ValueError: a size beyond x1 to x30.
     """
-    lr_size = lr.shape[-2:]
+    lr_size = (lr.shape[-2], lr.shape[-1])
     size = target_size(lr_size, network.scale, size)
     cell = relative_cell(size, lr_size, lr)
     multiple = network.encoder.multiple  # windows of attention stay where they are in the whole image

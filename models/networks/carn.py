@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
-from models.networks.interpolation_init import init_copy, init_pixel_shuffle
+from models.networks.interpolation_init import init_copy, init_pixel_shuffle, init_zero
 from models.networks.mean_colour import div2k_mean
+from models.sr_network import SRNetwork
 from models.sr_quality import UPSAMPLING_STAGES, tail_radius
 from utils.errors import UserError
 
@@ -90,7 +91,7 @@ class Upsampler(nn.Module):
         return self.body(x)
 
 
-class CARN(nn.Module):
+class CARN(SRNetwork):
     """CARN; with `efficient` blocks and 4 groups it is CARN-M.
 
     Args:
@@ -102,6 +103,8 @@ class CARN(nn.Module):
     Raises:
         ValueError: n_feats is no multiple of groups.
     """
+
+    mean: torch.Tensor
 
     def __init__(self, scale: int, n_feats: int = 64, efficient: bool = False, groups: int = 1):
         super().__init__()
@@ -126,10 +129,10 @@ class CARN(nn.Module):
         for part in (self.b1, self.b2, self.b3, self):
             for fusion in (part.c1, part.c2, part.c3):
                 init_copy(fusion.body[0], 3)
-        convolutions = self.upsample[f"up{self.scale}"].body[::3]
+        convolutions = [layer for layer in self.upsample.modules() if isinstance(layer, nn.Conv2d)]
         for convolution, factor in zip(convolutions, UPSAMPLING_STAGES[self.scale], strict=True):
             init_pixel_shuffle(convolution, 3, factor)
-        nn.init.zeros_(self.exit.weight)
+        init_zero(self.exit)
         init_copy(self.exit, 3, shift=-0.5)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:

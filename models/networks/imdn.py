@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
-from models.networks.interpolation_init import init_copy, init_pixel_shuffle
+from models.networks.interpolation_init import init_copy, init_pixel_shuffle, init_zero
+from models.sr_network import SRNetwork
 from models.sr_quality import conv
 from utils.errors import UserError
 
@@ -56,7 +57,7 @@ class MultiDistillation(nn.Module):
         return x + self.c5(self.cca(torch.cat(parts, 1)))
 
 
-class IMDN(nn.Module):
+class IMDN(SRNetwork):
     """IMDN; the defaults are the published network.
 
     Args:
@@ -89,8 +90,7 @@ class IMDN(nn.Module):
 
     def initialize_weights(self) -> None:
         init_copy(self.fea_conv, 3, shift=-0.5)  # centred, so that the zero padding of later layers is mid-grey
-        nn.init.zeros_(self.LR_conv.weight)  # the body starts as the identity
-        nn.init.zeros_(self.LR_conv.bias)
+        init_zero(self.LR_conv)  # the body starts as the identity
         init_pixel_shuffle(self.upsampler[0], 3, self.scale, shift=0.5)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:

@@ -18,8 +18,9 @@ def bilinear_taps(scale: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def init_copy(conv: nn.Conv2d, channels: int, gain: float = 1.0, shift: float = 0.0) -> None:
+def init_copy(conv: nn.Module, channels: int, gain: float = 1.0, shift: float = 0.0) -> None:
     """The first `channels` output maps become gain * (the input maps of the same number) + shift."""
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
     height, width = conv.kernel_size
     conv.weight[:channels] = 0
     for channel in range(min(channels, conv.out_channels, conv.in_channels)):
@@ -28,11 +29,21 @@ def init_copy(conv: nn.Conv2d, channels: int, gain: float = 1.0, shift: float = 
 
 
 @torch.no_grad()
-def init_pixel_shuffle(conv: nn.Conv2d, channels: int, scale: int, gain: float = 1.0, shift: float = 0.0) -> None:
+def init_zero(layer: nn.Module) -> None:
+    """Weights and bias become 0: a body that ends so starts as the identity."""
+    assert isinstance(layer, nn.Conv2d | nn.BatchNorm2d)
+    layer.weight.zero_()
+    if layer.bias is not None:
+        layer.bias.zero_()
+
+
+@torch.no_grad()
+def init_pixel_shuffle(conv: nn.Module, channels: int, scale: int, gain: float = 1.0, shift: float = 0.0) -> None:
     """The first `channels` maps after PixelShuffle(scale) become gain * (bilinear interpolation) + shift.
 
     Of a grouped convolution the first group carries them, as many as it sees.
     """
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
     taps = bilinear_taps(scale)
     phases = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)  # (scale * scale, 3, 3)
     conv.weight[: channels * scale**2] = 0
@@ -44,6 +55,7 @@ def init_pixel_shuffle(conv: nn.Conv2d, channels: int, scale: int, gain: float =
 @torch.no_grad()
 def init_deconvolution(deconv: nn.ConvTranspose2d, channels: int, scale: int) -> None:
     """A transposed convolution of stride `scale` becomes bilinear interpolation of its first `channels` input maps."""
+    assert isinstance(deconv.padding, tuple) and deconv.bias is not None
     offset = torch.arange(deconv.kernel_size[0]) - deconv.padding[0]  # HR pixel relative to the LR pixel's first one
     taps = (1 - (offset - (scale - 1) / 2).abs() / scale).clamp_min(0)
     deconv.weight.zero_()

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
-from models.networks.interpolation_init import init_copy
+from models.networks.interpolation_init import init_copy, init_zero
 from models.networks.spandrel_layers import init_staged, mean_or_zero
+from models.sr_network import SRNetwork
 from models.sr_quality import tail_radius
 from utils.errors import UserError
 
 
-class RCAN(nn.Module):
+class RCAN(SRNetwork):
     """RCAN (Zhang et al. 2018, arXiv:1807.02758): EDSR with channel attention in every block, in groups with skips.
 
     The attention sees the whole image: the reach is that of the convolutions alone.
@@ -31,6 +32,9 @@ class RCAN(nn.Module):
     Raises:
         ValueError: n_feats is below reduction.
     """
+
+    tail: nn.Sequential
+    mean: torch.Tensor
 
     def __init__(
         self,
@@ -57,8 +61,7 @@ class RCAN(nn.Module):
 
     def initialize_weights(self) -> None:
         init_copy(self.head[0], 3)
-        nn.init.zeros_(self.body[-1].weight)  # the body starts as the identity
-        nn.init.zeros_(self.body[-1].bias)
+        init_zero(self.body[-1])  # the body starts as the identity
         init_staged(self.tail[0], self.scale, self.tail[1])
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
-from models.networks.interpolation_init import init_copy, init_pixel_shuffle
+from models.networks.interpolation_init import init_copy, init_pixel_shuffle, init_zero
+from models.sr_network import SRNetwork
 from models.sr_quality import UPSAMPLING_STAGES, conv, tail_radius
 
 
@@ -38,7 +39,7 @@ class ResidualDenseBlock(nn.Module):
         return x + self.LFF(self.convs(x))
 
 
-class RDN(nn.Module):
+class RDN(SRNetwork):
     """RDN; the defaults (D = 16, C = 8, G = 64) are the published network.
 
     Args:
@@ -70,11 +71,10 @@ class RDN(nn.Module):
 
     def initialize_weights(self) -> None:
         init_copy(self.SFENet1, 3, shift=-0.5)  # centred, so that the zero padding of later layers is mid-grey
-        nn.init.zeros_(self.GFF[1].weight)  # the body starts as the identity
-        nn.init.zeros_(self.GFF[1].bias)
+        init_zero(self.GFF[1])  # the body starts as the identity
         for convolution, factor in zip(self.UPNet[:-1:2], UPSAMPLING_STAGES[self.scale], strict=True):
             init_pixel_shuffle(convolution, 3, factor)
-        nn.init.zeros_(self.UPNet[-1].weight)
+        init_zero(self.UPNet[-1])
         init_copy(self.UPNet[-1], 3, shift=0.5)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
-from models.networks.interpolation_init import init_copy, init_pixel_shuffle
+from models.networks.interpolation_init import init_copy, init_pixel_shuffle, init_zero
+from models.sr_network import SRNetwork
 from models.sr_quality import conv
 from utils.errors import UserError
 
@@ -50,6 +51,13 @@ class SpatialAttention(nn.Module):
 class FeatureDistillation(nn.Module):
     """Three times: half of the maps kept by a 1x1 convolution, a 3x3 one with a skip passed on; then attention."""
 
+    c1_d: nn.Conv2d
+    c1_r: nn.Conv2d
+    c2_d: nn.Conv2d
+    c2_r: nn.Conv2d
+    c3_d: nn.Conv2d
+    c3_r: nn.Conv2d
+
     def __init__(self, n_feats: int):
         super().__init__()
         kept = n_feats // 2
@@ -69,7 +77,7 @@ class FeatureDistillation(nn.Module):
         return self.esa(self.c5(torch.cat(parts, 1)))
 
 
-class RFDN(nn.Module):
+class RFDN(SRNetwork):
     """RFDN.
 
     Args:
@@ -102,8 +110,7 @@ class RFDN(nn.Module):
 
     def initialize_weights(self) -> None:
         init_copy(self.fea_conv, 3, shift=-0.5)  # centred, so that the zero padding of later layers is mid-grey
-        nn.init.zeros_(self.LR_conv.weight)  # the body starts as the identity
-        nn.init.zeros_(self.LR_conv.bias)
+        init_zero(self.LR_conv)  # the body starts as the identity
         init_pixel_shuffle(self.upsampler[0], 3, self.scale, shift=0.5)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,10 @@ from torch import nn
 from models.capabilities import Capabilities, checked_scale
 from models.networks.interpolation_init import init_copy, init_pixel_shuffle
 from models.networks.spandrel_layers import adopt, mean_or_zero
+from models.sr_network import SRNetwork
 
 
-class SPAN(nn.Module):
+class SPAN(SRNetwork):
     """SPAN (Wan et al. 2024, arXiv:2311.12770): six blocks whose attention is a function of each value itself.
 
     It has the deployed form: the branches that the paper trains beside each 3x3 convolution are merged into it, and
@@ -24,6 +25,12 @@ class SPAN(nn.Module):
         n_feats: feature maps; the paper has 48 and 52.
         div2k_mean: subtract the mean colour of DIV2K before the first layer; the last one learns to add it.
     """
+
+    conv_1: nn.Conv2d
+    conv_2: nn.Conv2d
+    conv_cat: nn.Conv2d
+    upsampler: nn.Sequential
+    mean: torch.Tensor
 
     def __init__(self, scale: int, n_feats: int = 52, div2k_mean: bool = True):
         super().__init__()
@@ -45,7 +52,8 @@ class SPAN(nn.Module):
         init_copy(self.conv_1, 3)
         init_copy(self.conv_cat, 3)
         init_pixel_shuffle(self.upsampler[0], 3, self.scale)
-        self.upsampler[0].bias.copy_(self.mean.flatten().repeat_interleave(self.scale**2))
+        bias = self.upsampler.get_parameter("0.bias")
+        bias.copy_(self.mean.flatten().repeat_interleave(self.scale**2))
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         shallow = x = self.conv_1(lr - self.mean)  # (B, n_feats, h, w)

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
+from models.sr_network import SRNetwork
 from utils.errors import UserError
 
 HALO = 32  # LR pixels
 PLAIN = (bool, int, float, str, type(None))
 
 
-class SpandrelNetwork(nn.Module):
+class SpandrelNetwork(SRNetwork):
     """A network of spandrel under this project's interface.
 
     Its reach is not known: HALO is only what tiles take by default.
@@ -86,7 +87,7 @@ def spandrel_arguments(model: nn.Module) -> dict[str, str]:
     network = next(name for name, value in public.items() if value is type(model))
     settings = {
         key: value
-        for key, value in model.hyperparameters.items()
+        for key, value in vars(model)["hyperparameters"].items()
         if isinstance(value, PLAIN)
         or (isinstance(value, list | tuple) and all(isinstance(item, PLAIN) for item in value))
     }

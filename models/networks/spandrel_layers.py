@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.networks.interpolation_init import init_copy, init_pixel_shuffle
+from models.networks.interpolation_init import init_copy, init_pixel_shuffle, init_zero
 from models.networks.mean_colour import div2k_mean
 from models.sr_quality import UPSAMPLING_STAGES
 
@@ -30,11 +30,11 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
     return F.pad(x, (0, right, 0, bottom), mode="reflect" if bottom < height and right < width else "replicate")
 
 
-def init_staged(stages: nn.Sequential, scale: int, last: nn.Conv2d, shift: float = 0.0) -> None:
+def init_staged(stages: nn.Module, scale: int, last: nn.Module, shift: float = 0.0) -> None:
     """PixelShuffle stages and the convolution after them become bilinear interpolation plus `shift`."""
-    for convolution, factor in zip(list(stages)[::2], UPSAMPLING_STAGES[scale], strict=True):
+    for convolution, factor in zip(list(stages.children())[::2], UPSAMPLING_STAGES[scale], strict=True):
         init_pixel_shuffle(convolution, 3, factor)
-    nn.init.zeros_(last.weight)
+    init_zero(last)
     init_copy(last, 3, shift=shift)
 
 

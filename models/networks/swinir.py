@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
-from models.networks.interpolation_init import init_copy, init_pixel_shuffle
+from models.networks.interpolation_init import init_copy, init_pixel_shuffle, init_zero
 from models.networks.mean_colour import div2k_mean
 from models.networks.spandrel_layers import adopt, init_staged, pad_to_multiple
+from models.sr_network import SRNetwork
 from models.sr_quality import tail_radius
 from utils.errors import UserError
 
 
-class SwinIR(nn.Module):
+class SwinIR(SRNetwork):
     """SwinIR (Liang et al. 2021, arXiv:2108.10257), the classical one; the light one has other defaults.
 
     Windows are laid out from the image's corner, so what a pixel gets depends on where in the image it lies, and images
@@ -37,6 +38,21 @@ class SwinIR(nn.Module):
     Raises:
         ValueError: an argument is not among those named.
     """
+
+    mean: torch.Tensor
+    conv_first: nn.Conv2d
+    patch_embed: nn.Module
+    layers: nn.ModuleList
+    norm: nn.Module
+    patch_unembed: nn.Module
+    conv_after_body: nn.Module
+    conv_before_upsample: nn.Sequential
+    upsample: nn.Sequential
+    conv_up1: nn.Conv2d
+    conv_up2: nn.Conv2d
+    conv_hr: nn.Conv2d
+    lrelu: nn.Module
+    conv_last: nn.Conv2d
 
     def __init__(
         self,
@@ -98,8 +114,7 @@ class SwinIR(nn.Module):
     def initialize_weights(self) -> None:
         init_copy(self.conv_first, 3)
         last = [module for module in self.conv_after_body.modules() if isinstance(module, nn.Conv2d)][-1]
-        nn.init.zeros_(last.weight)  # the body starts as the identity
-        nn.init.zeros_(last.bias)
+        init_zero(last)  # the body starts as the identity
         if self.upsampler == "pixelshuffledirect":
             init_pixel_shuffle(self.upsample[0], 3, self.scale)
         else:
@@ -110,7 +125,7 @@ class SwinIR(nn.Module):
             for name in ("conv_up1", "conv_up2", "conv_hr"):
                 if hasattr(self, name):
                     init_copy(getattr(self, name), 3)
-            nn.init.zeros_(self.conv_last.weight)
+            init_zero(self.conv_last)
             init_copy(self.conv_last, 3, shift=-1.0)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.sr_network import SRNetwork
 from models.tiling.plan import Geometry, Group, plan_tiles
 from models.tiling.whole import run_whole
 
@@ -38,13 +39,14 @@ def expand_mask(mask: Tensor, cell: int, height: int, width: int) -> Tensor:
     return pixels.reshape(batch, 1, rows * cell, columns * cell)[..., :height, :width]
 
 
-def geometry_of(network: nn.Module, lr: Tensor, patch: int, halo: int | None) -> Geometry:
+def geometry_of(network: SRNetwork, lr: Tensor, patch: int, halo: int | None) -> Geometry:
     """Sizes of the tiling; halo None takes that of the network's capabilities."""
-    return Geometry(*lr.shape[-2:], patch, network.capabilities.halo if halo is None else halo)
+    height, width = lr.shape[-2:]
+    return Geometry(height, width, patch, network.capabilities.halo if halo is None else halo)
 
 
 def run_on_tiles(
-    network: nn.Module,
+    network: SRNetwork,
     lr: Tensor,
     mask: Tensor,
     patch: int,
@@ -79,7 +81,7 @@ def run_on_tiles(
     if plan.dense.any():
         dense = torch.from_numpy(plan.dense.nonzero()[0]).to(lr.device)
         sr = run_whole(network, lr[dense], options.max_pixels).to(canvas.dtype)
-        pixels = expand_mask(mask[dense], patch * scale, *sr.shape[-2:])
+        pixels = expand_mask(mask[dense], patch * scale, sr.shape[-2], sr.shape[-1])
         if plan.dense.all():
             return torch.where(pixels, sr, canvas[image_part])
         canvas[image_part][dense] = torch.where(pixels, sr, canvas[image_part][dense])
@@ -94,7 +96,7 @@ def run_on_tiles(
 
 
 def run_everywhere(
-    network: nn.Module, lr: Tensor, mask: Tensor, patch: int, halo: int | None, options: TileOptions = DEFAULT
+    network: SRNetwork, lr: Tensor, mask: Tensor, patch: int, halo: int | None, options: TileOptions = DEFAULT
 ) -> Tensor:
     """The network's output on every patch, as execution on tiles makes it; differentiable, for training.
 
@@ -132,7 +134,7 @@ def run_everywhere(
 
 
 def tile_outputs(
-    network: nn.Module, lr: Tensor, groups: list[Group], geometry: Geometry, max_pixels: int
+    network: SRNetwork, lr: Tensor, groups: list[Group], geometry: Geometry, max_pixels: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Run the network on rectangles of patches, a few calls per shape.
 
@@ -165,7 +167,7 @@ def chunk_sizes(count: int, most: int) -> list[int]:
 
 
 def _run_rectangles(
-    network: nn.Module, lr: Tensor, tiles: Tensor, group: Group, window: tuple[int, int], geometry: Geometry
+    network: SRNetwork, lr: Tensor, tiles: Tensor, group: Group, window: tuple[int, int], geometry: Geometry
 ) -> tuple[Tensor, Tensor]:
     """One call of the network on rectangles `tiles` (n, 3) -> (n * rows * columns, 3) patches and their HR cells."""
     patch, scale = geometry.patch, network.scale

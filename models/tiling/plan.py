@@ -170,7 +170,7 @@ def _erode(mask: np.ndarray, length: int, axis: int) -> np.ndarray:
     """True where `length` entries in a row along the axis are true, from there on."""
     size = mask.shape[axis] - length + 1
     part = [slice(None)] * mask.ndim
-    result = True
+    result = np.array(True)
     for start in range(length):
         part[axis] = slice(start, start + size)
         result = result & mask[tuple(part)]

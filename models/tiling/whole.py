@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.arbitrary_scale import super_resolve
+from models.sr_network import SRNetwork
 from models.tiling.windows import Tile, axis_tiles
 
 LEAST_SIDE = 16  # LR pixels of a tile, however little memory there is
 
 
-def run_tiles(network: nn.Module, lr: Tensor, size: tuple[int, int], tile: int, halo: int | None = None) -> Tensor:
+def run_tiles(network: SRNetwork, lr: Tensor, size: tuple[int, int], tile: int, halo: int | None = None) -> Tensor:
     """SR images (B, 3, *size) computed tile by tile; the memory that the network takes depends on the tile only.
 
     Windows end at the border of the image, so the network's own padding acts there as in a run on the whole image.
@@ -35,7 +36,7 @@ def run_tiles(network: nn.Module, lr: Tensor, size: tuple[int, int], tile: int, 
     return compose(network, lr, rows, columns, size)
 
 
-def run_whole(network: nn.Module, lr: Tensor, max_pixels: int, patch: int | None = None) -> Tensor:
+def run_whole(network: SRNetwork, lr: Tensor, max_pixels: int, patch: int | None = None) -> Tensor:
     """The network's output on whole images, with at most about `max_pixels` LR pixels in one call.
 
     Images that are larger are computed in tiles with the exact halo, which takes more time and gives the same, or by
@@ -65,25 +66,27 @@ def run_whole(network: nn.Module, lr: Tensor, max_pixels: int, patch: int | None
     # Equal windows: on a GPU every other size would cost the preparation of all kernels.
     rows, columns = (axis_tiles(*lengths, side, can.halo, equal=True) for lengths in zip(lr.shape[-2:], size))
     unit = (patch or 1) * network.scale
-    room = tuple(-(-length // unit) * unit for length in size)
-    sr = None
+    room = (-(-size[0] // unit) * unit, -(-size[1] // unit) * unit)
+    sr: Tensor | None = None
     for number, image in enumerate(lr.split(1)):
         part = compose(network, image, rows, columns, room)
         if len(lr) == 1:
             return part
         sr = part.new_empty(len(lr), *part.shape[1:]) if sr is None else sr
         sr[number] = part[0]
+    assert sr is not None  # a batch has images
     return sr
 
 
 def compose(
-    network: nn.Module, lr: Tensor, rows: Sequence[Tile], columns: Sequence[Tile], room: tuple[int, int]
+    network: SRNetwork, lr: Tensor, rows: Sequence[Tile], columns: Sequence[Tile], room: tuple[int, int]
 ) -> Tensor:
     """HR images (B, 3, *room) out of tiles, one call for each; beyond the tiles their content is arbitrary."""
-    sr = None
+    sr: Tensor | None = None
     for row in rows:
         for column in columns:
             part = super_resolve(network, lr[..., row.window, column.window], (row.length, column.length))
             sr = part.new_empty(*part.shape[:2], *room) if sr is None else sr
             sr[..., row.target, column.target] = part[..., row.inside, column.inside]
+    assert sr is not None  # an image has tiles
     return sr

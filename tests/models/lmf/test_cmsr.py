@@ -121,10 +121,10 @@ def test_rendering_leaves_its_input_alone(table):
 
 def test_rendering_is_multi_scale_in_evaluation_beyond_x4_only():
     network, lr = network_with_range(), picture()
-    assert not network.renders_coarsely((12, 10), (60, 50)) and network.rendered_share(lr, (60, 50)) == 1
+    assert not network.tables_for((12, 10), (60, 50)) and network.rendered_share(lr, (60, 50)) == 1
     plain, network = network, network.with_tables({6: {1: 1.0}})
     assert plain.cmsr is None and plain.tail is network.tail
-    assert network.renders_coarsely((12, 10), (60, 50)) and not network.renders_coarsely((12, 10), (60, 40))
+    assert network.tables_for((12, 10), (60, 50)) and not network.tables_for((12, 10), (60, 40))
     assert network.rendered_share(lr, (60, 50)) == rendered_share(network, lr, (60, 50), network.cmsr) < 1
     assert network.rendered_share(lr, (48, 40)) == 1
     full = [copy_without_tables(network)(lr, size) for size in ((48, 40), (60, 50))]
