@@ -26,11 +26,12 @@ class SPAN(SRNetwork):
         div2k_mean: subtract the mean colour of DIV2K before the first layer; the last one learns to add it.
     """
 
+    mean: torch.Tensor
+    # Of those that `adopt` takes over:
     conv_1: nn.Conv2d
     conv_2: nn.Conv2d
     conv_cat: nn.Conv2d
     upsampler: nn.Sequential
-    mean: torch.Tensor
 
     def __init__(self, scale: int, n_feats: int = 52, div2k_mean: bool = True):
         super().__init__()

@@ -40,6 +40,7 @@ class SwinIR(SRNetwork):
     """
 
     mean: torch.Tensor
+    # What `adopt` takes over, each where the upsampler has it:
     conv_first: nn.Conv2d
     patch_embed: nn.Module
     layers: nn.ModuleList
