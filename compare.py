@@ -108,12 +108,12 @@ def report(argv: list[str]) -> int:
 def write_all(folder: Path, markdown_file: Path, json_file: Path) -> str:
     """All three files of the report; returns the Markdown text."""
     from evaluation.comparison.page import write_page
-    from evaluation.comparison.report import read_run, report_content, write_report
+    from evaluation.comparison.report import read_comparison, report_content, write_comparison
 
-    index, repetitions = read_run(folder)
+    index, repetitions = read_comparison(folder)
     content = report_content(index, repetitions)
     write_page(folder / "report.html", content, repetitions, index["config"]["measure"]["failures"])
-    return write_report(content, markdown_file, json_file)
+    return write_comparison(content, markdown_file, json_file)
 
 
 def ablate(argv: list[str]) -> int:

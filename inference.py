@@ -39,7 +39,7 @@ def _plain(option: str) -> str:
     return option.replace("-", "_")
 
 
-def check(config: InferenceConfig) -> None:
+def check_options(config: InferenceConfig) -> None:
     """Options that must be given.
 
     Raises:
@@ -100,7 +100,7 @@ def prepare_sr(config: InferenceConfig) -> Run:
         config.weights or SHIPPED, config.scale, config.device, config.half,
         config.tile, config.tile_halo, config.self_ensemble, config.cmsr,
     )  # fmt: skip
-    times, folder = StageTimes(resolver.upscaler.device), new_run_folder(config.out)
+    times, folder = StageTimes(resolver.inference.device), new_run_folder(config.out)
     images = resolver.stream(read_frames(files, config.max_pixels), times)
     return Run(files, images, SRWriter(folder, files), folder, times)
 
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.device import set_threads
 
     try:
-        check(config)
+        check_options(config)
         set_threads(config.threads)
         run = prepare_sr(config) if config.sr_only else prepare_detection(config)
     except (UserError, OSError) as error:

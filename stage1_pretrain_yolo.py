@@ -53,7 +53,7 @@ def training_arguments(config: Stage1Config, data: Path, folder: Path, device: s
     }
 
 
-def check(config: Stage1Config) -> None:
+def check_stage1(config: Stage1Config) -> None:
     """Raises ValueError for settings that stage 1 cannot run with."""
     sides = [config.data.imgsz] if isinstance(config.data.imgsz, int) else config.data.imgsz
     if len(sides) not in (1, 2) or any(side < 32 or side % 32 for side in sides):
@@ -81,7 +81,7 @@ def pick_device(config: Stage1Config) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     config = parse_config(Stage1Config, __doc__, argv)
-    check(config)
+    check_stage1(config)
 
     import torch
 

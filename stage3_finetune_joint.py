@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from configs.schema import Stage3Config
-from loading.stage3_checks import check_stage3, some_parts_rest
+from loading.stage3_checks import check_stage3, some_get_no_gradient
 from utils.cli import run
 from utils.config import parse_config
 
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.logger import MetricsLog, open_run
 
     # 1. Run folder
-    accelerator = make_accelerator(config.run, some_parts_rest(config))
+    accelerator = make_accelerator(config.run, some_get_no_gradient(config))
     folder = open_run(config, accelerator.is_main_process, extends=("optim.epochs",))
     accelerator.wait_for_everyone()
     if is_finished(folder / OUTPUT, config.optim.epochs):

@@ -74,18 +74,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"[{number}/{len(settings)}] {net} x{scale}, LR {lr}, batch {batch}, {dtype}", flush=True)
         width, height = map(int, lr.split("x"))
         setting = {"net": net, "scale": scale, "lr": lr, "batch": batch, "dtype": dtype}
-        rows += measure(setting, (height, width), options, device)
+        rows += measure_setting(setting, (height, width), options, device)
         results = {"rows": rows, "environment": environment() | {"threads": torch.get_num_threads()}}
         results["command"] = "python -m benchmarks.conditional_execution " + " ".join(argv or sys.argv[1:])
         results["seed"], results["rounds"] = options.seed, options.rounds
         replace_text(options.json, json.dumps(results, indent=1) + "\n")
-    print(table(rows))
+    print(cost_table(rows))
     if options.page:
         replace_text(options.page, page(results))
     return 0
 
 
-def measure(setting: dict, size: tuple[int, int], options, device) -> list[dict]:
+def measure_setting(setting: dict, size: tuple[int, int], options, device) -> list[dict]:
     """Rows of one network, scale, size, batch and precision."""
     import numpy as np
     import torch
@@ -94,7 +94,7 @@ def measure(setting: dict, size: tuple[int, int], options, device) -> list[dict]
     from utils.timing import measure_interleaved
 
     dtype, batch = DTYPES[setting["dtype"]], setting["batch"]
-    front, trained = build(setting, size, options.weights, device, dtype)
+    front, trained = prepared_front(setting, size, options.weights, device, dtype)
     hr, lr = images(size, setting["scale"], batch)
     lr = lr.to(device)
     generator = np.random.default_rng(options.seed)
@@ -141,7 +141,7 @@ def measure(setting: dict, size: tuple[int, int], options, device) -> list[dict]
     return rows
 
 
-def build(setting: dict, size: tuple[int, int], weights: list[str], device, dtype):
+def prepared_front(setting: dict, size: tuple[int, int], weights: list[str], device, dtype):
     """Prepared front end with the default tiling for this size, and whether SR_Quality is trained."""
     import torch
 
@@ -311,12 +311,12 @@ def page(results: dict) -> str:
             f"{machine['cpu']}, {machine['threads']} threads, torch {machine['versions']['torch']}. LR images are "
             "bicubic copies of a photograph (antialiased, as in MATLAB). PSNR loss and difference are against dense "
             "fusion; networks without trained weights (`trained` in the JSON) say nothing about PSNR.",
-            table(results["rows"]) + "\n",
+            cost_table(results["rows"]) + "\n",
         ]
     )
 
 
-def table(rows: list[dict]) -> str:
+def cost_table(rows: list[dict]) -> str:
     """Markdown: one line per setting and share, eta of every strategy, then what `auto` costs."""
     names = list(dict.fromkeys(row["strategy"] for row in rows))
     lines = ["| net | x | LR | B | dtype | mask | r | " + " | ".join(f"eta {n}" for n in names) + " | auto: time / "]

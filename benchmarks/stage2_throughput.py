@@ -33,7 +33,7 @@ SECONDS = 1.0  # a measurement takes about as long, so that prefetched batches d
 
 
 @dataclass(frozen=True)
-class Timing:
+class StepTiming:
     """Of one step: seconds by the clock, seconds of CPU of this process, share spent waiting for data."""
 
     wall: float
@@ -41,7 +41,7 @@ class Timing:
     waiting: float
 
 
-def build(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Config, folder: Path, accelerator):
+def stage2_trainer(network_config: NetworkConfig, optim: OptimConfig, config: Stage2Config, folder: Path, accelerator):
     """The trainer of stage 2 for one network; it logs nothing."""
     from training.sr_training import build_network, sr_task, sr_training_data
     from training.trainer import Trainer
@@ -89,7 +89,7 @@ def ways(trainer) -> dict[str, Callable]:
     return {"pure": pure, "step": step_from(itertools.cycle(held)), "with_data": step_from(stream)}
 
 
-def seconds(call: Callable, count: int, device) -> Timing:
+def seconds(call: Callable, count: int, device) -> StepTiming:
     """Of one call, the mean over `count` of them."""
     import torch
 
@@ -101,10 +101,10 @@ def seconds(call: Callable, count: int, device) -> Timing:
     if device.type == "cuda":
         torch.cuda.synchronize()
     elapsed = time.perf_counter() - began
-    return Timing(elapsed / count, (time.process_time() - cpu) / count, waited / elapsed)
+    return StepTiming(elapsed / count, (time.process_time() - cpu) / count, waited / elapsed)
 
 
-def measure(trainer, patch: int) -> dict:
+def measure_rates(trainer, patch: int) -> dict:
     """Rates of one network in patches per second; `patch`: side of its LR patches, for the report."""
     calls, device, batch = ways(trainer), trainer.accelerator.device, trainer.optim.batch
     for call in calls.values():
@@ -136,7 +136,7 @@ def measure(trainer, patch: int) -> dict:
     }
 
 
-def ratio(rounds: list[dict[str, Timing]], name: str, clock: str) -> float:
+def ratio(rounds: list[dict[str, StepTiming]], name: str, clock: str) -> float:
     """Speed of a kind of step as a share of the network's own: the median of the rounds' ratios."""
     return statistics.median(getattr(timings["pure"], clock) / getattr(timings[name], clock) for timings in rounds)
 
@@ -159,8 +159,8 @@ def main(argv: list[str] | None = None) -> int:
         ("sr_fast", config.sr_fast, config.optim_fast),
         ("sr_quality", config.sr_quality, config.optim_quality),
     ):
-        trainer = build(network, optim, config, folder / role, make_accelerator(config.run))
-        results[role] = measure(trainer, config.data.patch)
+        trainer = stage2_trainer(network, optim, config, folder / role, make_accelerator(config.run))
+        results[role] = measure_rates(trainer, config.data.patch)
         print(json.dumps({role: results[role]}, indent=1), flush=True)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     results |= {"rounds": ROUNDS, "load_average": load, "environment": environment()}

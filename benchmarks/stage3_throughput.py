@@ -21,20 +21,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from configs.schema import Stage3Config
-from loading.stage3_checks import check_stage3, some_parts_rest
+from loading.stage3_checks import check_stage3, some_get_no_gradient
 from utils.config import parse_config
 
 WARMUP, ROUNDS = 3, 15
 
 
-def build(config: Stage3Config, folder: Path):
+def stage3_trainer(config: Stage3Config, folder: Path):
     """The trainer of stage 3 with this configuration; it logs nothing."""
     from training.joint_training import build_joint_training
     from training.processes import make_accelerator
     from training.trainer import Trainer
     from utils.logger import MetricsLog
 
-    accelerator = make_accelerator(config.run, some_parts_rest(config))
+    accelerator = make_accelerator(config.run, some_get_no_gradient(config))
     joint = build_joint_training(config, accelerator.device)
     data, log = joint.data(config.run.workers), MetricsLog(folder, main=False)
     trainer = Trainer("throughput", joint.task, data, config.optim, config.run, folder, log, accelerator)
@@ -49,15 +49,15 @@ def parts_of(trainer, batch) -> dict[str, Callable[[], None]]:
     task, accelerator, progress = trainer.task, trainer.accelerator, Progress(0, trainer.total_steps)
     optimizer = next(iter(trainer.optimizers.values()))
     with accelerator.autocast():
-        seen = task.look(batch)
+        teacher_output = task.teacher_output(batch)
 
     def teacher() -> None:
         with accelerator.autocast():
-            task.look(batch)
+            task.teacher_output(batch)
 
     def front() -> None:
         with accelerator.autocast():
-            sr, total, _ = task.front_terms(batch, progress, seen)
+            sr, total, _ = task.front_terms(batch, progress, teacher_output)
         loss = total + sr.float().mean()
         if loss.requires_grad:
             loss.backward()
@@ -65,7 +65,7 @@ def parts_of(trainer, batch) -> dict[str, Callable[[], None]]:
     def detector() -> None:
         image = batch.hr.clone().requires_grad_(True)
         with accelerator.autocast():
-            total, _ = task.detector_terms(image, batch, seen)
+            total, _ = task.detector_terms(image, batch, teacher_output)
         total.backward()
 
     def update() -> None:
@@ -91,7 +91,7 @@ def steps_of(trainer) -> Iterator[float]:
         yield trainer.optimise(stream, 0)[1]
 
 
-def measure(trainer) -> dict:
+def measure_parts(trainer) -> dict:
     """Milliseconds of the parts and of the whole step, and the share of time that consecutive steps wait."""
     import torch
 
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.logger import environment, open_run
 
     folder = open_run(config)
-    result = measure(build(config, folder))
+    result = measure_parts(stage3_trainer(config, folder))
     print(json.dumps(result, indent=1))
     (folder / "throughput.json").write_text(json.dumps(result | {"environment": environment()}, indent=1) + "\n")
     return 0

@@ -46,7 +46,7 @@ def build_view(folder: Path, names: Sequence[str], splits: Mapping[str, Sequence
         labels.mkdir(parents=True)
         for name, record in zip(unique_names([r.image for r in records]), records, strict=True):
             _link(Path(record.image).absolute(), images / name)
-            (labels / name).with_suffix(".txt").write_text(label_text(record), encoding="utf-8")
+            (labels / name).with_suffix(".txt").write_text(label_file_text(record), encoding="utf-8")
         config[split] = f"images/{split}"
     file.write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return file
@@ -66,7 +66,7 @@ def unique_names(images: Sequence[Path]) -> list[str]:
     return names
 
 
-def label_text(record: Record) -> str:
+def label_file_text(record: Record) -> str:
     """YOLO lines `class cx cy w h`; empty for an image without objects."""
     return "".join(
         f"{int(c)} " + " ".join(f"{float(v):.8g}" for v in box) + "\n"

@@ -76,19 +76,19 @@ class RealDegradation:
         kernels, numbers = draws["kernels"].unbind(1), draws["numbers"]
 
         x = blur(hr, kernels[0])
-        x = resize(x, draw_size(rng, first, tuple(hr.shape[-2:])), draw_mode(rng))
+        x = resize_torch(x, draw_size(rng, first, tuple(hr.shape[-2:])), draw_mode(rng))
         x = add_noise(x, numbers[:, :3], source)
         x = jpeg(x, numbers[:, 3])
 
         x = blur(x, kernels[1])
-        x = resize(x, draw_size(rng, second, size), draw_mode(rng))
+        x = resize_torch(x, draw_size(rng, second, size), draw_mode(rng))
         x = add_noise(x, numbers[:, NUMBERS : NUMBERS + 3], source)
         # One order is that of a picture saved and then shrunk, the other of one shrunk and then saved.
         mode = draw_mode(rng)
         if rng.random() < 0.5:
-            x = jpeg(blur(resize(x, size, mode), kernels[2]), numbers[:, -1])
+            x = jpeg(blur(resize_torch(x, size, mode), kernels[2]), numbers[:, -1])
         else:
-            x = blur(resize(jpeg(x, numbers[:, -1]), size, mode), kernels[2])
+            x = blur(resize_torch(jpeg(x, numbers[:, -1]), size, mode), kernels[2])
         return (x.clamp(0, 1) * 255).round() / 255
 
 
@@ -141,7 +141,7 @@ def blur(x: Tensor, kernels: Tensor) -> Tensor:
     return F.conv2d(padded, weights, groups=batch * channels).view(batch, channels, height, width)
 
 
-def resize(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+def resize_torch(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     """Resize images (B, C, H, W) by PyTorch's own area, bilinear or bicubic interpolation, not antialiased."""
     return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, size=tuple(size), mode=mode)
 

@@ -283,17 +283,9 @@ def read_pair(hr_file: Path, lr_file: Path | None, scale: float, max_pixels: int
     return np.ascontiguousarray(lr[:height, :width]), cropped
 
 
-def dihedral(image: np.ndarray, symmetry: int) -> np.ndarray:
-    """One of the eight symmetries of the square, 0..7 (0 changes nothing), of a square image (n, n, C); a view."""
-    if symmetry & 1:
-        image = image[:, ::-1]
-    if symmetry & 2:
-        image = image[::-1]
-    return image.transpose(1, 0, 2) if symmetry & 4 else image
-
-
 def _planes(image: np.ndarray, symmetry: int) -> Tensor:
-    """`dihedral` of uint8 (n, n, 3) as a tensor (3, n, n) with memory of its own."""
+    """One of the eight symmetries of the square, 0..7 (0 changes nothing), of uint8 (n, n, 3): mirrored in x, in y,
+    then transposed, by the bits 1, 2 and 4; a tensor (3, n, n) with memory of its own."""
     # OpenCV's loops over packed pixels take a third of the time of NumPy's strided copy.
     image = np.asarray(image)
     if symmetry & 3:

@@ -7,7 +7,7 @@ import math
 import torch
 from tqdm import tqdm
 
-from deployment.latency_profile import Curve, LatencyProfile, fingerprint
+from deployment.latency_profile import Curve, LatencyProfile, architecture_fingerprint
 from deployment.prepare import prepare_system
 from models.front_end import FrontEnd
 from models.mask_policy import GivenMask
@@ -91,7 +91,7 @@ def measure_profile(
     }
     curves = {name: curve(points[name]) for name in ("none", "full", "detector")} | {"tiles": curve(tiles)}
     return LatencyProfile(
-        measured_on, fingerprint(system), system.scale, front.patch, geometry.halo,
+        measured_on, architecture_fingerprint(system), system.scale, front.patch, geometry.halo,
         front.execution.patches is not None, **curves,
     )  # fmt: skip
 

@@ -47,7 +47,7 @@ class LatencyProfile:
 
     Args:
         environment: device, dtype, threads, versions and date of the measurement.
-        system: fingerprint of the architecture, see `fingerprint`.
+        system: fingerprint of the architecture, see `architecture_fingerprint`.
         scale, patch, halo: of the system, LR pixels; halo is a number also where the execution is exact.
         none: milliseconds of the front end with no patch kept, against LR pixels of the whole batch.
         full: the same with every patch kept.
@@ -135,7 +135,7 @@ def with_profile(system, path: str | Path, device, dtype):
     profile = load_profile(path)
     known = {"architecture": profile.system, "patch": profile.patch, "scale": profile.scale} | profile.environment
     now = {
-        "architecture": fingerprint(system),
+        "architecture": architecture_fingerprint(system),
         "patch": system.patch,
         "scale": system.scale,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
@@ -160,7 +160,7 @@ def shared_area(share: float, patch: int, halo: int) -> float:
     return share * patch**2 + (1 - share) * (sides + corners)
 
 
-def fingerprint(system) -> str:
+def architecture_fingerprint(system) -> str:
     """Of the architecture of a ConditionalSRDetector; weights and class names do not matter for the time."""
     spec = json.loads(json.dumps(system.spec["args"]))
     spec["detector"]["names"] = len(spec["detector"]["names"])

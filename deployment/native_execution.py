@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from deployment.fused_inference import TOLERANCE
 from deployment.native.build import NativeError, cpu_flags, find_library
-from deployment.native.interface import MOST_SIDE, Job, Kernel, Step, memory_bytes
+from deployment.native.interface import MOST_SIDE, Kernel, KernelCall, Step, memory_bytes
 from models.masker import patch_grid
 from models.sr_quality import EDSR
 from utils.errors import UserError
@@ -132,8 +132,8 @@ class NativeNetwork(nn.Module):
             workspace = torch.empty(starts[-1] // item, dtype=self.dtype)
         places = [workspace.data_ptr() + start for start in starts[:-1]]
         lr, mask = lr.float(), mask.contiguous()
-        job = Job(
-            job_bytes=ctypes.sizeof(Job), step_bytes=ctypes.sizeof(Step),
+        job = KernelCall(
+            job_bytes=ctypes.sizeof(KernelCall), step_bytes=ctypes.sizeof(Step),
             mask=mask.data_ptr(), lr=lr.data_ptr(), hr=canvas.data_ptr(),
             mask_bytes=memory_bytes(mask), lr_bytes=memory_bytes(lr), hr_bytes=memory_bytes(canvas),
             lr_stride=lr.stride(), hr_stride=canvas.stride(), mean=tuple(self.mean),

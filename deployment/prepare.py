@@ -95,7 +95,7 @@ def prepare_network(network: nn.Module, device: torch.device, dtype: torch.dtype
 def prepare_system(
     system: ConditionalSRDetector, device: torch.device, dtype: torch.dtype, memory_mb: int = 1024
 ) -> ConditionalSRDetector:
-    """Inference copy of a system: the same `upscale` and `predict`, faster.
+    """Inference copy of a system: the same `super_resolve` and `predict`, faster.
 
     Args:
         system: in evaluation mode.
@@ -107,17 +107,17 @@ def prepare_system(
     Returns:
         A system for inference only; `how_it_runs` says what was chosen.
     """
-    preparation = Preparation(device, dtype, memory_mb)
+    preparation = InferencePreparation(device, dtype, memory_mb)
     return system.with_detector(prepare_detector(system.detector, device, dtype), preparation)
 
 
 def prepare_front(front: FrontEnd, device: torch.device, dtype: torch.dtype, memory_mb: int = 1024) -> FrontEnd:
     """Inference copy of a front end alone; see `prepare_system`."""
-    return front.prepared(Preparation(device, dtype, memory_mb))
+    return front.prepared(InferencePreparation(device, dtype, memory_mb))
 
 
 @dataclass(frozen=True)
-class Preparation:
+class InferencePreparation:
     """Makes inference copies for one device; see models/front_end.py.
 
     Args:

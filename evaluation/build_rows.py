@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from configs.evaluate_schema import EvaluateConfig
-from deployment.latency_profile import fingerprint, load_profile, with_profile
+from deployment.latency_profile import architecture_fingerprint, load_profile, with_profile
 from evaluation.oracle_mask import OracleMask
 from evaluation.row_key import RowKey
 from evaluation.rows import LEARNED, Row
@@ -167,7 +167,7 @@ def under(key: RowKey, policy: MaskPolicy | OracleMask) -> RowKey:
 
 def fits_profile(system: ConditionalSRDetector, config: EvaluateConfig) -> bool:
     """Whether the latency profile was measured for a system of this architecture."""
-    return bool(config.profile) and load_profile(config.profile).system == fingerprint(system)
+    return bool(config.profile) and load_profile(config.profile).system == architecture_fingerprint(system)
 
 
 def with_profiles(rows: list[Row], config: EvaluateConfig, device, dtype) -> list[Row]:

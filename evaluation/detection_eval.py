@@ -28,7 +28,7 @@ class SplitResult:
     """
 
     detections: list[np.ndarray] = field(default_factory=list)
-    truths: list[tuple[np.ndarray, np.ndarray, tuple[int, int]]] = field(default_factory=list)
+    ground_truth: list[tuple[np.ndarray, np.ndarray, tuple[int, int]]] = field(default_factory=list)
     kept_per_image: list[float] = field(default_factory=list)
     patches_per_image: list[int] = field(default_factory=list)
     psnr_per_image: list[float] = field(default_factory=list)
@@ -52,7 +52,7 @@ class SplitResult:
         return mean_over_images(self.psnr_per_image) if self.psnr_per_image else None
 
     def metrics(self, names: tuple[str, ...]) -> dict:
-        return coco_map(self.truths, self.detections, names)
+        return coco_map(self.ground_truth, self.detections, names)
 
 
 def canvas_boxes(batch: DetectionBatch, row: int) -> np.ndarray:
@@ -110,7 +110,7 @@ def detect_split(
             truth = canvas_boxes(batch, row)
             classes = batch.classes[batch.image_index == row].long().cpu().numpy()
             size = (letterbox.height, letterbox.width)
-            result.truths.append((letterbox.to_original(truth), classes, size))
+            result.ground_truth.append((letterbox.to_original(truth), classes, size))
             shown = letterbox.region  # without the grey around the image
             if masks is not None:
                 mask = masks[row, 0].float().cpu().numpy()

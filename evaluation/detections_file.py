@@ -39,14 +39,14 @@ def write_detections(path: Path, dataset: DetectionDataset, results: dict[str, S
 
 def parts(dataset: DetectionDataset, results: dict[str, SplitResult]) -> Iterator[str]:
     """The text of the file, bit by bit: with many rows it is large."""
-    truths = next(iter(results.values())).truths
+    ground_truth = next(iter(results.values())).ground_truth
     images = [
         {"id": number, "file_name": str(record.image), "height": height, "width": width}
-        for number, (record, (_, _, (height, width))) in enumerate(zip(dataset.records, truths, strict=True))
+        for number, (record, (_, _, (height, width))) in enumerate(zip(dataset.records, ground_truth, strict=True))
     ]
     found = [
         coco_box(number, box, label)
-        for number, (boxes, labels, _) in enumerate(truths)
+        for number, (boxes, labels, _) in enumerate(ground_truth)
         for box, label in zip(boxes, labels, strict=True)
     ]
     annotations = [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from configs.evaluate_schema import EvaluateConfig
 from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
-from deployment.prepare import Preparation, how_it_runs, prepare_detector
+from deployment.prepare import InferencePreparation, how_it_runs, prepare_detector
 from evaluation.detection_eval import SplitResult, canvas_boxes, detect_split
 from evaluation.mac_counter import MacCounter
 from evaluation.oracle_mask import OracleMask
@@ -34,7 +34,7 @@ TIMED_IMAGES = 4
 WARMUP = 2
 
 
-class Seen(NamedTuple):
+class MethodInput(NamedTuple):
     """What a row gets of a batch: images, the mask policy, which for the oracle knows the ground truth, and which part
     is no padding (models/content.py)."""
 
@@ -43,7 +43,7 @@ class Seen(NamedTuple):
     content: Tensor | None
 
     @classmethod
-    def of(cls, row: Row, batch: DetectionBatch) -> Seen:
+    def of(cls, row: Row, batch: DetectionBatch) -> MethodInput:
         return cls(row.images(batch), row.policy_for(batch), batch.content)
 
 
@@ -66,14 +66,14 @@ class DetectionEvaluation:
         self.rows, self.dataset, self.config, self.device = rows, dataset, config, device
         self.prepared = prepare_rows(rows, device, DTYPES[config.run.precision])
 
-    def detect(self, row: Row, seen: Seen, conf: float) -> tuple[list[Tensor], ConditionalOutput | None]:
+    def detect(self, row: Row, inputs: MethodInput, conf: float) -> tuple[list[Tensor], ConditionalOutput | None]:
         """Boxes in HR canvas pixels, and what the front end made."""
         method, limits = self.prepared[row.name].method, (conf, self.config.iou, self.config.max_det)
-        return method.predict(seen.images, seen.policy, *limits, seen.content)
+        return method.predict(inputs.images, inputs.policy, *limits, inputs.content)
 
-    def upscale(self, row: Row, seen: Seen) -> ConditionalOutput:
+    def super_resolve(self, row: Row, inputs: MethodInput) -> ConditionalOutput:
         """The front end alone."""
-        return self.prepared[row.name].method.upscale(seen.images, seen.policy, seen.content)
+        return self.prepared[row.name].method.super_resolve(inputs.images, inputs.policy, inputs.content)
 
     def say_how_it_runs(self, systems: dict[RowKey, Row]) -> None:
         """One line per system with a masker: kernels, types and halo of its inference copy."""
@@ -98,7 +98,7 @@ class DetectionEvaluation:
         """Result of one batch."""
 
         def predict(batch: DetectionBatch) -> tuple[list[Tensor], ConditionalOutput | None]:
-            return self.detect(row, Seen.of(row, batch), self.config.conf)
+            return self.detect(row, MethodInput.of(row, batch), self.config.conf)
 
         return detect_split(predict, [batch], self.device, patch=row.patch, with_psnr=batch.hr is not None)
 
@@ -110,10 +110,10 @@ class DetectionEvaluation:
         batches = [self.single(index) for index in spread(len(self.dataset), TIMED_IMAGES)]
         totals, fronts = {}, {}
         for row in self.rows:
-            seen = [Seen.of(row, batch) for batch in batches]
-            totals[row.name] = in_turn(lambda x, row=row: self.detect(row, x, SHOWN_CONF), seen)
+            inputs = [MethodInput.of(row, batch) for batch in batches]
+            totals[row.name] = in_turn(lambda x, row=row: self.detect(row, x, SHOWN_CONF), inputs)
             if row.method.front is not None:
-                fronts[f"sr {row.name}"] = in_turn(lambda x, row=row: self.upscale(row, x), seen)
+                fronts[f"sr {row.name}"] = in_turn(lambda x, row=row: self.super_resolve(row, x), inputs)
         timings, runs = {}, self.config.timing_runs
         if runs:
             with ProgressBar(WARMUP + runs, "timing") as bar:
@@ -157,17 +157,17 @@ class DetectionEvaluation:
     def overlay(self, row: Row, index: int) -> np.ndarray:
         """LR, mask, SR, detections and ground truth of one image side by side, uint8 (H, W, 3)."""
         batch = self.single(index)
-        found, output = self.detect(row, Seen.of(row, batch), SHOWN_CONF)
+        found, output = self.detect(row, MethodInput.of(row, batch), SHOWN_CONF)
         truth = canvas_boxes(batch, 0)
         classes = batch.classes.cpu().numpy()[:, None]
-        truths = np.concatenate([truth, np.full_like(classes, np.nan, dtype=float), classes], axis=1)
+        ground_truth = np.concatenate([truth, np.full_like(classes, np.nan, dtype=float), classes], axis=1)
         mask = None if output.mask is None else output.mask[0, 0].float().cpu().numpy()
         return detection_panel(
             to_uint8(batch.lr[0]),
             to_uint8(output.sr[0]),
             found[0].float().cpu().numpy(),
             self.dataset.names,
-            truths=truths,
+            ground_truth=ground_truth,
             mask=mask,
             patch=row.patch,
         )
@@ -183,7 +183,7 @@ class DetectionEvaluation:
 def prepare_rows(rows: list[Row], device: torch.device, dtype: torch.dtype) -> dict[str, Row]:
     """Inference copies of all rows by name; rows that share a method or a detector share its copy."""
     detectors, methods, prepared = {}, {}, {}
-    preparation = Preparation(device, dtype)
+    preparation = InferencePreparation(device, dtype)
     for row in rows:
         method, detector = row.method, row.method.detector
         if id(detector) not in detectors:
@@ -196,7 +196,7 @@ def prepare_rows(rows: list[Row], device: torch.device, dtype: torch.dtype) -> d
 
 def merge(into: SplitResult, part: SplitResult) -> None:
     """Append one part of a split to what is there."""
-    for name in ("detections", "truths", "kept_per_image", "patches_per_image", "psnr_per_image"):
+    for name in ("detections", "ground_truth", "kept_per_image", "patches_per_image", "psnr_per_image"):
         getattr(into, name).extend(getattr(part, name))
     into.inside += part.inside
     into.outside += part.outside

@@ -26,7 +26,7 @@ class OracleMask:
 
     Args:
         share: of the patches of every image, those of the padding apart, in [0, 1].
-        coverage: of the batch it is asked about, see `patch_coverage`; set by `told`.
+        coverage: of the batch it is asked about, see `patch_coverage`; set by `for_batch`.
 
     Raises:
         ValueError: the share is outside [0, 1].
@@ -42,7 +42,7 @@ class OracleMask:
         if not 0 <= self.share <= 1:
             raise UserError(f"oracle: the share {self.share} is outside [0, 1]; correct budgets")
 
-    def told(self, batch: DetectionBatch, patch: int) -> OracleMask:
+    def for_batch(self, batch: DetectionBatch, patch: int) -> OracleMask:
         """The oracle for one batch; `patch` is the side of a patch in LR pixels."""
         return replace(self, coverage=patch_coverage(batch, patch))
 
@@ -52,15 +52,15 @@ class OracleMask:
         Args:
             lr: the batch's LR images (B, 3, h, w).
             logits: masker output (B, 2, gh, gw).
-            patch: as given to `told`.
+            patch: as given to `for_batch`.
             content: which part of the images is no padding, see models/content.py.
 
         Raises:
-            ValueError: the oracle was not told about this batch.
+            ValueError: `for_batch` was not called, or with another batch.
         """
         shape = (lr.shape[0], *patch_grid(*lr.shape[-2:], patch))
         if self.coverage is None or self.coverage.shape != shape:
-            raise UserError(f"oracle: knows no ground truth of a batch with patches {shape}; call told() first")
+            raise UserError(f"oracle: knows no ground truth of a batch with patches {shape}; call for_batch() first")
         image = image_patches(content, lr.shape[-2:], patch)
         score, coverage = (logits[:, 1] - logits[:, 0]).float().flatten(1), self.coverage.flatten(1).to(lr.device)
         if image is not None:

@@ -37,7 +37,7 @@ def draw_pareto(results: dict) -> Figure:
         if all(value is not None and math.isfinite(value) for value in (row["total_ms"], row["map50_95"]))
     }
     colours = row_colours(list(points))
-    for curve in curves(list(points)):
+    for curve in budget_curves(list(points)):
         style, legend = CURVES[curve[0].policy]
         x, y = zip(*(points[key] for key in curve), strict=True)
         label = f"{curve[0].base.name}, {legend}"
@@ -58,7 +58,7 @@ def draw_pareto(results: dict) -> Figure:
     return figure
 
 
-def curves(keys: list[RowKey]) -> list[list[RowKey]]:
+def budget_curves(keys: list[RowKey]) -> list[list[RowKey]]:
     """Rows that a line joins: a system under one policy, by ascending kept share."""
     found: dict[RowKey, list[RowKey]] = {}
     for key in keys:
@@ -67,7 +67,7 @@ def curves(keys: list[RowKey]) -> list[list[RowKey]]:
     return [sorted(curve, key=lambda key: key.budget) for curve in found.values()]
 
 
-def label_text(key: RowKey) -> str:
+def point_label(key: RowKey) -> str:
     """A curve's points carry the kept share alone, the legend says the rest."""
     return f"{key.budget:g}" if key.policy in SHARES else key.name.replace("_", " ")
 
@@ -91,7 +91,7 @@ def label_points(figure: Figure, axes, points: dict[RowKey, Point], colours: dic
     for key in sorted(points, key=lambda key: places[key][1]):
         best = None
         for distance, right, up in PLACES:
-            label = annotate(axes, label_text(key), points[key], (distance * right, distance * up), colours[key])
+            label = annotate(axes, point_label(key), points[key], (distance * right, distance * up), colours[key])
             label.update_positions(renderer)
             # Of an annotation with a line its own extent would include the line.
             box = Text.get_window_extent(label, renderer)

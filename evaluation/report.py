@@ -64,16 +64,16 @@ def write_report(folder: Path, results: dict) -> str:
     replace_text(folder / CSV, table_csv(results["rows"]))
     replace_text(folder / TABLE, f"{heading(results)}\n\n{table}\n")
     # Last, because its presence says that the evaluation is complete.
-    replace_text(folder / RESULTS, json.dumps(plain(results), indent=1, allow_nan=False) + "\n")
+    replace_text(folder / RESULTS, json.dumps(json_value(results), indent=1, allow_nan=False) + "\n")
     return table
 
 
-def plain(value):
+def json_value(value):
     """JSON types only; NaN and infinities become None."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -123,5 +123,5 @@ def table_csv(rows: list[dict], columns: Sequence[str] = (*COLUMNS, *EXTRA_COLUM
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(plain(rows))
+    writer.writerows(json_value(rows))
     return text.getvalue()

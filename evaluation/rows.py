@@ -49,8 +49,8 @@ class Row:
         return batch.hr if self.method.sees_hr else batch.lr
 
     def policy_for(self, batch: DetectionBatch) -> MaskPolicy | OracleMask:
-        """The mask policy for this batch, whose ground truth the oracle is told."""
-        return self.policy.told(batch, self.patch) if isinstance(self.policy, OracleMask) else self.policy
+        """The mask policy for this batch, whose ground truth the oracle knows."""
+        return self.policy.for_batch(batch, self.patch) if isinstance(self.policy, OracleMask) else self.policy
 
     def parameters_run(self, height: int, width: int, patches_per_image: list[int]) -> int:
         """Parameters of all networks that run: SR_Quality where any patch is kept, SR_Fast where any is not.

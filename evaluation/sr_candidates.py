@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from configs.sr_schema import EvaluateSRConfig
-from loading.cmsr_tables import REMEDY, TableFile, belongs, foreign, load_tables
+from loading.cmsr_tables import REMEDY, TableFile, load_tables, measured_on, owner_of
 from models.arbitrary_scale import BicubicToSize
 from prediction.sr_inference import load_sr_for
 from utils.errors import UserError
@@ -65,7 +65,7 @@ def load_candidates(config: EvaluateSRConfig, device: torch.device) -> dict[floa
     for name in names:
         networks = read_networks(name, scales)
         first = next(iter(networks.values()))
-        owned = [path for path, file in files.items() if belongs(file, first)]
+        owned = [path for path, file in files.items() if measured_on(file, first)]
         if owned and max(scales) <= (beyond := first.capabilities.coarse.beyond):
             raise UserError(f"cmsr: renders beyond x{beyond:g} only; give a larger scale, or leave cmsr out")
         used |= {path: used[path] + 1 for path in owned}
@@ -78,7 +78,7 @@ def load_candidates(config: EvaluateSRConfig, device: torch.device) -> dict[floa
                     candidates[scale].append(Candidate(name, arch, network.with_tables(files[path].tables), path))
     for path, count in used.items():
         if count == 0:
-            raise UserError(f"cmsr: {path} {foreign(files[path])}, but none of the weights holds it; {REMEDY}")
+            raise UserError(f"cmsr: {path} {owner_of(files[path])}, but none of the weights holds it; {REMEDY}")
         if count > 1 and files[path].network is None:
             raise UserError(f"cmsr: {path} does not say which of the networks it belongs to; compare one at a time")
     return candidates

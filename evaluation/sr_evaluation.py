@@ -15,7 +15,7 @@ from data.images import ImageError
 from data.sr_pairs import benchmark_files, read_pair
 from evaluation.sr_candidates import Candidate, as_list
 from evaluation.sr_eval import border_of, dataset_name
-from prediction.sr_inference import Upscaler, plain_scale
+from prediction.sr_inference import SRInference, plain_scale
 from utils.convert import to_image, to_tensor
 from utils.errors import UserError
 from utils.flops_counter import OnMeta, count_macs, count_parameters
@@ -123,7 +123,7 @@ class SREvaluation:
         if config.precision == "fp16" and device.type != "cuda":
             raise UserError("precision fp16 needs CUDA; use bf16 or fp32 on a CPU")
         self.candidates, self.config, self.device, self.lpips = candidates, config, device, lpips
-        self.upscale = Upscaler(device, config.precision, config.tile, config.tile_halo, config.self_ensemble)
+        self.inference = SRInference(device, config.precision, config.tile, config.tile_halo, config.self_ensemble)
 
     def pair(self, benchmark: Benchmark, number: int) -> tuple[np.ndarray, np.ndarray]:
         """LR and HR image of one of the benchmark's files."""
@@ -131,7 +131,7 @@ class SREvaluation:
 
     def run(self, candidate: Candidate, lr: np.ndarray, hr: np.ndarray) -> np.ndarray:
         """SR image, uint8 (H, W, 3), of the size of `hr`."""
-        return to_image(self.upscale(candidate.network, to_tensor(lr, self.device), hr.shape[:2]))
+        return to_image(self.inference(candidate.network, to_tensor(lr, self.device), hr.shape[:2]))
 
     def rows(self, benchmark: Benchmark) -> list[dict]:
         """Rows of results.json for one benchmark."""
@@ -190,7 +190,7 @@ class SREvaluation:
         chosen = spread(len(benchmark.files), TIMED_IMAGES)
         pairs = [self.pair(benchmark, number) for number in chosen]
         inputs = [(to_tensor(lr, self.device), hr.shape[:2]) for lr, hr in pairs]
-        calls = {c.label: in_turn(lambda x, c=c: self.upscale(c.network, *x), inputs) for c in candidates}
+        calls = {c.label: in_turn(lambda x, c=c: self.inference(c.network, *x), inputs) for c in candidates}
         runs, title = self.config.timing_runs, f"{benchmark.dataset} x{benchmark.scale:g}, timing"
         with ProgressBar(WARMUP + runs, title) as bar:
             timings = measure_interleaved(calls, runs, WARMUP, self.device, on_round=bar.update)
@@ -199,7 +199,7 @@ class SREvaluation:
             c.label: {
                 "ms": timings[c.label].median_ms,
                 "ms_p95": timings[c.label].p95_ms,
-                "peak_mem_mb": peak_memory_mb(lambda c=c: self.upscale(c.network, *largest), self.device),
+                "peak_mem_mb": peak_memory_mb(lambda c=c: self.inference(c.network, *largest), self.device),
             }
             for c in candidates
         }

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from configs.sr_schema import EvaluateSRConfig
-from evaluation.report import CSV, RESULTS, TABLE, markdown, plain, table_csv
+from evaluation.report import CSV, RESULTS, TABLE, json_value, markdown, table_csv
 from evaluation.sr_candidates import BICUBIC
 from evaluation.sr_evaluation import GMAC_OUTPUT, TIMED_IMAGES, WARMUP, Benchmark, SREvaluation
 from utils.atomic_file import replace_file, replace_text
@@ -60,7 +60,7 @@ def write_sr_report(folder: Path, results: dict) -> str:
     replace_text(folder / CSV, table_csv(results["rows"], shown_columns(results["rows"])))
     replace_text(folder / TABLE, f"{sr_heading(results)}\n\n{table}\n")
     # Last, because its presence says that the comparison is complete.
-    replace_text(folder / RESULTS, json.dumps(plain(results), indent=1, allow_nan=False) + "\n")
+    replace_text(folder / RESULTS, json.dumps(json_value(results), indent=1, allow_nan=False) + "\n")
     return table
 
 

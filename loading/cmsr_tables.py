@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from loading.published_weights import describe
-from loading.sr_networks import complete
+from loading.published_weights import spec_text
+from loading.sr_networks import with_defaults
 from models.capabilities import Tables
 from models.sr_network import SRNetwork
 from utils.atomic_file import replace_text
@@ -22,24 +22,24 @@ class TableFile:
 
     Args:
         tables: {target scale: {scale of a level: largest modulation strength}}, see models/capabilities.py.
-        network: `fingerprint` of the network that they were measured on; None in files that its authors publish.
+        network: `network_fingerprint` of the network that they were measured on; None in files of the method's authors.
     """
 
     tables: Tables
     network: str | None
 
 
-def fingerprint(network: SRNetwork) -> str:
+def network_fingerprint(network: SRNetwork) -> str:
     """SHA-256, in hex, of what a network computes: its arguments besides the scale, and its weights."""
-    spec = complete(network.spec)
+    spec = with_defaults(network.spec)
     args = {key: value for key, value in sorted(spec["args"].items()) if key != "scale"}
     weights = {key: value.cpu() for key, value in network.state_dict().items()}
     return checksum({"name": spec["name"], "args": args, "weights": weights})
 
 
-def belongs(file: TableFile, network: SRNetwork) -> bool:
+def measured_on(file: TableFile, network: SRNetwork) -> bool:
     """Whether the tables were measured on this network, as far as they tell."""
-    return network.capabilities.coarse is not None and file.network in (None, fingerprint(network))
+    return network.capabilities.coarse is not None and file.network in (None, network_fingerprint(network))
 
 
 def use_tables(network: SRNetwork, path: str | Path) -> SRNetwork:
@@ -49,14 +49,14 @@ def use_tables(network: SRNetwork, path: str | Path) -> SRNetwork:
         ConfigError: no such tables, or those of another network.
     """
     file = load_tables(path)
-    if not belongs(file, network):
-        raise ConfigError(f"{path}: {foreign(file)}, not to {describe(network.spec)}; {REMEDY}")
+    if not measured_on(file, network):
+        raise ConfigError(f"{path}: {owner_of(file)}, not to {spec_text(network.spec)}; {REMEDY}")
     if file.network is None:
-        print(f"{path}: does not say which weights its tables belong to; taken as those of {describe(network.spec)}")
+        print(f"{path}: does not say which weights its tables belong to; taken as those of {spec_text(network.spec)}")
     return network.with_tables(file.tables)
 
 
-def foreign(file: TableFile) -> str:
+def owner_of(file: TableFile) -> str:
     """To which network tables belong."""
     if file.network is None:
         return "belongs to a network that renders by tables"

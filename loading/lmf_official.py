@@ -84,7 +84,7 @@ def official_network(tensors: Mapping[str, Tensor], scale: float, args: Mapping 
             computation than the paper's.
     """
     check_args(args or {})
-    name, own_args = describe(tensors)
+    name, own_args = architecture_of(tensors)
     network = build_sr(name, scale, own_args)
     names = renamed(tensors)
     weights = {names[key]: tensors[key] for key in names}
@@ -115,25 +115,25 @@ def is_official(tensors: Mapping[str, Tensor], name: str | None = None) -> bool:
 
 def check_args(args: Mapping) -> None:
     """Raises ValueError where the arguments of the authors' model are not plain, or change what is computed unseen."""
-    plain(args, "args")
+    check_plain(args, "args")
     for key, value in FIXED.items():
         if key in args and args[key] != value:
             raise UserError(f"args: {key} is {args[key]!r}; only networks with {value!r}, as published, can be read")
 
 
-def plain(value: object, place: str) -> None:
+def check_plain(value: object, place: str) -> None:
     """Raises ValueError where `value`, nested, is more than text, numbers, lists and dictionaries."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            plain(item, f"{place}.{key}")
+            check_plain(item, f"{place}.{key}")
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
-            plain(item, f"{place}.{number}")
+            check_plain(item, f"{place}.{number}")
     elif not (value is None or isinstance(value, bool | int | float | str)):
         raise UserError(f"{place} is a {type(value).__name__}, no plain value; save the state dict alone")
 
 
-def describe(tensors: Mapping[str, Tensor]) -> tuple[str, dict]:
+def architecture_of(tensors: Mapping[str, Tensor]) -> tuple[str, dict]:
     """Name and arguments of the network that a state dict of the authors belongs to.
 
     Raises:

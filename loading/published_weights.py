@@ -53,10 +53,10 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[SRN
         name, args = spec
         network = _built(path, name, args.get("scale"), args)
         check_network_scale(path, network, scale)
-        return filled(path, network, file.weights), f"{describe(network.spec)}, written by this project"
+        return filled(path, network, file.weights), f"{spec_text(network.spec)}, written by this project"
     network = read_official(path, file, scale)
     if network is not None:
-        return network, f"{describe(network.spec)}, {LAYOUT}{wrapping}"
+        return network, f"{spec_text(network.spec)}, {LAYOUT}{wrapping}"
     try:
         match = next((found for family in FAMILIES if (found := family(dict(file.weights))) is not None), None)
     except UnusableWeights as error:
@@ -68,11 +68,11 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[SRN
         ) from error
     if match is None:
         network = _from_spandrel(path, file.weights, scale)
-        return network, f"{describe(network.spec)}, recognised by spandrel{wrapping}"
+        return network, f"{spec_text(network.spec)}, recognised by spandrel{wrapping}"
     scale = _chosen_scale(path, match, scale)
     weights = {key: value for key, value in match.weights.items() if not _of_other_scale(key, match, scale)}
     network, value_range = _best_reading(path, match, weights, scale)
-    return network, f"{describe(network.spec)}, {match.layout}{wrapping}, value range {value_range}"
+    return network, f"{spec_text(network.spec)}, {match.layout}{wrapping}, value range {value_range}"
 
 
 def check_network_scale(path: str | Path, network: SRNetwork, wanted: float | None) -> None:
@@ -91,7 +91,7 @@ def check_scale(path: str | Path, stored: int, wanted: int) -> None:
         )
 
 
-def describe(spec: dict) -> str:
+def spec_text(spec: dict) -> str:
     """`edsr(scale=4, n_blocks=8)`."""
     return f"{spec['name']}({', '.join(f'{key}={value}' for key, value in spec['args'].items())})"
 
@@ -115,7 +115,7 @@ def filled(path: str | Path, network: SRNetwork, weights: dict[str, Tensor]) -> 
             if keys
         )
         raise CheckpointError(
-            f"{path}: looks like {describe(network.spec)}, but its keys do not agree: {listed}. Use a complete copy; "
+            f"{path}: looks like {spec_text(network.spec)}, but its keys do not agree: {listed}. Use a complete copy; "
             "a changed architecture has to be added to models.SR_NETWORKS first"
         )
     check_finite(path, weights)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configs.schema import NetworkConfig
 from loading.checkpoints import load_front, load_stage2
-from loading.published_weights import check_network_scale, describe, load_community_sr
+from loading.published_weights import check_network_scale, load_community_sr, spec_text
 from loading.shipped_weights import SHIPPED, shipped_specs
 from loading.state_dict_file import is_community_file
 from models import SR_NETWORKS, build_sr
@@ -66,18 +66,18 @@ def build_or_load_sr(config: NetworkConfig, scale: int) -> SRNetwork:
     if config.weights == SHIPPED:
         return load_sr(shipped_file(network.spec), scale)
     stored = load_sr(config.weights, scale)
-    if complete(stored.spec) != complete(network.spec):
+    if with_defaults(stored.spec) != with_defaults(network.spec):
         if is_community_file(config.weights):
-            print(f"{config.weights}: taken as it is; the configuration's {describe(network.spec)} does not apply")
+            print(f"{config.weights}: taken as it is; the configuration's {spec_text(network.spec)} does not apply")
             return stored
         raise UserError(
-            f"{config.weights}: holds {describe(stored.spec)}, but the configuration asks for {describe(network.spec)};"
-            " make name and args agree with the checkpoint, or train stage 2 with them"
+            f"{config.weights}: holds {spec_text(stored.spec)}, but the configuration asks for "
+            f"{spec_text(network.spec)}; make name and args agree with the checkpoint, or train stage 2 with them"
         )
     return stored
 
 
-def complete(spec: dict) -> dict:
+def with_defaults(spec: dict) -> dict:
     """Spec of an SR network with the arguments that were left at their defaults written out."""
     parameters = inspect.signature(SR_NETWORKS[spec["name"]]).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
@@ -92,11 +92,11 @@ def shipped_file(spec: dict) -> Path:
     """
     shipped = shipped_specs()
     for path, held in shipped.items():
-        if complete(held) == complete(spec):
+        if with_defaults(held) == with_defaults(spec):
             return path
     raise UserError(
-        f"weights: {SHIPPED}: there are none for {describe(spec)}; shipped are "
-        f"{', '.join(describe(held) for held in shipped.values())}. Train stage 2 and name its checkpoint"
+        f"weights: {SHIPPED}: there are none for {spec_text(spec)}; shipped are "
+        f"{', '.join(spec_text(held) for held in shipped.values())}. Train stage 2 and name its checkpoint"
     )
 
 
@@ -105,7 +105,7 @@ def _started_from(path: str | Path, network: SRNetwork) -> SRNetwork:
     stored = load_sr(path)
     if _without_scale(stored.spec) != _without_scale(network.spec):
         raise UserError(
-            f"{path}: init needs {describe(network.spec)} at any scale, but this holds {describe(stored.spec)};"
+            f"{path}: init needs {spec_text(network.spec)} at any scale, but this holds {spec_text(stored.spec)};"
             " make name and args agree with the checkpoint"
         )
     own = network.state_dict()
@@ -118,5 +118,5 @@ def _started_from(path: str | Path, network: SRNetwork) -> SRNetwork:
 
 def _without_scale(spec: dict) -> dict:
     """Spec of an SR network for any scale."""
-    spec = complete(spec)
+    spec = with_defaults(spec)
     return {"name": spec["name"], "args": {key: value for key, value in spec["args"].items() if key != "scale"}}

@@ -20,7 +20,7 @@ def check_stage3(config: Stage3Config) -> None:
         raise UserError(f"upscale {config.upscale} is for sr bicubic; leave it at 1 for sr {config.sr}")
     if config.start is not None and config.sr in ("bicubic", "hr"):
         raise UserError(f"start names trained SR networks, but sr {config.sr} has none: set start to null")
-    if config.mode == "frozen_detector" and not front_learns(config):
+    if config.mode == "frozen_detector" and not front_is_trained(config):
         raise UserError(
             f"mode frozen_detector with sr {config.sr} and freeze {config.freeze} leaves nothing to train: choose "
             "another sr or mode, or take a part out of freeze"
@@ -46,13 +46,13 @@ def distills(config: Stage3Config) -> bool:
     return config.losses.distill > 0 or config.losses.distill_outputs > 0
 
 
-def some_parts_rest(config: Stage3Config) -> bool:
+def some_get_no_gradient(config: Stage3Config) -> bool:
     """Whether there are steps in which some of the trained weights get no gradient."""
     losses = config.losses
     return losses.hr_share > 0 or losses.alternate or losses.det == 0 or config.data.unlabelled
 
 
-def front_learns(config: Stage3Config) -> bool:
+def front_is_trained(config: Stage3Config) -> bool:
     """Whether anything in front of the detector is trained."""
     if config.mode == "detector_only" or config.sr in ("bicubic", "hr"):
         return False
@@ -81,7 +81,7 @@ def _check_turns(config: Stage3Config) -> None:
     losses = config.losses
     if not losses.alternate:
         return
-    if config.mode != "joint" or not front_learns(config):
+    if config.mode != "joint" or not front_is_trained(config):
         raise UserError(
             "losses.alternate lets front end and detector learn in turns, but here only one of them learns (mode "
             f"{config.mode}, sr {config.sr}, freeze {config.freeze}): set it to false"
@@ -96,7 +96,7 @@ def _check_turns(config: Stage3Config) -> None:
 def _check_terms(config: Stage3Config) -> None:
     """Whatever is trained needs a loss term, with the labels that there are."""
     losses, data = config.losses, config.data
-    trains_front = front_learns(config)
+    trains_front = front_is_trained(config)
     without_labels = distills(config) or (losses.rec > 0 and trains_front)
     if config.mode != "frozen_detector" and losses.det == 0 and not distills(config):
         raise UserError(

@@ -10,8 +10,8 @@ from typing import Literal
 from configs.schema import DetectorConfig, Stage3Config
 from loading.checkpoints import load_front, rebuilt
 from loading.detector_weights import load_detector
-from loading.published_weights import describe
-from loading.sr_networks import build_or_load_sr, complete
+from loading.published_weights import spec_text
+from loading.sr_networks import build_or_load_sr, with_defaults
 from models.build_front import build_front, fresh_network
 from models.detector_yolo import YoloDetector
 from models.front_end import FrontEnd
@@ -182,10 +182,10 @@ def take_front(path: str | Path, front: FrontEnd, sr: str) -> None:
     for role, own in front.networks.items():
         if role == "masker":
             check_same_masker(path, own, theirs[role])
-        elif complete(own.spec) != complete(theirs[role].spec):
+        elif with_defaults(own.spec) != with_defaults(theirs[role].spec):
             raise UserError(
-                f"start: {path} holds {describe(theirs[role].spec)}, but {role if masked else sr} is "
-                f"{describe(own.spec)}; make name, args and data.scale agree"
+                f"start: {path} holds {spec_text(theirs[role].spec)}, but {role if masked else sr} is "
+                f"{spec_text(own.spec)}; make name, args and data.scale agree"
             )
     for role, own in front.networks.items():
         own.load_state_dict(theirs[role].state_dict())

@@ -48,7 +48,7 @@ class Method(Protocol):
     sees_hr: bool
     patch: int | None
 
-    def upscale(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
+    def super_resolve(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         """What the detector gets, made of images (B, 3, h, w) in [0, 1]; arguments as `FrontEnd.infer`."""
 
     def predict(
@@ -64,7 +64,7 @@ class Method(Protocol):
         made of the whole image, None where none did.
 
         Args:
-            images, policy, content: as in `upscale`.
+            images, policy, content: as in `super_resolve`.
             conf, iou, max_det: see YoloDetector.predict.
         """
 
@@ -99,7 +99,7 @@ class DetectorAlone(nn.Module):
         super().__init__()
         self.detector, self.factor, self.sees_hr = detector, factor, sees_hr
 
-    def upscale(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
+    def super_resolve(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         """The image with grey at the bottom and right; `policy` and `content` are not looked at."""
         height, width = self.input_size(*images.shape[-2:])
         padding = (0, width - images.shape[-1], 0, height - images.shape[-2])
@@ -115,7 +115,7 @@ class DetectorAlone(nn.Module):
         content: Tensor | None = None,
     ) -> tuple[Boxes, None]:
         """See `Method.predict`."""
-        found = self.detector.predict(self.upscale(images, policy).sr, conf=conf, iou=iou, max_det=max_det)
+        found = self.detector.predict(self.super_resolve(images, policy).sr, conf=conf, iou=iou, max_det=max_det)
         return [boxes * boxes.new_tensor([self.factor] * 4 + [1, 1]) for boxes in found], None
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:

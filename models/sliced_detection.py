@@ -99,7 +99,7 @@ class SlicedDetector(nn.Module):
     def front(self) -> Slicer:
         return self.slicer
 
-    def upscale(self, lr: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
+    def super_resolve(self, lr: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         """What the detector gets, see `Slicer.forward`, in its type; only the images are looked at."""
         return ConditionalOutput(self.slicer(lr if self.detector.dtype is None else lr.to(self.detector.dtype)))
 
@@ -123,7 +123,7 @@ class SlicedDetector(nn.Module):
         """
         height, width = lr.shape[-2:]
         windows = self.slicer.windows(height, width)
-        found = self.detector.predict(self.upscale(lr, policy).sr, conf=conf, iou=iou, max_det=max_det)
+        found = self.detector.predict(self.super_resolve(lr, policy).sr, conf=conf, iou=iou, max_det=max_det)
         merged = []
         for first in range(0, len(found), len(windows)):
             parts = zip(found[first : first + len(windows)], windows, strict=True)

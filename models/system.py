@@ -63,7 +63,7 @@ class ConditionalSRDetector(nn.Module):
         system.training = self.training
         return system
 
-    def upscale(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
+    def super_resolve(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         """Super-resolve without gradient. (B, 3, h, w) -> sr (B, 3, s*h, s*w) in [0, 1]; see `FrontEnd.infer`."""
         return self.front.infer(images, policy, content)
 
@@ -77,11 +77,11 @@ class ConditionalSRDetector(nn.Module):
         content: Tensor | None = None,
     ) -> tuple[Boxes, ConditionalOutput]:
         """Boxes per image (n, 6): x1, y1, x2, y2 in HR canvas pixels, score, class; and what the front end made."""
-        output = self.upscale(images, policy, content)
+        output = self.super_resolve(images, policy, content)
         return self.detect(output.sr, conf, iou, max_det), output
 
     def detect(self, sr: Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300) -> Boxes:
-        """Boxes per image as from `predict`, in what `upscale` made."""
+        """Boxes per image as from `predict`, in what `super_resolve` made."""
         found = self.detector.predict(sr, conf=conf, iou=iou, max_det=max_det)
         return found if self.zoom == 1 else [boxes / boxes.new_tensor([self.zoom] * 4 + [1, 1]) for boxes in found]
 

@@ -218,7 +218,7 @@ class ConditionalYOLO:
         if scale not in (None, self.scale):
             raise UserError(f"{self.weights}: this system is for x{self.scale}, not x{scale:g}; leave scale out")
         frames = without_skipped(open_source(source, channels, max_pixels), on_bad_image)
-        images = (predictor.upscale(frame.image, chosen) for frame in frames)
+        images = (predictor.super_resolve(frame.image, chosen) for frame in frames)
         return images if stream else list(images)
 
 

@@ -117,7 +117,7 @@ class Predictor:
             lr = torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))).to(self.device)
             lr = lr.permute(0, 3, 1, 2).float().div(255)
             clock.append(time.perf_counter())
-            output = self.system.upscale(lr, options.policy, content_of(images, (lr.shape[-2], lr.shape[-1])))
+            output = self.system.super_resolve(lr, options.policy, content_of(images, (lr.shape[-2], lr.shape[-1])))
         with measure("detection"):
             found = self.system.detect(output.sr, options.conf, options.iou, options.max_det)
             boxes = [rows.float().cpu().numpy() for rows in found]
@@ -130,7 +130,7 @@ class Predictor:
         return [self._of_image(image, found, sr, mask, speed) for image, found, sr, mask in rows]
 
     @torch.no_grad()
-    def upscale(self, image: np.ndarray, policy: MaskPolicy) -> np.ndarray:
+    def super_resolve(self, image: np.ndarray, policy: MaskPolicy) -> np.ndarray:
         """Super-resolve one image without detecting, uint8 (H, W, 3) RGB -> uint8 (s * H, s * W, 3) RGB.
 
         The image is not padded, so next to its lower and right border the result may differ from `Prediction.sr`.
@@ -138,7 +138,7 @@ class Predictor:
         Raises:
             UserError: the result holds NaN.
         """
-        return to_image(self.system.upscale(to_tensor(image, self.device), policy).sr)
+        return to_image(self.system.super_resolve(to_tensor(image, self.device), policy).sr)
 
     def stream(
         self,

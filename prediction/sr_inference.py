@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from loading.published_weights import describe
+from loading.published_weights import spec_text
 from loading.sr_networks import is_community_file, load_sr
 from models.arbitrary_scale import super_resolve
 from models.sr_network import SRNetwork
@@ -18,7 +18,7 @@ from utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Upscaler:
+class SRInference:
     """How to run SR networks on whole images.
 
     Args:
@@ -94,9 +94,9 @@ def load_sr_for(path: str | Path, scale: float | None) -> SRNetwork:
     else:
         network = load_sr(path)
     try:
-        target_size(network, 1, 1, scale)
+        hr_size(network, 1, 1, scale)
     except ValueError as error:
-        raise UserError(f"{path}: {describe(network.spec)}: {error}") from error
+        raise UserError(f"{path}: {spec_text(network.spec)}: {error}") from error
     return network
 
 
@@ -105,7 +105,7 @@ def plain_scale(scale: float) -> int | float:
     return int(scale) if float(scale).is_integer() else scale
 
 
-def target_size(network: SRNetwork, height: int, width: int, scale: float | None) -> tuple[int, int]:
+def hr_size(network: SRNetwork, height: int, width: int, scale: float | None) -> tuple[int, int]:
     """HR size for an LR image; None takes the scale that the network was built for.
 
     Raises:

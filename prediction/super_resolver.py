@@ -12,7 +12,7 @@ from loading.cmsr_tables import use_tables
 from loading.shipped_weights import SHIPPED, strongest_shipped
 from models.sr_network import SRNetwork
 from prediction.image_input import MAX_PIXELS, open_source, without_skipped
-from prediction.sr_inference import Upscaler, load_sr_for, target_size
+from prediction.sr_inference import SRInference, hr_size, load_sr_for
 from prediction.stage_times import StageTimes
 from utils.checkpoint import CheckpointError, load_network
 from utils.convert import to_image, to_tensor
@@ -60,7 +60,7 @@ class SuperResolver:
         if tables is not None:
             self.network = use_tables(self.network, tables)
         precision = "fp32" if not half else "fp16" if place.type == "cuda" else "bf16"
-        self.upscaler = Upscaler(place, precision, tile, tile_halo, self_ensemble)
+        self.inference = SRInference(place, precision, tile, tile_halo, self_ensemble)
 
     def upscale(
         self,
@@ -96,8 +96,8 @@ class SuperResolver:
             UserError: another scale than a fixed-scale network has, no tiles of this size, or NaN in the result.
         """
         height, width = image.shape[:2]
-        size = target_size(self.network, height, width, self.scale if scale is None else scale)
-        return to_image(self.upscaler(self.network, to_tensor(image, self.upscaler.device), size))
+        size = hr_size(self.network, height, width, self.scale if scale is None else scale)
+        return to_image(self.inference(self.network, to_tensor(image, self.inference.device), size))
 
     def stream(
         self, frames: Iterable[Frame | Skipped], times: StageTimes, scale: float | None = None

@@ -24,7 +24,7 @@ from data.detection import DetectionDataset, collate_detection, load_data_spec, 
 from evaluate import main
 from evaluation import measure_rows
 from evaluation.build_rows import build_rows
-from evaluation.measure_rows import Seen
+from evaluation.measure_rows import MethodInput
 from evaluation.pareto import draw_pareto
 from evaluation.row_key import RowKey
 from loading.systems import load_system
@@ -313,11 +313,11 @@ def test_timing_tells_the_oracle_beforehand(project: Project):
     spec = load_data_spec(str(project.data))
     dataset = DetectionDataset(scan_split(spec, "val")[0], spec.names, (64, 64), 2)
     batch = collate_detection([dataset[0], dataset[1]]).to("cpu")
-    seen = Seen.of(rows["joint_oracle_0.25"], batch)
-    assert seen.policy.coverage.shape == (2, 4, 4)
-    mask = rows["joint_oracle_0.25"].method.upscale(*seen).mask
+    inputs = MethodInput.of(rows["joint_oracle_0.25"], batch)
+    assert inputs.policy.coverage.shape == (2, 4, 4)
+    mask = rows["joint_oracle_0.25"].method.super_resolve(*inputs).mask
     assert mask.flatten(1).sum(1).tolist() == [4, 4]
-    assert Seen.of(rows["joint_edge_0.25"], batch).policy == rows["joint_edge_0.25"].policy
+    assert MethodInput.of(rows["joint_edge_0.25"], batch).policy == rows["joint_edge_0.25"].policy
 
 
 @pytest.mark.parametrize(("given", "expected"), [("null", 2), ("0", 0), ("3", 3), ("exact", None)])

@@ -20,7 +20,7 @@ from evaluate import main
 from evaluation.sr_candidates import Candidate, as_list, load_candidates
 from evaluation.sr_evaluation import Benchmark, SREvaluation, gmacs, list_benchmarks
 from evaluation.sr_report import comparison_picture, crop_place, short_names
-from loading.cmsr_tables import TableFile, fingerprint, save_tables
+from loading.cmsr_tables import TableFile, network_fingerprint, save_tables
 from models import build_sr
 from models.arbitrary_scale import BicubicToSize
 from models.capabilities import Capabilities
@@ -198,7 +198,7 @@ def test_arbitrary_scale_networks_in_tiles_at_extreme_scales(tmp_path: Path, pho
 
 
 def table_file(path: Path, network: torch.nn.Module, tables: dict) -> Path:
-    save_tables(path, TableFile(tables, fingerprint(network)))
+    save_tables(path, TableFile(tables, network_fingerprint(network)))
     return path
 
 

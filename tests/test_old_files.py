@@ -22,7 +22,7 @@ import evaluate
 import inference
 import stage2_pretrain_sr
 import stage3_finetune_joint
-from deployment.latency_profile import fingerprint, load_profile
+from deployment.latency_profile import architecture_fingerprint, load_profile
 from evaluation.row_key import RowKey
 from loading.cmsr_tables import load_tables, use_tables
 from loading.sr_networks import load_sr
@@ -158,7 +158,7 @@ def test_cmsr_tables_belong_to_their_network_and_render_the_same(expected, lr):
 
 def test_a_latency_profile_is_of_its_system_and_allows_the_same_shares(expected):
     profile = load_profile(OLD / "latency.json")
-    assert profile.system == fingerprint(load_system(OLD / SYSTEM))
+    assert profile.system == architecture_fingerprint(load_system(OLD / SYSTEM))
     for limit, share in expected["latency.json:shares"].tolist():
         assert profile.largest_share(limit, 16, 24) == share
     assert len(set(expected["latency.json:shares"][:, 1])) == 3

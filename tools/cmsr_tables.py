@@ -75,8 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     if (options.tolerance is not None and options.tolerance <= 0) or options.limit < 0:
         parser.error("--tolerance must be positive, --limit not negative")
 
-    from loading.cmsr_tables import TableFile, fingerprint, save_tables
-    from loading.published_weights import describe
+    from loading.cmsr_tables import TableFile, network_fingerprint, save_tables
+    from loading.published_weights import spec_text
     from prediction.sr_inference import load_sr_for, plain_scale
     from utils.device import choose_device, set_threads
     from utils.yaml_strict import ConfigError
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     network = load_sr_for(options.weights, None).to(device).eval()
     coarse, valid = network.capabilities.coarse, network.capabilities.scales
     if coarse is None:
-        raise ConfigError(f"{options.weights}: holds {describe(network.spec)}, which does not render by tables")
+        raise ConfigError(f"{options.weights}: holds {spec_text(network.spec)}, which does not render by tables")
     scales, tolerance = options.scales or coarse.targets, options.tolerance or coarse.tolerance
     if not all(scale in valid and scale > 1 for scale in scales):
         parser.error(f"--scales {scales}: give numbers above 1, up to {valid.highest:g}")
@@ -101,8 +101,9 @@ def main(argv: list[str] | None = None) -> int:
             for lr in lr_images(*source, f"x{scale:g}, share")
         ]
         print(described(scale, tables[scale], shares), flush=True)
-        save_tables(options.out, TableFile(tables, fingerprint(network)))  # what is there survives an interruption
-    print(f"tables: {options.out}, for {describe(network.spec)}")
+        # In every round: what is there survives an interruption.
+        save_tables(options.out, TableFile(tables, network_fingerprint(network)))
+    print(f"tables: {options.out}, for {spec_text(network.spec)}")
     return 0
 
 

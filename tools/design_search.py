@@ -101,7 +101,7 @@ def propose(designs: list[Design], least_share: float, pixel_macs: dict[tuple[in
     return max(enough, key=lambda d: (pixel_macs[d.depth, d.width], d.kept_share, -d.patch), default=None)
 
 
-def measure(options, device, dtype) -> tuple[list[Costs], float, float, float]:
+def measure_costs(options, device, dtype) -> tuple[list[Costs], float, float, float]:
     """Costs of all networks, milliseconds of detector and Masker, of SR_Fast, and MACs of SR_Fast and Masker."""
     import torch
     from tqdm import tqdm
@@ -149,7 +149,7 @@ def measure(options, device, dtype) -> tuple[list[Costs], float, float, float]:
     return costs, ms["detector"] + ms["masker"], ms["fast"], fixed_macs
 
 
-def table(designs: list[Design], proposal: Design | None) -> str:
+def design_table(designs: list[Design], proposal: Design | None) -> str:
     """Markdown; the proposal is bold."""
     lines = [
         "| SR_Quality (EDSR) | P | halo | kept share | predicted ms | SR GMAC | ms with SR_Quality everywhere |",
@@ -162,7 +162,9 @@ def table(designs: list[Design], proposal: Design | None) -> str:
     return "\n".join(lines)
 
 
-def plot(path: Path, costs: list[Costs], size: tuple[int, int], options, rest_ms: float, fast_ms: float) -> None:
+def plot_designs(
+    path: Path, costs: list[Costs], size: tuple[int, int], options, rest_ms: float, fast_ms: float
+) -> None:
     """Predicted milliseconds against kept share, one line per network, and the limit."""
     from matplotlib.figure import Figure
 
@@ -219,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
 
     set_threads(options.threads)
     device = choose_device(options.device)
-    costs, rest_ms, fast_ms, fixed_macs = measure(options, device, compute_type(device, options.half))
+    costs, rest_ms, fast_ms, fixed_macs = measure_costs(options, device, compute_type(device, options.half))
     size = tuple(side // options.scale for side in options.imgsz)
     designs = [
         best_design(cost, Geometry(*size, patch, choose_halo(patch)), options.latency_ms, rest_ms, fast_ms, fixed_macs)
@@ -227,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
         for patch in PATCHES
     ]
     proposal = propose(designs, options.least_share, {(c.depth, c.width): c.pixel_macs for c in costs})
-    lines = [table(designs, proposal), f"\nDetector and Masker {rest_ms:.1f} ms, SR_Fast {fast_ms:.1f} ms."]
+    lines = [design_table(designs, proposal), f"\nDetector and Masker {rest_ms:.1f} ms, SR_Fast {fast_ms:.1f} ms."]
     if proposal is None:
         lines.append(f"Nothing keeps {options.least_share:g} of the patches in {options.latency_ms:g} ms.")
     else:
@@ -243,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
     record["networks"] = [asdict(cost) for cost in costs]
     replace_text(options.out / "table.md", text + "\n")
     replace_text(options.out / "designs.json", json.dumps(record, indent=1) + "\n")
-    plot(options.out / "designs.png", costs, size, options, rest_ms, fast_ms)
+    plot_designs(options.out / "designs.png", costs, size, options, rest_ms, fast_ms)
     print(text)
     return 0
 

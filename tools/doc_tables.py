@@ -93,7 +93,7 @@ FEWER = {  # of the retrained family, then the frozen one
 }
 
 
-def figure(value: dict | None, digits: int) -> str:
+def with_spread(value: dict | None, digits: int) -> str:
     """`0.165 ± 0.002`; one seed, or seeds without a spread, give the number alone."""
     if value is None:
         return ""
@@ -101,7 +101,7 @@ def figure(value: dict | None, digits: int) -> str:
     return f"{value['mean']:.{digits}f}" + (f" ± {spread}" if float(spread) or (value["std"] or 0) > 1e-12 else "")
 
 
-def table(head: list[str], body: list[list[str]]) -> str:
+def markdown_table(head: list[str], body: list[list[str]]) -> str:
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in row)}|\n" for row in rows)
 
@@ -113,9 +113,9 @@ def front(lines: tuple[Line, ...]) -> str:
         keys = (line.unlabelled, line.labelled, line.retrained)
         found = [rows[key] if key is not None else None for key in keys]
         timed = next(row for row in reversed(found) if row is not None)
-        cells = [figure(row and row["map50_95"], 3) for row in found]
+        cells = [with_spread(row and row["map50_95"], 3) for row in found]
         body.append([line.title, *cells, f"{timed['total_ms']['mean']:.1f}"])
-    return table(["", *HEADINGS, "ms"], body)
+    return markdown_table(["", *HEADINGS, "ms"], body)
 
 
 def fewer_labels() -> str:
@@ -125,8 +125,8 @@ def fewer_labels() -> str:
     body = []
     for share, rows in shares.items():
         known = by_key(rows)
-        body.append([f"{100 * share:g} %", *(figure(known[key]["map50_95"], 3) for key in FEWER.values())])
-    return table(["labels", *FEWER], body)
+        body.append([f"{100 * share:g} %", *(with_spread(known[key]["map50_95"], 3) for key in FEWER.values())])
+    return markdown_table(["labels", *FEWER], body)
 
 
 TABLES: dict[str, Callable[[], str]] = {

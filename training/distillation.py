@@ -1,4 +1,4 @@
-"""A frozen teacher looks at the HR images; what it sees is the target of a detector that looks at other ones.
+"""The output of a frozen teacher for HR images is the target of a detector that gets other images of the same scenes.
 
 Needs no labels. Features: the task-driven perceptual term of SR4IR (Kim et al. 2024, arXiv:2404.01692) and feature
 distillation (FitNets, Romero et al. 2015, arXiv:1412.6550). Outputs: knowledge distillation (Hinton et al. 2015,
@@ -35,7 +35,7 @@ class Distillation:
         self.teacher, self.features, self.outputs = teacher, features, outputs
 
     @torch.no_grad()
-    def look(self, hr: Tensor) -> dict:
+    def target(self, hr: Tensor) -> dict:
         """The teacher's `YoloDetector.raw` of HR images (B, 3, H, W) in [0, 1]."""
         target = self.teacher.raw(hr, one2one=False)
         return target.get("one2many", target)
@@ -45,7 +45,7 @@ class Distillation:
 
         Args:
             raw: `YoloDetector.raw` of the detector that learns.
-            target: `look` at the HR images of the same scenes.
+            target: `target` of the HR images of the same scenes.
         """
         raw = raw.get("one2many", raw)  # what `predict` decodes
         total, terms = raw["boxes"].new_zeros((), dtype=torch.float32), {}

@@ -9,7 +9,7 @@ import torch
 from configs.schema import Stage3Config
 from data.data_spec import DataSpec, Record
 from data.detection import DetectionDataset, canvas_size, collate_detection
-from deployment.latency_profile import fingerprint, load_profile
+from deployment.latency_profile import architecture_fingerprint, load_profile
 from loading.stage3_checks import distills
 from loading.systems import build_system, build_teacher
 from models.conditional_cost import fast_share
@@ -122,7 +122,7 @@ def cost_target(
     if losses.sparsity != "latency":
         return losses.target, fast_share(system.front, *lr_canvas)
     profile = load_profile(losses.profile)
-    if profile.system != fingerprint(system):
+    if profile.system != architecture_fingerprint(system):
         raise UserError(
             f"{losses.profile}: was measured for another architecture; measure it again with `python -m tools.latency "
             "--config THIS_YAML`"

@@ -20,7 +20,7 @@ class NonFiniteError(UserError):
 
 
 @dataclass
-class Window:
+class LossSums:
     """Sums since the last line of a log.
 
     Each term has its own count, because not every step has every term.

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from configs.schema import OptimConfig, RunConfig
 from data.sampler import EpochBatchSampler
 from training.ema import ModelEMA
-from training.loss_terms import NonFiniteError, Terms, Window, files_shown, mean_terms, shown
+from training.loss_terms import LossSums, NonFiniteError, Terms, files_shown, mean_terms, shown
 from training.optimizers import others_frozen, prepare_optimizers
 from training.prefetch import prefetch
 from training.processes import micro_batches
@@ -81,7 +81,7 @@ class Trainer:
         self.wrapped, self.optimizers = prepare_optimizers(task, specs, accelerator)
         self.ema = ModelEMA(task, optim.ema, lambda key: task.keeps(key) and task.averages(key)) if optim.ema else None
         self.state = TrainState(folder / "checkpoints")
-        self.window, self.epoch_window = Window(), Window()
+        self.window, self.epoch_window = LossSums(), LossSums()
         self.numbers: dict[str, Any] | None = None
         self.step, self.began = 0, (0.0, 0)
         self.micro_batch, self.accumulate = micro_batches(optim, accelerator.num_processes)
@@ -122,7 +122,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(payload["scaler"])
         sums = payload["window_sums"]
         counts = payload["window_counts"] if "window_counts" in payload else payload["window_steps"]
-        self.window = Window(dict.fromkeys(sums, counts) if isinstance(counts, int) else counts, sums)
+        self.window = LossSums(dict.fromkeys(sums, counts) if isinstance(counts, int) else counts, sums)
         self.numbers = payload.get("numbers")
         self.step = payload["step"]
         if self.step > self.total_steps:

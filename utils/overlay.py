@@ -23,7 +23,7 @@ def class_colour(index: int) -> tuple[int, int, int]:
 
 def enlarge(image: np.ndarray, height: int) -> tuple[np.ndarray, int]:
     """Repeat pixels by the smallest whole factor that reaches `height`; returns the image and the factor."""
-    check_image(image)
+    check_uint8(image)
     factor = max(1, -(-height // image.shape[0]))
     return image.repeat(factor, axis=0).repeat(factor, axis=1), factor
 
@@ -43,7 +43,7 @@ def draw_boxes(
     Raises:
         ValueError: wrong shape or type of image or boxes.
     """
-    check_image(image)
+    check_uint8(image)
     boxes = np.asarray(boxes, np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 6:
         raise ValueError(f"draw_boxes: boxes have shape {boxes.shape}; expected (n, 6): x1, y1, x2, y2, score, class")
@@ -89,7 +89,7 @@ def shade_mask(image: np.ndarray, mask: np.ndarray, patch_px: int) -> np.ndarray
     Raises:
         ValueError: wrong image, or a grid that is not ceil(H / patch_px) x ceil(W / patch_px).
     """
-    check_image(image)
+    check_uint8(image)
     height, width = image.shape[:2]
     mask = np.asarray(mask) > 0.5
     grid = (-(-height // patch_px), -(-width // patch_px))
@@ -122,7 +122,7 @@ def panel(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
     if not images or len(images) != len(titles):
         raise ValueError(f"panel: {len(images)} images and {len(titles)} titles; give one title per image")
     for image in images:
-        check_image(image)
+        check_uint8(image)
     height = max(image.shape[0] for image in images)
     bar, gap = max(16, height // 16), max(2, height // 128)
     columns = []
@@ -140,7 +140,7 @@ def detection_panel(
     sr: np.ndarray,
     detections: np.ndarray,
     names: Sequence[str],
-    truths: np.ndarray | None = None,
+    ground_truth: np.ndarray | None = None,
     mask: np.ndarray | None = None,
     patch: int | None = None,
 ) -> np.ndarray:
@@ -151,7 +151,7 @@ def detection_panel(
         sr: uint8 (H, W, 3).
         detections: (n, 6) x1, y1, x2, y2 in pixels of `sr`, score, class.
         names: class names.
-        truths: the same for the ground truth, with NaN scores; None leaves the picture out.
+        ground_truth: the same for the ground truth, with NaN scores; None leaves the picture out.
         mask: (gh, gw), above 0.5 where a patch is kept; None leaves the picture out.
         patch: side of a patch in pixels of `lr`, needed with a mask.
 
@@ -170,8 +170,8 @@ def detection_panel(
         shown, times = enlarge(lr, large.shape[0])
         pictures[f"mask, kept {np.mean(np.asarray(mask) > 0.5):.2f}"] = shade_mask(shown, mask, patch * times)
     pictures |= {"SR": large, "detections": draw_boxes(large, np.asarray(detections) * grown, names)}
-    if truths is not None:
-        pictures["ground truth"] = draw_boxes(large, np.asarray(truths) * grown, names)
+    if ground_truth is not None:
+        pictures["ground truth"] = draw_boxes(large, np.asarray(ground_truth) * grown, names)
     return panel(list(pictures.values()), list(pictures))
 
 
@@ -186,7 +186,7 @@ def write_title(column: np.ndarray, title: str, bar: int) -> None:
         cv2.putText(column, title, (2, bar - 1 - base), FONT, size, (235, 235, 235), 1, cv2.LINE_AA)
 
 
-def check_image(image: np.ndarray) -> None:
+def check_uint8(image: np.ndarray) -> None:
     """Raises ValueError unless the image is uint8 (H, W, 3) and not empty."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__

@@ -26,8 +26,8 @@ class Step(ctypes.Structure):
     ]
 
 
-class Job(ctypes.Structure):
-    """One call; as in the C++ source."""
+class KernelCall(ctypes.Structure):
+    """One call, `Job` in the C++ source."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("job_bytes", "step_bytes")),
@@ -57,10 +57,10 @@ class Kernel:
             self.function = getattr(ctypes.CDLL(str(library)), f"run_{dtype_name(dtype)}")
         except (OSError, AttributeError) as error:
             raise NativeError(f"the native kernel cannot be loaded: {error}") from error
-        self.function.argtypes = [ctypes.POINTER(Job), ctypes.POINTER(Step), ctypes.c_char_p, ctypes.c_int64]
+        self.function.argtypes = [ctypes.POINTER(KernelCall), ctypes.POINTER(Step), ctypes.c_char_p, ctypes.c_int64]
         self.function.restype = ctypes.c_int32
 
-    def __call__(self, job: Job, steps: ctypes.Array[Step]) -> None:
+    def __call__(self, job: KernelCall, steps: ctypes.Array[Step]) -> None:
         """Run a job, or nothing of it.
 
         Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 from configs.compare_schema import AblationConfig, CompareConfig
 from evaluation.comparison.aggregate import figure
 from evaluation.comparison.catalogue import BY_NAME, ROWS
-from evaluation.comparison.jobs import Plan
+from evaluation.comparison.jobs import JobPlan
 from evaluation.comparison.plan import Planner
 from evaluation.comparison.plan_checks import check_used
 from evaluation.comparison.report import figure_text
@@ -34,7 +34,7 @@ def load_comparison(config: AblationConfig) -> CompareConfig:
     return replace(comparison, **changes)
 
 
-def plan_ablations(config: AblationConfig, comparison: CompareConfig) -> tuple[Plan, dict[str, list[str]]]:
+def plan_ablations(config: AblationConfig, comparison: CompareConfig) -> tuple[JobPlan, dict[str, list[str]]]:
     """The jobs, and for every variant (the unchanged row first) the names of its jobs, seed by seed.
 
     Raises:

@@ -41,13 +41,13 @@ def curves_of(keys: Iterable[RowKey]) -> dict[RowKey, list[RowKey]]:
     return {line: sorted(keys, key=lambda key: key.budget or 0) for line, keys in curves.items()}
 
 
-def draw_pareto(rows: list[dict], title: str) -> Figure | None:
+def draw_pareto_front(rows: list[dict], title: str) -> Figure | None:
     """mAP50-95 against total milliseconds, and the front of the rows that see LR images; None without timed rows."""
     shown = {key: row for key, row in by_key(rows).items() if not key.is_control}
     timed = {key: row for key, row in shown.items() if row["total_ms"] and row["map50_95"]}
     if not timed:
         return None
-    figure, axes = plot(title, "total ms per image (batch 1)", "mAP50-95")
+    figure, axes = empty_axes(title, "total ms per image (batch 1)", "mAP50-95")
     for number, (line, keys) in enumerate(curves_of(timed).items()):
         curve = [timed[key] for key in keys]
         x, y = ([row[quantity]["mean"] for row in curve] for quantity in ("total_ms", "map50_95"))
@@ -66,7 +66,7 @@ def draw_precision_recall(curves: dict[RowKey, list[float]], title: str) -> Figu
     """Precision against recall at IoU 0.5, the mean over classes and seeds; {row: precision at 101 recalls}."""
     if not curves:
         return None
-    figure, axes = plot(title, "recall", "precision (IoU 0.5)")
+    figure, axes = empty_axes(title, "recall", "precision (IoU 0.5)")
     for number, (key, precision) in enumerate(curves.items()):
         recall = [index / (len(precision) - 1) for index in range(len(precision))]
         axes.plot(recall, precision, lw=1.2, color=colour(number), label=key.short)
@@ -80,7 +80,7 @@ def draw_sweep(tables: dict[str, list[dict]], family: str, title: str) -> Figure
     keys = [key for key in map(RowKey.of, tables[shares[-1]]) if key.family == family and not key.is_control]
     if len(shares) < 2 or not keys:
         return None
-    figure, axes = plot(title, "share of the training images with labels", "mAP50-95")
+    figure, axes = empty_axes(title, "share of the training images with labels", "mAP50-95")
     quality = {share: {RowKey.of(row): row["map50_95"] for row in tables[share]} for share in shares}
     for number, key in enumerate(keys):
         points = [(float(share), quality[share].get(key)) for share in shares]
@@ -95,7 +95,7 @@ def draw_sweep(tables: dict[str, list[dict]], family: str, title: str) -> Figure
     return figure
 
 
-def plot(title: str, x: str, y: str):
+def empty_axes(title: str, x: str, y: str):
     """An empty figure and its axes."""
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()

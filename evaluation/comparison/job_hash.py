@@ -36,7 +36,7 @@ def job_hash(job: Job, checkpoints: dict[str, str]) -> str:
     section = tree["data"]
     splits = SPLITS.get(job.stage) or (tree["split"],)
     data = data_hash(section.pop("yaml"), splits, section.pop("lr_folder", None))
-    content = content_of(tree, FREE_ON_RESUME - TIMED if job.alone else FREE_ON_RESUME)
+    content = hashed_content(tree, FREE_ON_RESUME - TIMED if job.alone else FREE_ON_RESUME)
     text = json.dumps([job.stage, STAGES[job.stage].version, data, content], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -48,13 +48,13 @@ def unused_sections(stage: str, tree: dict[str, Any]) -> list[str]:
     return [section for section, values in USED_BY.items() if tree["sr"] not in values]
 
 
-def content_of(value: Any, free: Container[str], name: str = "") -> Any:
+def hashed_content(value: Any, free: Container[str], name: str = "") -> Any:
     """A configuration without its free keys, in which every text that names a file is the hash of the file's bytes."""
     if isinstance(value, dict):
         names = {key: f"{name}.{key}" if name else key for key in value}
-        return {key: content_of(item, free, names[key]) for key, item in value.items() if names[key] not in free}
+        return {key: hashed_content(item, free, names[key]) for key, item in value.items() if names[key] not in free}
     if isinstance(value, list):
-        return [content_of(item, free, name) for item in value]
+        return [hashed_content(item, free, name) for item in value]
     if isinstance(value, str) and value and Path(value).is_file():
         return f"sha256:{file_hash(value)}"
     return value

@@ -90,7 +90,7 @@ class Measurement:
 
 
 @dataclass
-class Plan:
+class JobPlan:
     """Jobs by name, each after those that it needs."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -151,7 +151,7 @@ def resolved(job: Job, checkpoints: dict[str, str]) -> Any:
             raise ConfigError(f"{job.name}: {message} (from the base YAML or `overrides`)") from None
 
 
-def check_jobs(plan: Plan) -> None:
+def check_jobs(plan: JobPlan) -> None:
     """Every configuration is accepted by its script.
 
     Raises:

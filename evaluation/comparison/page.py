@@ -20,7 +20,7 @@ from evaluation.comparison.failures import (
     read_detections,
     shown_cases,
 )
-from evaluation.comparison.figures import draw_pareto, draw_precision_recall, draw_sweep, svg
+from evaluation.comparison.figures import draw_pareto_front, draw_precision_recall, draw_sweep, svg
 from evaluation.comparison.report import TITLES, report_markdown, title_of
 from evaluation.row_key import RowKey, by_key
 from utils.atomic_file import replace_text
@@ -43,7 +43,7 @@ def write_page(file: Path, content: dict, repetitions: list[Repetition], failure
         repetitions: the measurements behind it; the timed one has pictures and detections.
         failures: missed objects to show per family.
     """
-    body = [tables(report_markdown(content)), *curves(content, repetitions)]
+    body = [tables(report_markdown(content)), *curve_figures(content, repetitions)]
     first = min(repetitions, key=lambda r: (-r.label_share, r.seed))
     body += gallery(first.folder / "overlays")
     body += failure_cases(content, first, failures)
@@ -88,7 +88,7 @@ def inline(text: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- curves
 
 
-def curves(content: dict, repetitions: list[Repetition]) -> list[str]:
+def curve_figures(content: dict, repetitions: list[Repetition]) -> list[str]:
     """Pareto, precision-recall and label-share pictures of both families."""
     share = content["label_share"]
     parts = []
@@ -96,7 +96,7 @@ def curves(content: dict, repetitions: list[Repetition]) -> list[str]:
         rows = [row for row in content["rows"] if row["family"] == family]
         precision = {key: mean_curve(repetitions, share, key) for key in curve_rows(rows)}
         figures = [
-            draw_pareto(rows, f"{TITLES[family]}: mAP against time"),
+            draw_pareto_front(rows, f"{TITLES[family]}: mAP against time"),
             draw_precision_recall({k: c for k, c in precision.items() if c}, f"{TITLES[family]}: precision and recall"),
             draw_sweep({share_name(share): content["rows"], **content["sweep"]}, family, f"{TITLES[family]}: labels"),
         ]

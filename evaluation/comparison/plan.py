@@ -7,7 +7,7 @@ from typing import Any
 from configs.compare_schema import CompareConfig
 from configs.schema import OptimConfig
 from evaluation.comparison.catalogue import BY_KEY, HR, WARM_UP, RowSpec, chosen
-from evaluation.comparison.jobs import Job, Measurement, Plan, Trained, read_base, with_keys
+from evaluation.comparison.jobs import Job, JobPlan, Measurement, Trained, read_base, with_keys
 from evaluation.comparison.plan_checks import check_comparison, check_halo, check_start
 from evaluation.row_key import RowKey
 from utils.config import config_to_dict
@@ -24,7 +24,7 @@ class Planner:
     """
 
     def __init__(self, config: CompareConfig):
-        self.config, self.rows, self.plan = config, chosen(config.rows), Plan()
+        self.config, self.rows, self.plan = config, chosen(config.rows), JobPlan()
         self.stage1, self.stage3 = read_base(config.stage1, "stage1"), read_base(config.stage3, "stage3")
         check_comparison(config, self.rows)
 
@@ -165,7 +165,7 @@ def label_keys(share: float, seed: int) -> dict[str, Any]:
     return {} if share == 1 else {"data.label_share": share, "data.label_seed": seed}
 
 
-def build_plan(config: CompareConfig) -> Plan:
+def build_plan(config: CompareConfig) -> JobPlan:
     """All jobs, seed by seed and the largest label share first, so that the first tables come early. Raises as
     `Planner`."""
     planner = Planner(config)

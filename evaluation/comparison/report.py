@@ -19,8 +19,8 @@ from evaluation.comparison.aggregate import (
 )
 from evaluation.comparison.catalogue import FAMILIES, REFERENCES, chosen
 from evaluation.comparison.claims import Claim, check_claims, claim_table
-from evaluation.comparison.figures import draw_pareto
-from evaluation.report import HEADINGS, cell_text, heading, markdown, plain
+from evaluation.comparison.figures import draw_pareto_front
+from evaluation.report import HEADINGS, cell_text, heading, json_value, markdown
 from evaluation.row_key import CONTROLS, RowKey, by_key
 from utils.atomic_file import replace_file, replace_text
 
@@ -46,7 +46,7 @@ COMPARISON_HEADINGS = {
 }
 
 
-def read_run(folder: str | Path) -> tuple[dict, list[Repetition]]:
+def read_comparison(folder: str | Path) -> tuple[dict, list[Repetition]]:
     """comparison.json of a run and all its measurements that are finished, their asked-for rows only.
 
     Raises:
@@ -80,15 +80,15 @@ def report_content(index: dict, repetitions: list[Repetition]) -> dict:
     content |= {"comparison": config, "trainings": trainings}
     content["claim_seeds"], complete, shares = basis_of_claims(repetitions)
     content["claims"] = [asdict(claim) for claim in check_claims(content["rows"], complete, shares)]
-    return plain(content | {"missing": index["missing"]})
+    return json_value(content | {"missing": index["missing"]})
 
 
-def write_report(content: dict, markdown_file: Path, json_file: Path) -> str:
+def write_comparison(content: dict, markdown_file: Path, json_file: Path) -> str:
     """Write both files, and beside them a picture of each family that was timed; returns the Markdown text."""
     pictures = {}
     for family in FAMILIES:
         rows = [row for row in content["rows"] if row["family"] == family]
-        figure = draw_pareto(rows, f"{TITLES[family]}: mAP against time")
+        figure = draw_pareto_front(rows, f"{TITLES[family]}: mAP against time")
         if figure is not None:
             pictures[family] = f"{markdown_file.stem}_{family}.png"
             save = partial(figure.savefig, format="png", dpi=110)

@@ -20,7 +20,7 @@ except ImportError:  # Windows has no such locks; there, do not start two compar
     fcntl = None
 
 from evaluation.comparison.job_hash import job_hash
-from evaluation.comparison.jobs import STAGES, Job, Plan, fill, with_keys
+from evaluation.comparison.jobs import STAGES, Job, JobPlan, fill, with_keys
 from utils.atomic_file import replace_text
 from utils.yaml_strict import dump_yaml
 
@@ -64,7 +64,7 @@ class Runner:
         say: receives one line per event.
     """
 
-    def __init__(self, plan: Plan, cache: str | Path, jobs: int = 1, say: Callable[[str], object] = print):
+    def __init__(self, plan: JobPlan, cache: str | Path, jobs: int = 1, say: Callable[[str], object] = print):
         self.plan, self.cache, self.jobs, self.say = plan, Path(cache), jobs, say
         self.outcome, self.running = Outcome(), []
         self.waiting = list(plan.jobs.values())

@@ -34,7 +34,7 @@ class EDSREncoder(nn.Module):
         return x + self.body(x)
 
 
-class ResidualDenseBlock(nn.Module):
+class DenseBlock(nn.Module):
     """Every convolution sees all maps before it; a 1x1 convolution fuses them, its result is added to the input."""
 
     def __init__(self, n_feats: int, growth: int, n_convs: int):
@@ -68,7 +68,7 @@ class RDNEncoder(nn.Module):
         self.receptive_radius = 2 + n_blocks * n_convs + 1
         self.SFENet1 = conv(3, n_feats)
         self.SFENet2 = conv(n_feats, n_feats)
-        self.RDBs = nn.ModuleList([ResidualDenseBlock(n_feats, growth, n_convs) for _ in range(n_blocks)])
+        self.RDBs = nn.ModuleList([DenseBlock(n_feats, growth, n_convs) for _ in range(n_blocks)])
         self.GFF = nn.Sequential(nn.Conv2d(n_blocks * n_feats, n_feats, 1), conv(n_feats, n_feats))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TilePlan:
     """What to run for a mask.
 
     Args:
@@ -88,7 +88,7 @@ class Plan:
     groups: list[Group]
 
 
-def plan_tiles(mask: np.ndarray, geometry: Geometry, overhead: float, merge: bool = True) -> Plan:
+def plan_tiles(mask: np.ndarray, geometry: Geometry, overhead: float, merge: bool = True) -> TilePlan:
     """Cover a mask by rectangles at low cost; decided image by image, so a batch gives what its images give one by one.
 
     The cost of an image is the area of its windows plus `overhead` per different shape. From large to small, shapes are
@@ -127,7 +127,7 @@ def plan_tiles(mask: np.ndarray, geometry: Geometry, overhead: float, merge: boo
     groups.append(Group(1, 1, np.argwhere(left)))
     dense |= cost >= whole + overhead
     kept = [Group(group.rows, group.columns, group.index[~dense[group.index[:, 0]]]) for group in groups]
-    return Plan(dense, [group for group in kept if len(group.index)])
+    return TilePlan(dense, [group for group in kept if len(group.index)])
 
 
 def _place(left: np.ndarray, rows: int, columns: int, least: float) -> np.ndarray | None:

@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from benchmarks import stage2_throughput
-from benchmarks.stage2_throughput import Timing, ratio
+from benchmarks.stage2_throughput import StepTiming, ratio
 from tests.drawn import draw_photographs
 
 DEGRADED = [
@@ -62,9 +62,9 @@ def test_figures_fit_each_other(tmp_path, more):
 def test_a_ratio_is_the_median_of_the_rounds_ratios():
     """One round on a busy machine, where everything takes ten times as long, changes nothing."""
     rounds = [
-        {"pure": Timing(1.0, 0.5, 0), "step": Timing(1.25, 1.0, 0)},
-        {"pure": Timing(10.0, 0.5, 0), "step": Timing(12.5, 2.0, 0)},
-        {"pure": Timing(1.0, 0.5, 0), "step": Timing(2.0, 0.5, 0)},
+        {"pure": StepTiming(1.0, 0.5, 0), "step": StepTiming(1.25, 1.0, 0)},
+        {"pure": StepTiming(10.0, 0.5, 0), "step": StepTiming(12.5, 2.0, 0)},
+        {"pure": StepTiming(1.0, 0.5, 0), "step": StepTiming(2.0, 0.5, 0)},
     ]
     assert ratio(rounds, "step", "wall") == pytest.approx(0.8)
     assert ratio(rounds, "step", "cpu") == pytest.approx(0.5)

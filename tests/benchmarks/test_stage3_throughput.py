@@ -63,7 +63,7 @@ def test_its_steps_are_those_of_stage_3(tmp_path: Path, monkeypatch, more: list[
     config = stage3_throughput.parse_config(
         stage3_throughput.Stage3Config, "", arguments(data, tmp_path / "run", *more)
     )
-    steps = stage3_throughput.steps_of(stage3_throughput.build(config, tmp_path / "run"))
+    steps = stage3_throughput.steps_of(stage3_throughput.stage3_trainer(config, tmp_path / "run"))
     for _ in trained:
         next(steps)
     assert len(trained) == 2 and seen == trained

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from data.data_spec import Record
-from data.detection_view import build_view, label_text, unique_names
+from data.detection_view import build_view, label_file_text, unique_names
 
 
 def record(image: Path, n: int = 1) -> Record:
@@ -42,7 +42,7 @@ def test_view_holds_links_labels_and_yaml(tmp_path):
     assert texts == {
         "x.txt": "0 0.25 0.25 0.25 0.25\n1 0.25 0.25 0.25 0.25\n",
         "1_x.txt": "",
-        "2_X.txt": label_text(splits["train"][2]),
+        "2_X.txt": label_file_text(splits["train"][2]),
     }
 
 
@@ -65,6 +65,6 @@ def test_names_stay_unique_even_if_a_number_is_taken():
 
 def test_labels_keep_single_precision(tmp_path):
     boxes = np.random.default_rng(0).random((50, 4), dtype=np.float32)
-    text = label_text(Record(tmp_path, tmp_path, 1, 1, np.zeros(50, np.int64), boxes))
+    text = label_file_text(Record(tmp_path, tmp_path, 1, 1, np.zeros(50, np.int64), boxes))
     again = np.array([line.split()[1:] for line in text.splitlines()], np.float32)
     np.testing.assert_allclose(again, boxes, rtol=1e-7)

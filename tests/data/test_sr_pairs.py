@@ -18,10 +18,19 @@ from data.image_cache import ImageCache
 from data.images import ImageError, read_rgb
 from data.sampler import EpochBatchSampler
 from data.sr_batch import collate_pairs
-from data.sr_pairs import SRPairDataset, _planes, benchmark_pairs, dihedral
+from data.sr_pairs import SRPairDataset, _planes, benchmark_pairs
 from utils.resize import resize
 
 LIMIT = 10**8
+
+
+def dihedral(image: np.ndarray, symmetry: int) -> np.ndarray:
+    """One of the eight symmetries of the square, 0..7 (0 changes nothing), of a square image (n, n, C); a view."""
+    if symmetry & 1:
+        image = image[:, ::-1]
+    if symmetry & 2:
+        image = image[::-1]
+    return image.transpose(1, 0, 2) if symmetry & 4 else image
 
 
 def save(path: Path, height: int, width: int, seed: int = 0) -> np.ndarray:

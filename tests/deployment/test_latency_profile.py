@@ -14,7 +14,7 @@ from deployment.latency_measurement import measure_profile, scattered_mask, tile
 from deployment.latency_profile import (
     Curve,
     LatencyProfile,
-    fingerprint,
+    architecture_fingerprint,
     load_profile,
     save_profile,
     shared_area,
@@ -124,14 +124,14 @@ def test_files_survive_and_others_are_refused(tmp_path):
 @pytest.mark.parametrize("what", ["architecture", "device", "dtype", "threads"])
 def test_profiles_of_something_else_are_refused(tmp_path, what):
     system, file = random_system(), tmp_path / "latency.json"
-    known = profile(system=fingerprint(system), patch=8)
+    known = profile(system=architecture_fingerprint(system), patch=8)
     save_profile(known, file)
     assert with_profile(system, file, CPU, torch.float32).front.execution.latency == known
     assert system.front.execution.latency is None
     other = profile(system="other", patch=8) if what == "architecture" else None
     if other is None:
         value = 99 if what == "threads" else "other"
-        other = profile(system=fingerprint(system), patch=8, environment=known.environment | {what: value})
+        other = profile(system=architecture_fingerprint(system), patch=8, environment=known.environment | {what: value})
     save_profile(other, file)
     with pytest.raises(ValueError, match=f"another {what}: .*measure again"):
         with_profile(system, file, CPU, torch.float32)
@@ -139,8 +139,8 @@ def test_profiles_of_something_else_are_refused(tmp_path, what):
 
 def test_fingerprints_tell_architectures_apart_but_not_weights_or_class_names():
     system, twin = random_system(), random_system()
-    assert fingerprint(system) == fingerprint(twin)
-    assert fingerprint(system) != fingerprint(twin.with_execution(halo=2))
+    assert architecture_fingerprint(system) == architecture_fingerprint(twin)
+    assert architecture_fingerprint(system) != architecture_fingerprint(twin.with_execution(halo=2))
 
 
 def test_a_system_with_a_profile_obeys_milliseconds():
@@ -165,7 +165,7 @@ def test_scattered_masks_have_no_neighbours():
 def test_measure_a_small_system(tmp_path):
     system = random_system()
     known = measure_profile(system, CPU, torch.float32, (48, 64), batch=2, rounds=1)
-    assert known.system == fingerprint(system) and (known.patch, known.halo, known.scale) == (8, 1, 2)
+    assert known.system == architecture_fingerprint(system) and (known.patch, known.halo, known.scale) == (8, 1, 2)
     for curve in (known.none, known.full, known.tiles, known.detector):
         assert curve.work == sorted(curve.work) and all(ms >= 0 for ms in curve.ms)
     assert known.none.work == [16 * 32, 48 * 64, 2 * 48 * 64] and max(known.tiles.work) == 2 * 12

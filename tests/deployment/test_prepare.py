@@ -55,7 +55,7 @@ def test_bf16_is_close_and_the_system_stays_as_it_was():
     policy = parse_policy("edge=0.5")
     boxes, output = prepared.predict(lr, policy, conf=0.0)
     assert output.sr.dtype == torch.bfloat16 and boxes[0].dtype == torch.float32
-    assert (output.sr.float() - system.upscale(lr, policy).sr).abs().max() <= 0.05
+    assert (output.sr.float() - system.super_resolve(lr, policy).sr).abs().max() <= 0.05
     assert all(torch.equal(value, before[name]) for name, value in system.state_dict().items())
 
 
@@ -63,7 +63,7 @@ def test_one_network_everywhere_is_prepared_too():
     system = random_system(SingleSR(build_sr("espcn", 2)))
     prepared, lr = prepare_system(system, CPU, torch.float32), torch.rand(1, 3, 32, 32)
     policy = parse_policy("learned")
-    assert (prepared.upscale(lr, policy).sr - system.upscale(lr, policy).sr).abs().max() <= 1e-5
+    assert (prepared.super_resolve(lr, policy).sr - system.super_resolve(lr, policy).sr).abs().max() <= 1e-5
     assert how_it_runs(prepared).startswith("sr: ") and "detector: " in how_it_runs(prepared)
 
 
@@ -161,13 +161,14 @@ def test_cuda_graphs_give_what_the_cpu_gives(dtype):
     policy = parse_policy("edge=0.3")
     for batch in (1, 3, 1):  # the second and third call replay
         lr = torch.rand(batch, 3, 48, 64)
-        first = prepared.upscale(lr.to(cuda), policy).sr
+        first = prepared.super_resolve(lr.to(cuda), policy).sr
         kept = first.clone()
-        prepared.upscale(torch.rand_like(lr).to(cuda), policy)
+        prepared.super_resolve(torch.rand_like(lr).to(cuda), policy)
         assert torch.equal(first, kept), "results are the caller's own"
-        expected = system.upscale(lr, policy).sr
+        expected = system.super_resolve(lr, policy).sr
         assert (first.float().cpu() - expected).abs().max() <= (1e-3 if dtype == torch.float32 else 0.05)
     assert not prepared.front.sr_quality.network.failed
     with torch.inference_mode():
-        prepared.upscale(torch.rand(2, 3, 40, 40, device=cuda), policy)
-    prepared.upscale(torch.rand(2, 3, 40, 40, device=cuda), policy)  # a graph captured in inference mode serves others
+        prepared.super_resolve(torch.rand(2, 3, 40, 40, device=cuda), policy)
+    # A graph captured in inference mode serves others.
+    prepared.super_resolve(torch.rand(2, 3, 40, 40, device=cuda), policy)

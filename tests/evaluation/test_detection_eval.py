@@ -88,7 +88,7 @@ def test_the_oracle_spends_nothing_on_padding(tmp_path):
     image = image_cells(batch.content, (32, 32), 8)
     logits = torch.zeros(2, 2, 4, 4)
     logits[:, 1, 0] = 9  # a masker that believes in the bar
-    mask = OracleMask(0.5).told(batch, 8).select(batch.lr, logits, 8, batch.content)
+    mask = OracleMask(0.5).for_batch(batch, 8).select(batch.lr, logits, 8, batch.content)
     assert mask.sum((1, 2)).tolist() == [round(0.5 * int(n)) for n in image.sum((1, 2))] and not (mask & ~image).any()
     box = batch.letterboxes[0]
     whole = replace(batch, boxes=torch.tensor([[0.5, 0.5, 1.0, 1.0]] * 2))

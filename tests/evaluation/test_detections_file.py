@@ -30,7 +30,7 @@ def crowded(images: int = 6) -> SplitResult:
         found = np.column_stack([moved.astype(np.float32), scores, np.tile(classes, 30)]).astype(np.float32)
         found[:60, 5] = 2
         result.detections.append(found)
-        result.truths.append((boxes.astype(np.float32), classes, (480, 640)))
+        result.ground_truth.append((boxes.astype(np.float32), classes, (480, 640)))
     return result
 
 

@@ -54,7 +54,7 @@ def test_exactly_the_share_objects_first_then_the_score(case, share: float, seed
     batch, _, patch = case
     grid = patch_grid(*batch.lr.shape[-2:], patch)
     score = torch.randint(0, 4, (len(batch.lr), *grid), generator=torch.Generator().manual_seed(seed)).float()
-    oracle = OracleMask(share).told(batch, patch)
+    oracle = OracleMask(share).for_batch(batch, patch)
     mask = oracle.select(batch.lr, logits_of(score), patch)
     assert mask.dtype == torch.bool and mask.shape == score.shape
     for chosen, covered, own in zip(mask.flatten(1), oracle.coverage.flatten(1), score.flatten(1), strict=True):
@@ -81,22 +81,22 @@ def test_coverage_is_the_share_of_the_patch_under_boxes(case):
 
 def test_small_objects_count_and_each_image_has_its_own():
     batch = make_batch([[(33, 1, 33.4, 1.3)], [(0, 40, 64, 64)]], (32, 32))
-    mask = OracleMask(0.25).told(batch, 16).select(batch.lr, torch.zeros(2, 2, 2, 2), 16)
+    mask = OracleMask(0.25).for_batch(batch, 16).select(batch.lr, torch.zeros(2, 2, 2, 2), 16)
     assert mask.tolist() == [[[False, True], [False, False]], [[False, False], [True, False]]]
 
 
 def test_without_ground_truth_it_is_the_budget_of_the_masker():
     batch, logits = make_batch([[], []], (40, 40)), torch.randn(2, 2, 5, 5)
-    mask = OracleMask(0.3).told(batch, 8).select(batch.lr, logits, 8)
+    mask = OracleMask(0.3).for_batch(batch, 8).select(batch.lr, logits, 8)
     assert torch.equal(mask, MaskPolicy("budget", 0.3).select(batch.lr, logits, 8))
 
 
 def test_it_has_to_be_told():
     batch = make_batch([[]], (16, 16))
-    with pytest.raises(ValueError, match="call told"):
+    with pytest.raises(ValueError, match="call for_batch"):
         OracleMask(0.5).select(batch.lr, torch.zeros(1, 2, 2, 2), 8)
-    with pytest.raises(ValueError, match="call told"):
-        OracleMask(0.5).told(batch, 16).select(batch.lr, torch.zeros(1, 2, 2, 2), 8)
+    with pytest.raises(ValueError, match="call for_batch"):
+        OracleMask(0.5).for_batch(batch, 16).select(batch.lr, torch.zeros(1, 2, 2, 2), 8)
     with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
         OracleMask(1.5)
 

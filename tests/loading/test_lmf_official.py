@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from loading.lmf_official import describe, is_official, official_network
+from loading.lmf_official import architecture_of, is_official, official_network
 
 
 def edsr_names(n_blocks=16):
@@ -173,7 +173,7 @@ def test_weights_that_do_not_fit_are_explained(change, message):
 
 def test_official_weights_are_recognised():
     weights = checkpoint("lmlte")
-    assert is_official(weights) and describe(weights)[1]["n_blocks"] == 1
+    assert is_official(weights) and architecture_of(weights)[1]["n_blocks"] == 1
     assert is_official(checkpoint("lmciaosr")) and is_official({}, "lmliif")
     assert not is_official({"conv.weight": torch.zeros(1)}) and not is_official({}) and not is_official({}, "liif")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema import DetectionDataConfig, LossConfig, MaskerConfig, NetworkConfig, Stage3Config
-from loading.stage3_checks import FRONT_PARTS, check_stage3, some_parts_rest
+from loading.stage3_checks import FRONT_PARTS, check_stage3, some_get_no_gradient
 
 FROZEN = {"mode": "frozen_detector"}
 ONLY = {"mode": "detector_only", "sr": "bicubic"}
@@ -126,6 +126,6 @@ def test_missing_data_set_is_named(config):
 
 
 def test_processes_look_for_resting_weights_only_where_some_rest(config):
-    assert not some_parts_rest(config)
+    assert not some_get_no_gradient(config)
     for key, value in (("losses.hr_share", 0.1), ("losses.det", 0.0), ("data.unlabelled", True)):
-        assert some_parts_rest(changed(config, {key: value})), key
+        assert some_get_no_gradient(changed(config, {key: value})), key

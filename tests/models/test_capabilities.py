@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from deployment.cuda_graphs import GraphedNetwork
-from deployment.prepare import Preparation, prepare_front
+from deployment.prepare import InferencePreparation, prepare_front
 from models import SR_NETWORKS, build_sr
 from models.capabilities import WHOLE_SCALES, AnyScale, Capabilities, checked_scale
 from models.conditional_sr import ConditionalSR
@@ -19,7 +19,7 @@ from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.single_sr import SingleSR
 from models.tiling.whole import run_tiles, run_whole
-from prediction.sr_inference import Upscaler
+from prediction.sr_inference import SRInference
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -104,9 +104,9 @@ def test_generic_code_runs_it_whole_in_tiles_and_upscaled():
         assert run_whole(network, lr, 400).shape == (2, 3, 160, 96), "too large for one call"
         assert run_tiles(network, lr, (160, 96), 16).shape == (2, 3, 160, 96)
         assert network.calls == [(16, 3), (16, 3), (16, 3)]
-        assert Upscaler(CPU, tile=16)(network, lr[:1], (160, 96)).shape == (1, 3, 160, 96)
+        assert SRInference(CPU, tile=16)(network, lr[:1], (160, 96)).shape == (1, 3, 160, 96)
     with pytest.raises(UserError, match="Diffusion does not compute in bf16; use fp32"):
-        Upscaler(CPU, "bf16")(network, lr[:1], (160, 96))
+        SRInference(CPU, "bf16")(network, lr[:1], (160, 96))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -132,7 +132,7 @@ def test_what_cannot_run_on_patches_is_refused_as_sr_quality():
 
 
 def test_a_prepared_network_is_asked_like_the_original():
-    network, preparation = build_sr("edsr", 2, SMALL["edsr"]).eval(), Preparation(CPU, torch.bfloat16)
+    network, preparation = build_sr("edsr", 2, SMALL["edsr"]).eval(), InferencePreparation(CPU, torch.bfloat16)
     prepared = preparation.network(network)
     assert (prepared.scale, prepared.spec) == (2, network.spec) and prepared.capabilities is network.capabilities
     assert not set(map(id, prepared.parameters())) & set(map(id, network.parameters()))
@@ -147,7 +147,7 @@ def test_a_prepared_network_is_asked_like_the_original():
 def test_an_arbitrary_scale_network_is_tiled_by_its_copy():
     network = build_sr("lm_lte", 2, {"n_blocks": 1, "n_feats": 8}).eval()
     front, lr = SingleSR(network).eval(), torch.rand(1, 3, 40, 30)
-    prepared = front.prepared(Preparation(CPU, torch.float32))
+    prepared = front.prepared(InferencePreparation(CPU, torch.float32))
     with torch.no_grad():
         parts = run_whole(prepared.network, lr, 300)
         sized = prepared.network(lr, (90, 70))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from models import build_sr
+from models.build_front import shared_stem
 from models.masker import Masker, feature_maps
 from models.sr_quality import EDSR
-from models.system import shared_stem
 from utils.flops_counter import count_macs_at
 
 PATCHES = (4, 5, 7, 8, 12, 16, 31, 32, 64)

@@ -86,11 +86,11 @@ def test_the_teacher_tells_where_labels_are_withheld(monkeypatch):
     objective = JointTask(system, replace(RANKING, det=1.0), distillation=Distillation(teacher, 1.0, 0.0))
     batch.labelled = torch.tensor([False, True])
     batch.boxes, batch.classes, batch.image_index = batch.boxes[1:], batch.classes[1:], torch.ones(1).long()
-    counts = objective.objects(batch, objective.look(batch))
+    counts = objective.objects(batch, objective.teacher_output(batch))
     assert counts[0, 0, 0, 0] == 1 and counts[0, 0, -1, -1] == 1 and counts[0].sum() == 2
     assert counts[1].sum() == len(batch.boxes)
     label_free = JointTask(system, RANKING, distillation=Distillation(teacher, 1.0, 0.0))
-    assert label_free.objects(batch, objective.look(batch)).sum(dim=(1, 2, 3)).tolist() == [2, 2]
+    assert label_free.objects(batch, objective.teacher_output(batch)).sum(dim=(1, 2, 3)).tolist() == [2, 2]
 
 
 def test_images_whose_objects_nobody_knows_take_no_part():
@@ -116,7 +116,7 @@ def test_the_teacher_counts_what_it_predicts_in_the_hr_image():
         for branch in teacher.head.cv3:
             branch[-1].bias.fill_(2.0)
     objective = JointTask(system, RANKING, distillation=Distillation(teacher, 1.0, 0.0))
-    counts = objective.objects(batch, objective.look(batch))
+    counts = objective.objects(batch, objective.teacher_output(batch))
     found = teacher.predict(batch.hr, conf=0.25)
     assert sum(map(len, found)) > 0
     masker, size = system.front.masker, batch.lr.shape[-2:]

@@ -160,10 +160,10 @@ def test_a_shared_stem_learns_once_and_comes_back(tmp_path):
     assert again.front.masker.stem is again.front.sr_fast.features and again.spec == spec
     lr = make_batch().lr
     for policy in ("learned", "budget=0.25"):
-        expected = system.eval().upscale(lr, parse_policy(policy))
+        expected = system.eval().super_resolve(lr, parse_policy(policy))
         for other in (again, prepare_system(system, torch.device("cpu"), torch.float32)):
             assert other.spec == spec
-            found = other.upscale(lr, parse_policy(policy))
+            found = other.super_resolve(lr, parse_policy(policy))
             assert torch.equal(found.mask, expected.mask)
             torch.testing.assert_close(found.sr, expected.sr, atol=1e-4, rtol=0)
 
@@ -211,7 +211,7 @@ def test_rebuilds_itself_from_its_spec(front: str):
     again = system_from_spec(system.spec["args"])
     again.load_state_dict(system.state_dict())
     lr, policy = make_batch().lr, parse_policy("learned")
-    assert torch.equal(system.upscale(lr, policy).sr, again.eval().upscale(lr, policy).sr)
+    assert torch.equal(system.super_resolve(lr, policy).sr, again.eval().super_resolve(lr, policy).sr)
     assert again.spec == system.spec
 
 

@@ -23,7 +23,7 @@ NAMES = ("cat", "dog")
 def liven_up(system: ConditionalSRDetector) -> None:
     """Give random weights outputs worth looking at: some detections, and masks of both kinds."""
     detector, images = system.detector, torch.rand(4, 3, 48, 48)
-    sr = system.eval().upscale(images, parse_policy("all_fast")).sr
+    sr = system.eval().super_resolve(images, parse_policy("all_fast")).sr
     norms = [m for m in detector.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # plain average, so that one batch sets the statistics

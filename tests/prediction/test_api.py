@@ -333,14 +333,14 @@ def test_shipped_weights_and_any_scale(good, tmp_path):
 
 
 def test_nan_is_no_image(model, good, monkeypatch):
-    upscale = type(model.predictor.system).upscale
+    super_resolve = type(model.predictor.system).super_resolve
 
     def broken(self, *arguments, **options):
-        output = upscale(self, *arguments, **options)
+        output = super_resolve(self, *arguments, **options)
         output.sr.fill_(torch.nan)
         return output
 
-    monkeypatch.setattr(type(model.predictor.system), "upscale", broken)
+    monkeypatch.setattr(type(model.predictor.system), "super_resolve", broken)
     with pytest.raises(UserError, match="NaN"):
         model.upscale(good / "odd.png")
 

@@ -74,14 +74,14 @@ def test_a_full_disk_is_told(weights, good, tmp_path, capsys, monkeypatch):
 
 
 def test_out_of_memory_skips_and_tells_what_to_do(weights, good, tmp_path, capsys, monkeypatch):
-    upscale = ConditionalSRDetector.upscale
+    super_resolve = ConditionalSRDetector.super_resolve
 
     def fail_on_large(self, lr, policy, content=None):
         if lr.shape[-1] > 16:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return upscale(self, lr, policy, content)
+        return super_resolve(self, lr, policy, content)
 
-    monkeypatch.setattr(ConditionalSRDetector, "upscale", fail_on_large)
+    monkeypatch.setattr(ConditionalSRDetector, "super_resolve", fail_on_large)
     assert infer(weights, good, tmp_path / "out", "--save-json") == 1
     assert len(entries(tmp_path / "out")) == 2
     captured = capsys.readouterr()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from inference import main
-from loading.cmsr_tables import TableFile, fingerprint, save_tables
+from loading.cmsr_tables import TableFile, network_fingerprint, save_tables
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
@@ -33,7 +33,7 @@ def network(tmp_path: Path) -> torch.nn.Module:
     return network
 
 
-def upscale(tmp_path: Path, *options: str, source: Path | None = None) -> int:
+def run_sr_only(tmp_path: Path, *options: str, source: Path | None = None) -> int:
     options = ["--weights", str(tmp_path / "sr.pth"), *options]
     source = source or tmp_path / "images"
     return main(["--sr-only", "--source", str(source), "--out", str(tmp_path / "out"), "--device=cpu", *options])
@@ -43,7 +43,7 @@ def test_folders_are_mirrored(tmp_path: Path, network: torch.nn.Module, capsys):
     draw_photographs(tmp_path / "images" / "sub", images=2, size=(20, 31))
     Image.open(tmp_path / "images" / "sub" / "0.png").save(tmp_path / "images" / "a.jpg")
     (tmp_path / "images" / "bad.png").write_bytes(b"no image")
-    assert upscale(tmp_path) == 1
+    assert run_sr_only(tmp_path) == 1
     found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
     assert found == ["a.png", "sub/0.png", "sub/1.png"]
     lr = np.array(Image.open(tmp_path / "images" / "sub" / "1.png"))
@@ -58,7 +58,7 @@ def test_folders_are_mirrored(tmp_path: Path, network: torch.nn.Module, capsys):
 def test_tiles_ensemble_and_half(tmp_path: Path, network: torch.nn.Module):
     draw_photographs(tmp_path / "images", images=1, size=(24, 24))
     for options in ([], ["--tile=8"], ["--self-ensemble"], ["--half"]):
-        assert upscale(tmp_path, *options) == 0
+        assert run_sr_only(tmp_path, *options) == 0
     plain, tiled, ensemble, half = (
         np.array(Image.open(tmp_path / f"out{number}" / "0.png")).astype(int) for number in ("", 2, 3, 4)
     )
@@ -71,7 +71,7 @@ def test_videos(tmp_path: Path, network: torch.nn.Module):
     for shade in (40, 90, 140):
         writer.write(np.full((24, 32, 3), shade, np.uint8))
     writer.release()
-    assert upscale(tmp_path, source=tmp_path / "v.mp4") == 0
+    assert run_sr_only(tmp_path, source=tmp_path / "v.mp4") == 0
     capture = cv2.VideoCapture(str(tmp_path / "out" / "v.mp4"))
     frames = [capture.read()[1] for _ in range(3)]
     assert all(frame.shape == (48, 64, 3) for frame in frames) and frames[2].mean() > frames[0].mean() + 50
@@ -83,7 +83,7 @@ def test_any_scale(tmp_path: Path):
     save_network(tmp_path / "sr.pth", "sr", network.spec["name"], network.spec["args"], network.state_dict(), {})
     draw_photographs(tmp_path / "images", images=1, size=(20, 30))
     for options, size in ((["--scale=2.35"], (70, 47)), ([], (90, 60)), (["--scale=1", "--tile=8"], (30, 20))):
-        assert upscale(tmp_path, *options) == 0
+        assert run_sr_only(tmp_path, *options) == 0
         newest = max(tmp_path.glob("out*"), key=lambda path: path.stat().st_mtime_ns)
         assert Image.open(newest / "0.png").size == size
 
@@ -92,9 +92,9 @@ def test_cmsr_tables(tmp_path: Path, capsys):
     network = build_sr("lm_lte", 6, {"n_blocks": 1, "n_feats": 8}).eval()
     save_network(tmp_path / "sr.pth", "sr", network.spec["name"], network.spec["args"], network.state_dict(), {})
     draw_photographs(tmp_path / "images", images=1, size=(20, 30))
-    save_tables(tmp_path / "t.yaml", TableFile({6: {1: 1.0}}, fingerprint(network)))
+    save_tables(tmp_path / "t.yaml", TableFile({6: {1: 1.0}}, network_fingerprint(network)))
     tables = f"--cmsr={tmp_path / 't.yaml'}"
-    assert upscale(tmp_path) == 0 and upscale(tmp_path, tables) == 0
+    assert run_sr_only(tmp_path) == 0 and run_sr_only(tmp_path, tables) == 0
     full, multiscale = (np.array(Image.open(tmp_path / f"out{n}" / "0.png")).astype(int) for n in ("", 2))
     assert full.shape == multiscale.shape == (120, 180, 3) and np.abs(full - multiscale).max() > 0
     save_tables(tmp_path / "t.yaml", TableFile({6: {1: 1.0}}, "ab"))
@@ -102,7 +102,7 @@ def test_cmsr_tables(tmp_path: Path, capsys):
         ([tables], "t.yaml: belongs to the network with the fingerprint ab, not to lm_lte"),
         ([tables, "--tile=8"], "cmsr and tile exclude each other"),
     ):
-        assert upscale(tmp_path, *options) == 2
+        assert run_sr_only(tmp_path, *options) == 2
         assert message in capsys.readouterr().err
 
 
@@ -117,7 +117,9 @@ def test_the_sr_network_of_a_stage_3(tmp_path: Path, network: torch.nn.Module):
     draw_photographs(tmp_path / "images", images=1)
     save_system(tmp_path / "system.pth", SingleSR(network))
     assert (
-        upscale(tmp_path) == upscale(tmp_path, f"--weights={tmp_path / 'system.pth'}", f"--out={tmp_path / 'b'}") == 0
+        run_sr_only(tmp_path)
+        == run_sr_only(tmp_path, f"--weights={tmp_path / 'system.pth'}", f"--out={tmp_path / 'b'}")
+        == 0
     )
     one, other = (cv2.imread(str(next((tmp_path / folder).rglob("*.png")))) for folder in ("out", "b"))
     assert np.array_equal(one, other)
@@ -134,15 +136,15 @@ def test_refusals(tmp_path: Path, network: torch.nn.Module, capsys):
         (["--weights=", "--scale=7"], "no weights given, and none are shipped for x7"),
         (["--sr-only=false", "--tile=8"], "scale, self_ensemble, tile and cmsr belong to --sr-only"),
     ):
-        assert upscale(tmp_path, *options) == 2
+        assert run_sr_only(tmp_path, *options) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_nan_skips_the_image(tmp_path: Path, network: torch.nn.Module, capsys, monkeypatch):
     draw_photographs(tmp_path / "images", images=1)
-    monkeypatch.setattr("prediction.sr_inference.Upscaler.__call__", lambda *_: torch.full((1, 3, 8, 8), torch.nan))
-    assert upscale(tmp_path) == 1
+    monkeypatch.setattr("prediction.sr_inference.SRInference.__call__", lambda *_: torch.full((1, 3, 8, 8), torch.nan))
+    assert run_sr_only(tmp_path) == 1
     assert "skipped, the network gives NaN; compute in fp32" in capsys.readouterr().out
     assert not list((tmp_path / "out").rglob("*.png"))
 
@@ -153,6 +155,6 @@ def test_out_of_memory_skips_the_image(tmp_path: Path, network: torch.nn.Module,
     def fail(*arguments):
         raise torch.OutOfMemoryError("no memory left")
 
-    monkeypatch.setattr("prediction.sr_inference.Upscaler.__call__", fail)
-    assert upscale(tmp_path) == 1
+    monkeypatch.setattr("prediction.sr_inference.SRInference.__call__", fail)
+    assert run_sr_only(tmp_path) == 1
     assert "compute it in tiles (--tile 256)" in capsys.readouterr().err

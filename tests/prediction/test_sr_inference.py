@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import build_sr
-from prediction.sr_inference import Upscaler, dihedral, inverse, target_size
+from prediction.sr_inference import SRInference, dihedral, hr_size, inverse
 from tests.drawn import AnySize
 from utils.errors import UserError
 
@@ -33,13 +33,13 @@ def test_tiles_of_arbitrary_scale_networks_fit_every_size(height, width, down, a
     """Other networks need whole HR pixels at the borders of tiles."""
     network = random_network("lm_lte", 4, {"n_blocks": 1, "n_feats": 4})
     lr, size = torch.rand(1, 3, height, width), (int(down * height), int(across * width))
-    tiled = Upscaler(CPU, tile=8, halo=halo)(network, lr, size)
+    tiled = SRInference(CPU, tile=8, halo=halo)(network, lr, size)
     torch.testing.assert_close(tiled, network(lr, size), atol=1e-5, rtol=0)
 
 
 def test_small_images_are_not_cut():
     network, lr = AnySize(), torch.rand(1, 3, 31, 16)
-    out = Upscaler(CPU, tile=31)(network, lr, (107, 61))
+    out = SRInference(CPU, tile=31)(network, lr, (107, 61))
     torch.testing.assert_close(out, network(lr, (107, 61)).detach())
 
 
@@ -55,34 +55,34 @@ def test_self_ensemble_averages_eight_runs():
     network, lr = random_network("espcn", 2, {}), torch.rand(1, 3, 7, 9)
     with torch.no_grad():
         runs = [inverse(network(dihedral(lr, k)), k) for k in range(8)]
-    mean = Upscaler(CPU, ensemble=True)(network, lr, (14, 18))
+    mean = SRInference(CPU, ensemble=True)(network, lr, (14, 18))
     torch.testing.assert_close(mean, torch.stack(runs).mean(0))
     assert (mean - runs[0]).abs().max() > 1e-3
-    flipped = Upscaler(CPU, ensemble=True)(network, lr.flip(-1), (14, 18)).flip(-1)
+    flipped = SRInference(CPU, ensemble=True)(network, lr.flip(-1), (14, 18)).flip(-1)
     torch.testing.assert_close(flipped, mean, atol=1e-5, rtol=0)
-    both = Upscaler(CPU, ensemble=True, tile=4)(network, lr, (14, 18))
+    both = SRInference(CPU, ensemble=True, tile=4)(network, lr, (14, 18))
     torch.testing.assert_close(both, mean, atol=1e-5, rtol=0)
-    assert Upscaler(CPU, ensemble=True)(AnySize(), lr, (20, 31)).shape == (1, 3, 20, 31)
+    assert SRInference(CPU, ensemble=True)(AnySize(), lr, (20, 31)).shape == (1, 3, 20, 31)
 
 
 def test_bf16_stays_close():
     network, lr = build_sr("edsr", 2, {"n_blocks": 2, "n_feats": 8}).eval(), torch.rand(1, 3, 12, 12)
-    out = Upscaler(CPU, "bf16")(network, lr, (24, 24))
+    out = SRInference(CPU, "bf16")(network, lr, (24, 24))
     assert out.dtype == torch.float32
-    torch.testing.assert_close(out, Upscaler(CPU)(network, lr, (24, 24)), atol=0.03, rtol=0)
+    torch.testing.assert_close(out, SRInference(CPU)(network, lr, (24, 24)), atol=0.03, rtol=0)
 
 
 def test_size():
     fixed, free = build_sr("espcn", 3), AnySize()
-    assert target_size(fixed, 5, 7, None) == target_size(fixed, 5, 7, 3.0) == (15, 21)
-    assert target_size(free, 10, 7, 2.5) == (25, 18)
+    assert hr_size(fixed, 5, 7, None) == hr_size(fixed, 5, 7, 3.0) == (15, 21)
+    assert hr_size(free, 10, 7, 2.5) == (25, 18)
     with pytest.raises(ValueError, match=r"it is for x3, not x2\.5"):
-        target_size(fixed, 5, 7, 2.5)
-    assert target_size(free, 10, 7, None) == (20, 14)
+        hr_size(fixed, 5, 7, 2.5)
+    assert hr_size(free, 10, 7, None) == (20, 14)
 
 
 def test_a_precision_that_the_network_does_not_have_is_refused():
     network = build_sr("espcn", 2)
     network.capabilities = replace(network.capabilities, dtypes=(torch.float32,))
     with pytest.raises(UserError, match="ESPCN does not compute in bf16; use fp32"):
-        Upscaler(CPU, "bf16")(network, torch.rand(1, 3, 8, 8), (16, 16))
+        SRInference(CPU, "bf16")(network, torch.rand(1, 3, 8, 8), (16, 16))

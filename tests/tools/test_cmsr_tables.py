@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data.images import ImageError
-from loading.cmsr_tables import TableFile, fingerprint, load_tables, save_tables, use_tables
+from loading.cmsr_tables import TableFile, load_tables, network_fingerprint, save_tables, use_tables
 from models import build_sr
 from models.lmf.cmsr import build_table, rendered_share
 from tests.drawn import draw_photographs
@@ -49,22 +49,22 @@ def test_published_tables_can_be_read(tmp_path):
 
 
 def test_the_fingerprint_is_of_the_weights_and_of_what_is_computed_not_of_the_scale():
-    own = fingerprint(small_network())
-    assert own == fingerprint(small_network(scale=2.5)) and own != fingerprint(small_network(seed=1))
+    own = network_fingerprint(small_network())
+    assert own == network_fingerprint(small_network(scale=2.5)) and own != network_fingerprint(small_network(seed=1))
     written_out = small_network()
     written_out.spec["args"] |= {"encoder": "edsr_baseline"}
-    assert fingerprint(written_out) == own
+    assert network_fingerprint(written_out) == own
     with torch.no_grad():
         written_out.decoder.render_mlp.rgb.bias[0] += 1e-6
-    assert fingerprint(written_out) != own
+    assert network_fingerprint(written_out) != own
     compat = [build_sr("lm_ciaosr", 4, SMALL | {"weight_compat": flag}) for flag in (False, True)]
     compat[1].load_state_dict(compat[0].state_dict())
-    assert fingerprint(compat[0]) != fingerprint(compat[1])
+    assert network_fingerprint(compat[0]) != network_fingerprint(compat[1])
 
 
 def test_tables_of_another_network_are_refused(tmp_path, capsys):
     path, network = tmp_path / "t.yaml", small_network()
-    save_tables(path, TableFile(TABLES, fingerprint(network)))
+    save_tables(path, TableFile(TABLES, network_fingerprint(network)))
     assert use_tables(network, path).cmsr == TABLES and network.cmsr is None
     other = small_network(seed=1)
     with pytest.raises(
@@ -86,7 +86,7 @@ def test_the_command_measures_tables_of_a_network(tmp_path, capsys):
     command = ["--weights", weights, "--hr", folder, "--out", str(tmp_path / "t.yaml"), "--device=cpu", "--limit=2"]
     assert main([*command, "--scales", "8", "5.5", "--tolerance=1e-4"]) == 0
     file = load_tables(tmp_path / "t.yaml")
-    assert file.network == fingerprint(network) and list(file.tables) == [5.5, 8]
+    assert file.network == network_fingerprint(network) and list(file.tables) == [5.5, 8]
     images = list(lr_images([folder], 5.5, 2, torch.device("cpu"), ""))
     assert [tuple(image.shape) for image in images] == [(1, 3, 11, 13)] * 2
     assert file.tables[5.5] == build_table(network, images, 5.5, tolerance=1e-4)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import OptimConfig, RunConfig
 from training.ema import ModelEMA
-from training.loss_terms import NonFiniteError, Window, shown
+from training.loss_terms import LossSums, NonFiniteError, shown
 from training.processes import make_accelerator, micro_batches
 from training.task import MAIN, OptimizerSpec, Progress, Task
 from training.trainer import Trainer
@@ -90,7 +90,7 @@ def test_makes_every_step_and_lowers_the_loss(tmp_path: Path):
 
 
 def test_log_means_are_over_the_steps_that_had_the_loss():
-    window = Window()
+    window = LossSums()
     for losses in ({"total": 1.0, "a": 2.0}, {"total": 3.0, "b": 5.0}, {"total": 5.0, "a": 4.0}):
         window.add(losses)
     assert window.flush() == {"total": 3.0, "a": 3.0, "b": 5.0}
@@ -99,7 +99,7 @@ def test_log_means_are_over_the_steps_that_had_the_loss():
 
 def test_state_of_an_older_version_is_taken_up(tmp_path: Path):
     trainer = make_trainer(tmp_path)
-    trainer.window = Window({"total": 2}, {"total": 6.0})
+    trainer.window = LossSums({"total": 2}, {"total": 6.0})
     trainer.save()
     payload, _ = trainer.state.load_newest()
     del payload["window_counts"]

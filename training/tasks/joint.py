@@ -83,30 +83,30 @@ class JointTask(Task):
         return 0.5 + (self.weights.target - 0.5) * done
 
     def losses(self, batch, progress: Progress) -> dict[str, Tensor]:
-        seen, system = self.look(batch), self.system
+        teacher_output, system = self.teacher_output(batch), self.system
         turn, hr_step = turn_of(progress.step, self.weights.hr_share, self.weights.alternate)
         if hr_step:
-            total, losses = self.detector_terms(batch.hr, batch, seen)
+            total, losses = self.detector_terms(batch.hr, batch, teacher_output)
             return {"total": total} | {f"hr_{name}": value for name, value in losses.items()}
         with frozen(system.front.parameters()) if turn == "detector" else nullcontext():
-            sr, front_total, front_losses = self.front_terms(batch, progress, seen)
+            sr, front_total, front_losses = self.front_terms(batch, progress, teacher_output)
         with frozen(system.detector.parameters()) if turn == "front" else nullcontext():
-            total, losses = self.detector_terms(sr, batch, seen)
+            total, losses = self.detector_terms(sr, batch, teacher_output)
         return {"total": front_total + total} | front_losses | losses
 
-    def look(self, batch) -> dict | None:
+    def teacher_output(self, batch) -> dict | None:
         """What the teacher makes of the HR images; None without one."""
-        return None if self.distillation is None else self.distillation.look(batch.hr)
+        return None if self.distillation is None else self.distillation.target(batch.hr)
 
     def front_terms(
-        self, batch, progress: Progress, seen: dict | None
+        self, batch, progress: Progress, teacher_output: dict | None
     ) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
-        """SR images (B, 3, H, W), and the loss terms that do not need the detector; `seen` as from `look`."""
+        """SR images (B, 3, H, W), and the loss terms that do not need the detector; see `teacher_output`."""
         front, total, losses = self.system.front, 0.0, {}
         if front.patch is not None:
             output, tau = self.draw(batch, progress)
             sr = output.sr
-            total, losses = self.mask_terms(output, batch, progress, seen)
+            total, losses = self.mask_terms(output, batch, progress, teacher_output)
             losses["tau"] = total.new_tensor(tau)
         else:
             sr = front(self.system.images(batch)).sr
@@ -117,9 +117,9 @@ class JointTask(Task):
         return sr, total, losses
 
     def mask_terms(
-        self, output: ConditionalOutput, batch, progress: Progress, seen: dict | None
+        self, output: ConditionalOutput, batch, progress: Progress, teacher_output: dict | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss terms of the masks, and what they keep; `seen` as from `look`."""
+        """Loss terms of the masks, and what they keep; see `teacher_output`."""
         w = self.weights
         image = image_patches(batch.content, batch.lr.shape[-2:], self.system.front.patch)
         image = None if image is None else image[:, None].to(output.sr.device, non_blocking=True)
@@ -134,9 +134,9 @@ class JointTask(Task):
         losses = {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
         losses["kept_share"] = mean_over(output.mask.detach(), image)
         if w.objects > 0:
-            known = slice(None) if seen is not None or w.det == 0 else batch.labelled.to(output.score.device)
+            known = slice(None) if teacher_output is not None or w.det == 0 else batch.labelled.to(output.score.device)
             shown = None if image is None else image[known]
-            ranking = object_ranking(output.score[known], self.objects(batch, seen)[known], shown)
+            ranking = object_ranking(output.score[known], self.objects(batch, teacher_output)[known], shown)
             total = total + w.objects * ranking
             losses["objects"] = ranking.detach()
         return total, losses
@@ -149,14 +149,14 @@ class JointTask(Task):
         pixels = image_cells(batch.content, (height, width), 1).to(batch.hr.device, non_blocking=True)
         return expand_mask(pixels, scale, height * scale, width * scale)
 
-    def objects(self, batch, seen: dict | None) -> Tensor:
+    def objects(self, batch, teacher_output: dict | None) -> Tensor:
         """Objects per patch (B, 1, gh, gw): labels where they may be looked at, else what the teacher found."""
         labelled = batch.labelled & (self.weights.det > 0)
         centres, image_index = batch.boxes[:, :2], batch.image_index
         if self.weights.det == 0:
             centres, image_index = centres[:0], image_index[:0]
-        if seen is not None and not labelled.all():
-            found = self.distillation.teacher.boxes(seen, batch.canvas, conf=SURE)
+        if teacher_output is not None and not labelled.all():
+            found = self.distillation.teacher.boxes(teacher_output, batch.canvas, conf=SURE)
             found = [boxes[:0] if known else boxes for boxes, known in zip(found, labelled.tolist())]
             more, images = detected_centres(found, batch.canvas)
             centres, image_index = cat([centres, more]), cat([image_index, images])
@@ -174,8 +174,10 @@ class JointTask(Task):
             shares = random_shares(batch.indices, batch.epoch, self.seed, self.budgets)
         return front(batch.lr, tau, noise, shares, batch.content), tau
 
-    def detector_terms(self, images: Tensor, batch, seen: dict | None) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """Loss terms of the detector on SR or HR images (B, 3, H, W); `seen` as from `look`."""
+    def detector_terms(
+        self, images: Tensor, batch, teacher_output: dict | None
+    ) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """Loss terms of the detector on SR or HR images (B, 3, H, W); see `teacher_output`."""
         w, losses = self.weights, {}
         total = 0.0
         raw = None if self.distillation is None else self.system.detector.raw(images, one2one=w.det > 0)
@@ -184,7 +186,7 @@ class JointTask(Task):
             total = total + w.det * detection["det"]
             losses |= {name: value.detach() for name, value in detection.items()}
         if self.distillation is not None:
-            distance, terms = self.distillation(raw, seen)
+            distance, terms = self.distillation(raw, teacher_output)
             total = total + distance
             losses |= terms
         return total, losses

@@ -6,7 +6,7 @@ import ctypes
 import struct
 from pathlib import Path
 
-from deployment.native.interface import Job, Kernel, Step
+from deployment.native.interface import Kernel, KernelCall, Step
 
 
 def span(strides: list[int], shape: list[int]) -> int:
@@ -24,8 +24,8 @@ class RecordingKernel:
         self.kernel, self.bf16, self.folder, self.name = kernel, bf16, folder, name
         self.files: list[Path] = []
 
-    def __call__(self, job: Job, steps: ctypes.Array[Step]) -> None:
-        exact = Job.from_buffer_copy(job)
+    def __call__(self, job: KernelCall, steps: ctypes.Array[Step]) -> None:
+        exact = KernelCall.from_buffer_copy(job)
         exact.mask_bytes = job.batch * job.rows * job.columns
         exact.lr_bytes = 4 * span(job.lr_stride, [job.batch, 3, job.height, job.width])
         hr_shape = [job.batch, 3, job.scale * job.height, job.scale * job.width]

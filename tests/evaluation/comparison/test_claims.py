@@ -167,7 +167,10 @@ def test_its_own_sr_fast_everywhere_is_a_rival():
 
 def test_a_larger_input_of_a_detector_that_stays_is_a_rival():
     for ms, holds in ((11, False), (13, True)):
-        plain, larger = row(RowKey("bicubic", "frozen"), 0.3, 9), row(RowKey("bicubic", "frozen", upscale=2), 0.4, ms)
+        plain, larger = (
+            row(RowKey("bicubic", "frozen"), 0.3, 9),
+            row(RowKey("bicubic", "frozen", upscale=2), 0.4, ms),
+        )
         claims = check_claims([plain, larger, row(CONDITIONAL.under("budget", 0.25), 0.33, 12)])
         assert claims[3].holds is holds
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from configs.compare_schema import CompareConfig
 from evaluation.comparison import job_hash as hashing
-from evaluation.comparison.job_hash import content_of, data_hash, job_hash
+from evaluation.comparison.job_hash import data_hash, hashed_content, job_hash
 from evaluation.comparison.plan import build_plan
 from tests.drawn import draw_detection_set
 from tests.evaluation.comparison.fake_stages import FakeNetwork
@@ -112,15 +112,15 @@ def test_each_job_reads_its_own_splits(comparison: CompareConfig, tmp_path: Path
 def test_file_content_is_read_again_when_it_changes(tmp_path: Path):
     file = tmp_path / "weights.pth"
     file.write_bytes(b"one")
-    first = content_of({"a": [str(file), 3]}, set())
+    first = hashed_content({"a": [str(file), 3]}, set())
     file.write_bytes(b"two")
     os.utime(file, ns=(1, 1))
-    assert content_of({"a": [str(file), 3]}, set()) != first and first["a"][1] == 3
+    assert hashed_content({"a": [str(file), 3]}, set()) != first and first["a"][1] == 3
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(NAMES, st.integers(), max_size=4), st.sets(NAMES))
 def test_free_keys_never_count(tree: dict, free: set):
     kept = {key: value for key, value in tree.items() if key not in free}
-    assert content_of(tree, free) == kept
-    assert content_of({"a": tree}, {f"a.{key}" for key in free}) == {"a": kept}
+    assert hashed_content(tree, free) == kept
+    assert hashed_content({"a": tree}, {f"a.{key}" for key in free}) == {"a": kept}

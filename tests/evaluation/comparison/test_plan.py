@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from configs.compare_schema import CompareConfig
 from configs.schema import OptimConfig, Stage3Config
 from evaluation.comparison.catalogue import BY_NAME, FAMILIES, REFERENCES, ROWS, chosen, spec_of
-from evaluation.comparison.jobs import Job, Plan, Trained, check_jobs, fill, needed, with_keys
+from evaluation.comparison.jobs import Job, JobPlan, Trained, check_jobs, fill, needed, with_keys
 from evaluation.comparison.plan import Planner, build_plan
 from evaluation.row_key import RowKey
 from utils.config import config_to_dict, load_config
 
 
-def stage3_jobs(plan: Plan, family: str | tuple[str, ...]) -> list[Job]:
+def stage3_jobs(plan: JobPlan, family: str | tuple[str, ...]) -> list[Job]:
     return [job for job in plan.jobs.values() if job.stage == "stage3" and job.name.startswith(family)]
 
 

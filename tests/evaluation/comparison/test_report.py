@@ -17,9 +17,23 @@ from hypothesis import strategies as st
 from configs.compare_schema import CompareConfig
 from evaluation.comparison.aggregate import Repetition, aggregate, in_family
 from evaluation.comparison.catalogue import REFERENCES
-from evaluation.comparison.figures import curves_of, draw_pareto, draw_precision_recall, draw_sweep, pareto_front, svg
+from evaluation.comparison.figures import (
+    curves_of,
+    draw_pareto_front,
+    draw_precision_recall,
+    draw_sweep,
+    pareto_front,
+    svg,
+)
 from evaluation.comparison.page import curve_rows, tables, write_page
-from evaluation.comparison.report import figure_text, read_run, report_content, report_markdown, title_of, write_report
+from evaluation.comparison.report import (
+    figure_text,
+    read_comparison,
+    report_content,
+    report_markdown,
+    title_of,
+    write_comparison,
+)
 from evaluation.row_key import CONTROLS, SHARES, RowKey
 from tests.evaluation.comparison.synthetic import results_of
 from utils.config import config_to_dict
@@ -66,9 +80,9 @@ def finished(tmp_path: Path) -> Path:
 
 def report_of(folder: Path) -> tuple[str, dict, str]:
     """Markdown, JSON and HTML of a run."""
-    index, repetitions = read_run(folder)
+    index, repetitions = read_comparison(folder)
     content = report_content(index, repetitions)
-    text = write_report(content, folder / "table.md", folder / "results.json")
+    text = write_comparison(content, folder / "table.md", folder / "results.json")
     write_page(folder / "report.html", content, repetitions, failures=3)
     assert text == (folder / "table.md").read_text()
     return text, json.loads((folder / "results.json").read_text()), (folder / "report.html").read_text()
@@ -217,7 +231,7 @@ def test_no_gap_is_said(finished: Path):
 
 def test_a_folder_without_a_comparison_is_refused(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="give the folder `out` of a comparison"):
-        read_run(tmp_path)
+        read_comparison(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -254,11 +268,11 @@ def test_the_front_is_of_rows_that_see_lr_images_only():
     results = results_of(STATIC_KEYS)
     rows = {in_family(RowKey.of(row)): row for row in results["rows"]}
     rows = aggregate([Repetition(0, 1.0, rows, results, Path())], 1.0)
-    lines = draw_pareto(rows, "t").axes[0].lines
+    lines = draw_pareto_front(rows, "t").axes[0].lines
     front = next(line for line in lines if line.get_label() == "Pareto front")
     best = max(row["map50_95"]["mean"] for row in rows if row["name"] != "frozen/hr")
     assert max(front.get_ydata()) == pytest.approx(best)
-    assert draw_pareto([row for row in rows if row["name"] == "frozen/hr"], "t") is not None
+    assert draw_pareto_front([row for row in rows if row["name"] == "frozen/hr"], "t") is not None
 
 
 def test_budgets_of_a_system_make_one_curve():
@@ -275,7 +289,7 @@ def test_precision_recall_shows_one_budget_per_system(finished: Path):
 
 
 def test_pictures_without_content_are_left_out():
-    assert draw_pareto([], "t") is None and draw_precision_recall({}, "t") is None
+    assert draw_pareto_front([], "t") is None and draw_precision_recall({}, "t") is None
     assert draw_sweep({"1": []}, "frozen", "t") is None
 
 

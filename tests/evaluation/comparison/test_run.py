@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from configs.compare_schema import CompareConfig
-from evaluation.comparison.jobs import ROOT, Plan
+from evaluation.comparison.jobs import ROOT, JobPlan
 from evaluation.comparison.plan import build_plan
 from evaluation.comparison.run import Outcome, Runner, locked, spent_seconds, tail
 
@@ -25,7 +25,7 @@ def small(config: CompareConfig, **changes) -> CompareConfig:
     return replace(config, **changes)
 
 
-def run(config: CompareConfig, said: list[str] | None = None, jobs: int = 2) -> tuple[Plan, Outcome]:
+def run(config: CompareConfig, said: list[str] | None = None, jobs: int = 2) -> tuple[JobPlan, Outcome]:
     plan = build_plan(config)
     return plan, Runner(plan, config.cache, jobs, (said if said is not None else []).append).run()
 
@@ -78,7 +78,7 @@ def test_two_names_for_one_training_share_it(comparison: CompareConfig):
     _, first = run(config)
     plan = build_plan(config)
     job = plan.jobs.pop("retrained/bicubic-labels1-seed0")
-    renamed = Plan({name: job for name, job in plan.jobs.items() if job.stage == "stage1"})
+    renamed = JobPlan({name: job for name, job in plan.jobs.items() if job.stage == "stage1"})
     renamed.add(replace(job, name="study-base"))
     outcome = Runner(renamed, config.cache, say=lambda line: None).run()
     assert outcome.finished["study-base"] == first.finished["retrained/bicubic-labels1-seed0"]
