@@ -1,7 +1,8 @@
 """SR networks by name: add a network by adding a line to SR_NETWORKS.
 
 Every network maps LR images (B, 3, h, w) in [0, 1] of any size to (B, 3, scale * h, scale * w), not clamped; one for
-any scale is called as forward(lr, size), the height and width of the result. It has
+any scale is called as forward(lr, size), the height and width of the result. It derives from SRNetwork, which holds
+nothing and tells the type checker that it has
 
 - `scale`: its factor, for any scale the one where no size is given;
 - `capabilities`: what else generic code may know of it, see models/capabilities.py; whoever runs, tiles, trains or
