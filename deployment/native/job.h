@@ -149,7 +149,9 @@ struct Computed {
         range(name, canvas, 0, job.canvases - 1, "step", s);
         require(reach[canvas] >= 0, "it reads a canvas that no step before it computes", "step", s);
         const bool zeros = reach[canvas] == job.reach[canvas];  // lie around it
-        range("reach", far, 0, reach[canvas] - (zeros ? 0 : margin), "step", s);
+        range("reach", far, 0, job.reach[canvas], "step", s);
+        const int most = reach[canvas] - (zeros ? 0 : margin);
+        require(far <= most, "it reads further than a step before it computed", "step", s);
     }
 };
 
@@ -160,7 +162,6 @@ void layers(const Job& job, const Step* steps) {
         const Step& step = steps[s];
         computed.check("source", step.source, s, step.reach, 1);
         range("inputs", step.inputs, job.channels[step.source], job.channels[step.source], "step", s);
-        require(step.inputs * sizeof(T) % 4 == 0, "inputs is odd; bfloat16 takes them in pairs", "step", s);
         range("target", step.target, -1, job.canvases - 1, "step", s);
         require(step.target != step.source, "source and target are one canvas; they must differ", "step", s);
         const bool to_hr = step.target == -1;

@@ -101,6 +101,7 @@ WRONG_STEPS = [
     (2, {"residual": 0}, "step 2: outputs is 16; it must be 4"),
     (2, {"reach": -1}, "step 2: reach is -1; it must be 0 to"),
     (2, {"reach": 7}, "step 2: reach is 7; it must be 0 to 1"),
+    (3, {"reach": 0}, "step 4: it reads further than a step before it computed"),
     (4, {"reach": 1}, "step 4: reach is 1; it must be 0"),
     (4, {"residual": 1}, "step 4: outputs is 12; it must be 16"),
     (2, {"weight": None}, "step 2: weight is null"),
@@ -138,15 +139,15 @@ def test_the_entry_points_trust_nobody(network_of, step, fields, message):
     assert (canvas == 7).all()
 
 
-def test_bfloat16_takes_inputs_in_pairs(network_of):
-    native = network_of(dtype=torch.bfloat16)
+def test_feature_maps_come_in_vectors(network_of):
+    native = network_of()
 
-    class OddKernel(SpoiledKernel):
+    class FifteenMaps(SpoiledKernel):
         def __call__(self, job, steps):
             job.channels[1] = steps[1].inputs = steps[0].outputs = 15
             super().__call__(job, steps)
 
-    native.kernel = OddKernel(native.kernel, {})
+    native.kernel = FifteenMaps(native.kernel, {})
     with pytest.raises(UserError, match="step 0: outputs is not a multiple of 16"):
         native.run(torch.rand(1, 3, 9, 13), torch.ones(1, 3, 4, dtype=torch.bool), 4, 1, torch.rand(1, 3, 18, 26))
 
@@ -222,6 +223,7 @@ def replay(program, way, files):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # compiling with sanitizers, on a busy machine
 @pytest.mark.parametrize(
     ("maps", "scale", "sizes"), [(16, 4, SIZES), (32, 3, SIZES[5:8]), (48, 2, SIZES[5:8]), (80, 2, SIZES[6:9])]
 )
@@ -234,6 +236,7 @@ def test_recorded_calls_are_clean_under_sanitizers(network_of, sanitized, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_whatever_the_entry_points_accept_is_clean_under_sanitizers(network_of, sanitized, tmp_path):
     """Numbers and pointers spoiled one and two at a time: refused, or harmless."""
     files = record(network_of, tmp_path, [(1, 1, 1, "full"), (5, 4, 3, "half", 2)], maps=16)
@@ -244,6 +247,7 @@ def test_whatever_the_entry_points_accept_is_clean_under_sanitizers(network_of, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("array", ["mask", "lr", "hr", "weight", "bias", "canvas"])
 def test_the_sanitizers_see_an_access_beyond_each_array(network_of, sanitized, tmp_path, array):
     """A call that says more memory than there is: were it not seen, the tests above would say nothing."""
