@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     from data.detection_view import build_view
     from loading.detector_weights import load_detector
     from training.detection_records import read_records
-    from training.result import is_finished
+    from training.result import in_words, is_finished
     from training.yolo_training import take_best
     from utils.checkpoint import save_network
     from utils.logger import open_run
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     meta = {"stage": 1, "metrics": metrics, "epochs": epochs, "imgsz": data.imgsz, "seed": config.run.seed}
     meta |= {"data": Path(data.yaml).name, "labelled_images": len(records["train"])}
     save_network(output, "detector", detector.spec["name"], detector.spec["args"], detector.state_dict(), meta)
-    print(f"stage 1: {output}  {metrics}")
+    print(f"stage 1: {output}  {in_words(metrics)}")
     return 0
 
 

@@ -44,6 +44,7 @@ def train_network(
     role: str, network_config: NetworkConfig, optim: OptimConfig, config: Stage2Config, folder: Path, accelerator
 ) -> None:
     """Train one network and save it; one without parameters (bicubic) is only measured."""
+    from training.result import in_words
     from training.sr_training import build_network, sr_task, sr_training_data, trained_scales
     from training.sr_validation import SRValidation
     from training.trainer import Trainer
@@ -72,7 +73,9 @@ def train_network(
         metrics, spec = validation.measure(), network.spec
         meta = {"stage": 2, "role": role, "metrics": metrics, "epochs": epochs, "seed": config.run.seed}
         save_network(folder / OUTPUTS[role], "sr", spec["name"], spec["args"], network.state_dict(), meta)
-        print(f"{role}: {spec['name']} -> {folder / OUTPUTS[role]}  {metrics}")
+        print(
+            f"{role}: {spec['name']} -> {folder / OUTPUTS[role]}  {in_words(metrics) or 'no data.val to measure it on'}"
+        )
     accelerator.wait_for_everyone()
 
 

@@ -75,6 +75,7 @@ def save_result(output: Path, config: Stage3Config, joint, validation, epochs: i
         validation: Stage3Validation.
         epochs: that the system has behind it.
     """
+    from training.result import in_words
     from utils.checkpoint import save_network
 
     losses, target, trained = config.losses, joint.task.weights.target, {}
@@ -86,7 +87,7 @@ def save_result(output: Path, config: Stage3Config, joint, validation, epochs: i
     meta |= {"training_images": len(joint.train), "labelled_images": 0 if losses.det == 0 else joint.labelled}
     spec = joint.task.system.spec
     save_network(output, "system", spec["name"], spec["args"], joint.task.system.state_dict(), meta)
-    print(f"stage 3: {output}  {metrics}")
+    print(f"stage 3: {output}  {in_words(metrics)}")
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ def detect_split(
         loader: evaluation batches (no augmentation).
         device: where to run.
         patch: side of a mask patch in LR pixels, where there are masks.
-        with_psnr: also measure the PSNR (Y) of the super-resolved images where they have the size of the HR images.
+        with_psnr: also measure the PSNR (Y) of the super-resolved images where they have the size of the HR images;
+            strips of which a border of `scale` pixels leaves nothing have none.
     """
     result = SplitResult()
     for batch in loader:
@@ -122,7 +123,8 @@ def detect_split(
                 kept, covered = kept[shown], object_map(truth, batch.canvas)[shown]
                 result.inside += kept[covered].sum(), covered.sum()
                 result.outside += kept[~covered].sum(), (~covered).sum()
-            if with_psnr and output is not None and output.sr.shape == batch.hr.shape:
+            wide = min(letterbox.content) > 2 * batch.scale
+            if with_psnr and wide and output is not None and output.sr.shape == batch.hr.shape:
                 pair = (output.sr[row].float().cpu().numpy(), batch.hr[row].cpu().numpy())
                 sr, hr = (image.transpose(1, 2, 0)[shown].clip(0, 1) for image in pair)
                 result.psnr_per_image.append(psnr_y(sr, hr, border=batch.scale))

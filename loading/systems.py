@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -56,8 +57,8 @@ def with_halo(
     """
     if halo is None:
         return system
-    if halo != "exact" and halo < 0:
-        raise UserError(f"halo is {halo}; give LR pixels, 0 or more, or exact")
+    if halo != "exact" and (not isinstance(halo, Integral) or halo < 0):
+        raise UserError(f"halo is {halo!r}; give LR pixels, 0 or more, or exact")
     if system.patch is None:
         raise UserError(f"{path}: this system has no masker; leave out --halo")
     wanted, trained = None if halo == "exact" else halo, system.front.execution

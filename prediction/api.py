@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,7 @@ from utils.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda")
 DEFAULT_POLICY = "budget=0.25"
+LEAST_MEMORY_MB = 16  # as inference.py
 
 
 class ConditionalYOLO:
@@ -68,6 +70,8 @@ class ConditionalYOLO:
             raise UserError(
                 f"device is {device!r}; give auto, cpu or cuda (CUDA_VISIBLE_DEVICES chooses among several)"
             )
+        if memory_mb < LEAST_MEMORY_MB:
+            raise UserError(f"memory_mb is {memory_mb}; give {LEAST_MEMORY_MB} or more")
         self.weights, self._has_profile = str(weights), profile is not None
         self._predictor: Predictor | None = None
         self._resolver: SuperResolver | None = None
@@ -131,6 +135,8 @@ class ConditionalYOLO:
         """
         if text is None:
             text = DEFAULT_POLICY if self.conditional else "learned"
+        if not isinstance(text, str):
+            raise UserError(f"policy is {text!r}; give it as text, such as 'budget=0.25'")
         policy = parse_policy(text)
         if not self.conditional and policy.kind != "learned":
             raise UserError(f"{self.weights}: this system has no masker; leave out policy {policy}")
@@ -179,8 +185,8 @@ class ConditionalYOLO:
         """
         predictor = self.predictor
         options = PredictOptions(self.checked_policy(policy), conf, iou, max_det)
-        if batch < 1:
-            raise UserError(f"batch is {batch}; give 1 or more")
+        if not isinstance(batch, Integral) or batch < 1:
+            raise UserError(f"batch is {batch!r}; give a whole number, 1 or more")
         items = predictor.stream(open_source(source, channels, max_pixels), options, batch)
         found = without_skipped(items, on_bad_image)
         results = (ConditionalResults(frame, prediction, self.names) for frame, prediction in found)

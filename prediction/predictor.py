@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -45,10 +46,11 @@ class PredictOptions:
 
     def __post_init__(self):
         for name in ("conf", "iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
-        if self.max_det < 1:
-            raise UserError(f"max_det is {self.max_det}; give 1 or more")
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= value <= 1:
+                raise UserError(f"{name} is {value!r}; give a number from 0 to 1")
+        if not isinstance(self.max_det, Integral) or self.max_det < 1:
+            raise UserError(f"max_det is {self.max_det!r}; give a whole number, 1 or more")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,15 @@ def test_every_room_with_code_is_in_the_order():
     assert rooms - {"tests", "datasets", "runs"} == {room for room in PLACE if (ROOT / room).is_dir()}
 
 
+def test_only_a_few_files_import_ultralytics():
+    """As docs/architecture.md names them; what they must not be imported by, test_imports.py looks at."""
+    files = [*ROOT.glob("*.py"), *(file for room in PLACE for file in (ROOT / room).rglob("*.py"))]
+    found = {file.relative_to(ROOT).as_posix() for file in files if "ultralytics" in imported(file)}
+    assert found == {"models/detector_yolo.py", "prediction/results.py", "training/yolo_training.py"}
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert all(f"(`{file}`)" in text.replace("\n   ", " ") for file in found)
+
+
 def test_utils_stays_small():
     """Leaf tools only: what grows here belongs into a room of its own."""
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in (ROOT / "utils").rglob("*.py"))

@@ -1,7 +1,8 @@
-"""Whether a stage has written its result already."""
+"""The result of a stage: whether it is written already, and its figures for the eye."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from utils.checkpoint import load_network
@@ -14,3 +15,8 @@ def is_finished(output: Path, epochs: int) -> bool:
         CheckpointError: the file is damaged.
     """
     return output.exists() and load_network(output)["meta"].get("epochs", epochs) >= epochs
+
+
+def in_words(metrics: Mapping[str, float | None]) -> str:
+    """One line for the eye, "map50_95 0.312  psnr 28.1"; what could not be measured (None) is left out."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if value is not None)

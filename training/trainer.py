@@ -31,6 +31,7 @@ from training.loss_terms import LossSums, NonFiniteError, Terms, files_shown, me
 from training.optimizers import others_frozen, prepare_optimizers
 from training.prefetch import prefetch
 from training.processes import micro_batches
+from training.result import in_words
 from training.task import Progress, Task
 from training.training_data import TrainingData
 from utils.checkpoint import CheckpointError, TrainState
@@ -312,8 +313,7 @@ class Trainer:
                 metrics = self.validate(epoch, self.step)
         self.accelerator.wait_for_everyone()
         if metrics:
-            text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if value is not None)
-            self.accelerator.print(f"{self.stage} validation: {text}")
+            self.accelerator.print(f"{self.stage} validation: {in_words(metrics)}")
         return metrics
 
     def find_numbers(self) -> None:

@@ -63,6 +63,19 @@ def test_kept_shares_and_psnr_leave_the_padding_out(tmp_path):
     assert result.psnr > 35
 
 
+def test_a_strip_without_anything_inside_the_border_has_no_psnr(tmp_path):
+    (tmp_path / "other").mkdir()
+    datasets = letterboxed(tmp_path, 4, 64, (64, 64), 1), letterboxed(tmp_path / "other", 32, 64, (64, 64), 1)
+    batches = [collate_detection([dataset[0]]) for dataset in datasets]
+
+    def predict(batch):
+        return [torch.zeros(0, 6)], ConditionalOutput(batch.hr + 0.01)
+
+    assert detect_split(predict, batches[:1], torch.device("cpu"), with_psnr=True).psnr is None
+    result = detect_split(predict, batches, torch.device("cpu"), with_psnr=True)
+    assert len(result.detections) == 2 and len(result.psnr_per_image) == 1 and result.psnr > 35
+
+
 @pytest.mark.parametrize("policy", ["budget=0.5", "random=0.5", "edge=0.5", "oracle", "all_quality", "all_fast"])
 def test_rows_keep_shares_of_the_image_and_count_what_ran(policy, tmp_path):
     system, dataset = make_system(halo=2).eval(), letterboxed(tmp_path, 32, 64, (64, 64))

@@ -247,6 +247,11 @@ def test_policies(model, plain, good):
         ({"policy": "clever"}, "valid forms"),
         ({"policy": "budget=2"}, "valid forms"),
         ({"policy": "latency_ms=40"}, "needs a latency profile"),
+        ({"policy": 0.25}, "policy is 0.25; give it as text, such as 'budget=0.25'"),
+        ({"conf": "0.3"}, "conf is '0.3'; give a number"),
+        ({"conf": float("nan")}, "conf is nan; give a number"),
+        ({"max_det": 0.5}, "max_det is 0.5; give a whole number"),
+        ({"batch": 2.5}, "batch is 2.5; give a whole number"),
         ({"conf": 1.2}, "conf is 1.2"),
         ({"iou": -1}, "iou is -1"),
         ({"max_det": 0}, "max_det is 0"),
@@ -274,12 +279,16 @@ def test_constructor_refusals(weights, tmp_path, sr_weights):
         ((weights, "cuda:1"), "device is 'cuda:1'"),
         (("shipped", "cpu", False, 7), "none are shipped for x7"),
         ((weights, "cpu", False, 2), "for x4, not x2"),
+        ((weights, "cpu", False, None, "exactly"), "halo is 'exactly'; give LR pixels"),
+        ((weights, "cpu", False, None, 1.5), "halo is 1.5; give LR pixels"),
         ((sr_weights, "cpu", False, 3), "for x2, not x3"),
         ((sr_weights, "cpu", False, None, 1), "leave out halo"),
     ):
         options = dict(zip(("device", "half", "scale", "halo"), arguments[1:], strict=False))
         with pytest.raises(UserError, match=message):
             ConditionalYOLO(arguments[0], **options)
+    with pytest.raises(UserError, match="memory_mb is 0; give 16 or more"):
+        ConditionalYOLO(weights, "cpu", memory_mb=0)
 
 
 # ---------------------------------------------------------------------------------------------------------- upscale

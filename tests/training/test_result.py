@@ -1,4 +1,4 @@
-"""A stage's result counts as finished for as many epochs as it has, and always where it does not say."""
+"""A stage's result counts as finished for as many epochs as it has, and always where it does not say; its figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.result import is_finished
+from training.result import in_words, is_finished
 from utils.checkpoint import CheckpointError, save_network
 
 
@@ -20,3 +20,8 @@ def test_a_result_is_finished_up_to_its_epochs(tmp_path: Path):
     output.write_bytes(output.read_bytes()[:-20])
     with pytest.raises(CheckpointError, match="truncated"):
         is_finished(output, 1)
+
+
+def test_figures_in_words():
+    assert in_words({"best_epoch": 3, "psnr": 28.123456, "map": 0.0, "kept": None}) == "best_epoch 3  psnr 28.12  map 0"
+    assert in_words({}) == ""
