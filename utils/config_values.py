@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import shlex
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -56,9 +57,10 @@ def checked(value: Any, kind: Any, name: str, where: str = "") -> Any:
         raise ConfigError(f"{start}{name} must be {bound}, found {show(value)}") from None
     torn = _torn_path(converted) if isinstance(converted, list) else None
     if torn is not None:
+        quoted = f"[{json.dumps(torn, ensure_ascii=False)}]"
         raise ConfigError(
             f"{start}{name}: commas separate the entries of a list, and {torn} is one path with a comma in it; put it "
-            f"between quotes: [{json.dumps(torn, ensure_ascii=False)}]"
+            f"between quotes: {quoted if where else shlex.quote(quoted)}"  # a shell would take the inner ones away
         )
     return converted
 
