@@ -247,7 +247,10 @@ def check_names(rows: dict[str, list[Row]]) -> None:
             raise UserError(f"{key}: names are letters, digits, and _ + - . with / between parts")
         if any(row.name in taken for row in group):
             raise UserError(f"{key}: the table has a row of this name already; choose another name")
-        taken |= {row.name for row in group}
+        for name in (row.name for row in group):
+            if name in taken:  # of one system: under two policies that read the same
+                raise UserError(f"budgets, latencies: two of them make a row {name}; leave one of them out")
+            taken.add(name)
 
 
 def _load_system(key: str, path: str, config: EvaluateConfig, names: tuple[str, ...]) -> ConditionalSRDetector:

@@ -351,6 +351,12 @@ def test_a_halo_that_nothing_uses_is_said(project: Project, tmp_path: Path, caps
             "detectors.a: the table has a row of this",
         ),
         ({"systems": {"a": "@joint", "a_edge_0.5": "@espcn"}}, ValueError, "systems.a_edge_0.5: the table has a row"),
+        ({"systems": {"a": "@joint"}, "budgets": [0.25, 0.25]}, ValueError, "two of them make a row a_budget_0.25;"),
+        (
+            {"systems": {"a": "@joint"}, "budgets": [0.333333, 0.3333331]},
+            ValueError,
+            "two of them make a row a_budget_0.333333;",
+        ),
         ({"systems": {"a": "@joint"}, "sr_fast": "x.pth"}, ValueError, "sr_fast and sr_quality need `detector`"),
         (
             {"systems": {"a": "@joint"}, "detector": "@detector", "sr_fast": "shipped"},
