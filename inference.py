@@ -51,6 +51,11 @@ def check_options(config: InferenceConfig) -> None:
         raise UserError("scale, self_ensemble, tile and cmsr belong to --sr-only: add it, or leave them out")
     if config.sr_only and config.halo is not None:
         raise UserError("halo belongs to systems with a masker; with --sr-only it is --tile_halo")
+    found = config.policy != InferenceConfig.policy or config.save_txt or config.save_json or config.save_mask
+    if config.sr_only and (found or config.profile):
+        raise UserError(
+            "policy, profile, save_txt, save_json and save_mask belong to detection; leave out either them or --sr-only"
+        )
     if config.cmsr and config.tile:
         raise UserError("cmsr and tile exclude each other: CMSR renders whole images; leave one of them out")
     if not Path(config.out).name:

@@ -28,7 +28,7 @@ from models.mask_policy import POLICIES, WITH_VALUE, MaskPolicy, parse_policy
 from prediction.image_input import MAX_PIXELS, open_source, without_skipped
 from prediction.predictor import PredictOptions, Predictor
 from prediction.results import ConditionalResults
-from prediction.super_resolver import SuperResolver, holds_system
+from prediction.super_resolver import SuperResolver, kind_of
 from utils.device import choose_device, compute_type
 from utils.errors import UserError
 
@@ -75,7 +75,10 @@ class ConditionalYOLO:
         self.weights, self._has_profile = str(weights), profile is not None
         self._predictor: Predictor | None = None
         self._resolver: SuperResolver | None = None
-        if weights == SHIPPED or not holds_system(weights):
+        kind = None if weights == SHIPPED else kind_of(weights)
+        if kind == "detector":
+            raise UserError(f"{weights}: a detector alone, as stage 1 trains it; give a checkpoint of stage 3")
+        if kind != "system":
             self._resolver = SuperResolver(weights, scale, device, half)
             if halo is not None or profile is not None:
                 raise UserError(f"{weights}: an SR network alone has no patches; leave out halo and profile")
@@ -96,7 +99,8 @@ class ConditionalYOLO:
         """What predicts. Raises UserError where the weights hold an SR network alone."""
         if self._predictor is None:
             raise UserError(
-                f"{self.weights}: holds an SR network alone, no detector; use upscale, or give a checkpoint of stage 3"
+                f"{self.weights}: holds an SR network alone, no detector; use upscale (inference.py --sr-only), or"
+                " give a checkpoint of stage 3"
             )
         return self._predictor
 

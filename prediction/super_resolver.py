@@ -138,7 +138,7 @@ def load_network_alone(path: str, scale: float | None) -> SRNetwork:
     try:
         return load_sr_for(path, scale)
     except CheckpointError as error:
-        if holds_system(path):
+        if kind_of(path) == "system":
             raise CheckpointError(
                 f"{path}: a whole stage-3 system; leave out --sr-only and add --save-sr --save-images false to save "
                 "the images that it makes, or give the weights of an SR network"
@@ -146,9 +146,9 @@ def load_network_alone(path: str, scale: float | None) -> SRNetwork:
         raise
 
 
-def holds_system(path: str | Path) -> bool:
-    """Whether a file is a stage-3 checkpoint."""
+def kind_of(path: str | Path) -> str | None:
+    """What a checkpoint of this project holds: system (stage 3), sr or detector; None for other files."""
     try:
-        return load_network(path)["kind"] == "system"
+        return load_network(path)["kind"]
     except CheckpointError:
-        return False
+        return None

@@ -33,7 +33,9 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def set_threads(count: int) -> None:
-    """Let PyTorch use so many CPU threads; 0 keeps its choice."""
+    """Let PyTorch use so many CPU threads; 0 keeps its choice. Raises UserError below 0."""
+    if count < 0:
+        raise UserError(f"threads is {count}; give 1 or more, or 0 for PyTorch's choice")
     if count:
         torch.set_num_threads(count)
 

@@ -274,8 +274,11 @@ def test_without_a_masker_there_is_no_policy(plain, plain_weights, good):
 
 
 def test_constructor_refusals(weights, tmp_path, sr_weights):
+    detector = tmp_path / "detector.pth"
+    save_network(detector, "detector", "yolo", {}, {}, {})
     for arguments, message in (
         ((tmp_path / "gone.pth",), "does not exist"),
+        ((detector,), "a detector alone, as stage 1 trains it; give a checkpoint of stage 3"),
         ((weights, "cuda:1"), "device is 'cuda:1'"),
         (("shipped", "cpu", False, 7), "none are shipped for x7"),
         ((weights, "cpu", False, 2), "for x4, not x2"),
@@ -320,7 +323,7 @@ def test_upscale_with_an_sr_network_alone(sr_weights, good):
     np.testing.assert_array_equal(sr, expected)
     assert alone.scale == 2 and alone.policies() == {} and not alone.conditional
     for use in (lambda: alone.predict(image, channels="rgb"), lambda: alone.names):
-        with pytest.raises(UserError, match="no detector; use upscale"):
+        with pytest.raises(UserError, match=r"no detector; use upscale \(inference.py --sr-only\)"):
             use()
     with pytest.raises(UserError, match="no masker"):
         alone.upscale(good, policy="all_fast")

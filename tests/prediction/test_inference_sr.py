@@ -134,6 +134,9 @@ def test_refusals(tmp_path: Path, network: torch.nn.Module, capsys):
         ([f"--weights={tmp_path / 'system.pth'}"], "a whole stage-3 system; leave out --sr-only and add --save-sr"),
         (["--weights=gone.pth"], "gone.pth: does not exist"),
         (["--weights=", "--scale=7"], "no weights given, and none are shipped for x7"),
+        (["--policy=edge=0.5"], "belong to detection"),
+        (["--save-txt"], "belong to detection"),
+        (["--profile=latency.json"], "belong to detection"),
         (["--sr-only=false", "--tile=8"], "scale, self_ensemble, tile and cmsr belong to --sr-only"),
     ):
         assert run_sr_only(tmp_path, *options) == 2
