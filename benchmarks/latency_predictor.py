@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import sys
 from pathlib import Path
 
@@ -25,6 +26,51 @@ FRACTIONS = (0.2, 0.4, 0.6)  # of the way from no patch to half of them, as limi
 
 
 def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
+
+    import torch
+
+    from deployment.latency_measurement import measure_profile
+    from deployment.prepare import prepare_system
+    from loading.system_to_measure import system_to_measure
+    from models.mask_policy import MaskPolicy
+    from utils.atomic_file import replace_text
+    from utils.device import choose_device, compute_type
+    from utils.logger import environment
+    from utils.timing import measure_interleaved
+
+    # 1. Profile, and the anchor before and after it
+    device = choose_device("auto")
+    dtype = compute_type(device, options.half)
+    system = system_to_measure(options.weights, options.config)
+    size = tuple(side // system.scale for side in options.imgsz)
+    anchor = {ANCHOR: predict_call(prepare_system(system, device, dtype), (*size, 1), MaskPolicy(ANCHOR), device)}
+
+    def timed(calls: dict) -> dict:
+        with torch.inference_mode():
+            return measure_interleaved(calls, options.rounds, 2, device)
+
+    anchors = [timed(anchor)[ANCHOR].median_ms]
+    profile = measure_profile(system, device, dtype, size, options.batch, options.rounds)
+    anchors.append(timed(anchor)[ANCHOR].median_ms)
+
+    # 2. What the profile has not measured
+    prepared = prepare_system(system.with_execution(latency=profile), device, dtype)  # runs patches as the profile did
+    cases = share_cases(prepared, profile, size, device) | limit_cases(prepared, profile, size, device)
+    timings = timed(anchor | {name: call for name, (call, _) in cases.items()})
+
+    # 3. Predicted against measured
+    drift = timings.pop(ANCHOR).median_ms / (sum(anchors) / len(anchors))
+    predicted = {name: ms for name, (_, ms) in cases.items()}
+    results = compared({name: timing.median_ms for name, timing in timings.items()}, predicted, drift)
+    print(f"drift of the machine {drift:.3f} (anchor {anchors[0]:.1f}, {anchors[1]:.1f} ms around the profile)")
+    results |= {"drift": drift, "anchor_ms": anchors, "environment": environment()}
+    results["command"] = "python -m benchmarks.latency_predictor " + " ".join(argv or sys.argv[1:])
+    replace_text(options.json, json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+def parse(argv: list[str] | None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", help="stage-3 checkpoint")
@@ -34,74 +80,60 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--half", action="store_true", help="16 bit")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, required=True)
-    options = parser.parse_args(argv)
+    return parser.parse_args(argv)
 
-    import numpy as np
-    import torch
 
-    from deployment.latency_measurement import CONF, measure_profile
-    from deployment.prepare import prepare_system
-    from loading.system_to_measure import system_to_measure
+def predict_call(system, shape: tuple[int, int, int], policy, device):
+    """Calls a prepared system on photographs of (height, width, batch)."""
+    from deployment.latency_measurement import CONF
+
+    lr = photographs(*shape).to(device)
+    return lambda: system.predict(lr, policy, CONF)
+
+
+def share_cases(system, profile, size: tuple[int, int], device) -> dict[str, tuple]:
+    """Call and predicted milliseconds by name: other image sizes and batches, several kept shares."""
     from models.mask_policy import MaskPolicy
     from models.masker import patch_grid
-    from utils.atomic_file import replace_text
-    from utils.device import choose_device, compute_type
-    from utils.logger import environment
-    from utils.timing import measure_interleaved
 
-    device = choose_device("auto")
-    dtype = compute_type(device, options.half)
-    system = system_to_measure(options.weights, options.config)
-    size = tuple(side // system.scale for side in options.imgsz)
-    base, reference = photographs(*size, 1).to(device), prepare_system(system, device, dtype)
-    anchor = {ANCHOR: lambda: reference.predict(base, MaskPolicy("all_quality"), CONF)}
-
-    def anchor_ms() -> float:
-        with torch.inference_mode():
-            return measure_interleaved(anchor, options.rounds, 2, device)[ANCHOR].median_ms
-
-    anchors = [anchor_ms()]
-    profile = measure_profile(system, device, dtype, size, options.batch, options.rounds)
-    anchors.append(anchor_ms())
-    prepared = prepare_system(system.with_execution(latency=profile), device, dtype)  # runs patches as the profile did
-    stride = system.detector.stride // math.gcd(system.detector.stride, system.scale)
-    unseen = [(size[0] - stride, size[1] - 2 * stride, 1), (size[0] + stride, size[1], 1), (*size, 3)]
-    calls, predicted = {}, {}
-    for height, width, batch in unseen:
-        lr = photographs(height, width, batch).to(device)
+    cases, stride = {}, system.detector.stride // math.gcd(system.detector.stride, system.scale)
+    shapes = [(size[0] - stride, size[1] - 2 * stride, 1), (size[0] + stride, size[1], 1), (*size, 3)]
+    for height, width, batch in shapes:
         rows, columns = patch_grid(height, width, profile.patch)
         for share in SHARES:
-            policy = MaskPolicy("budget", share)
-            name = f"{width}x{height} batch {batch} share {share}"
-            calls[name] = lambda lr=lr, policy=policy: prepared.predict(lr, policy, CONF)
-            predicted[name] = profile.total_ms(height, width, batch, round(share * rows * columns))
-    patches = int(np.prod(patch_grid(*size, profile.patch)))
-    least, most = (profile.total_ms(*size, 1, kept) for kept in (0, patches // 2))
+            call = predict_call(system, (height, width, batch), MaskPolicy("budget", share), device)
+            ms = profile.total_ms(height, width, batch, round(share * rows * columns))
+            cases[f"{width}x{height} batch {batch} share {share}"] = call, ms
+    return cases
+
+
+def limit_cases(system, profile, size: tuple[int, int], device) -> dict[str, tuple]:
+    """Call and predicted milliseconds by name: limits in milliseconds, which predict themselves."""
+    from models.mask_policy import MaskPolicy
+    from models.masker import patch_grid
+
+    cases, (rows, columns) = {}, patch_grid(*size, profile.patch)
+    least, most = (profile.total_ms(*size, 1, kept) for kept in (0, rows * columns // 2))
     for fraction in FRACTIONS:
         limit = least + fraction * (most - least)
-        policy = MaskPolicy("latency_ms", limit)
-        calls[f"latency_ms={limit:.1f}"] = lambda policy=policy: prepared.predict(base, policy, CONF)
-        predicted[f"latency_ms={limit:.1f}"] = limit
-    with torch.inference_mode():
-        timings = measure_interleaved(anchor | calls, options.rounds, 2, device)
-    drift = timings.pop(ANCHOR).median_ms / float(np.mean(anchors))
+        call = predict_call(system, (*size, 1), MaskPolicy("latency_ms", limit), device)
+        cases[f"latency_ms={limit:.1f}"] = call, limit
+    return cases
+
+
+def compared(measured: dict[str, float], predicted: dict[str, float], drift: float) -> dict:
+    """The rows and their median absolute error, limits apart; prints both."""
     table, errors, own_errors = [], [], []
-    for name, timing in timings.items():
-        row = {"case": name, "predicted_ms": predicted[name], "measured_ms": timing.median_ms}
-        row["error"] = predicted[name] / timing.median_ms - 1
+    for name, ms in measured.items():
+        row = {"case": name, "predicted_ms": predicted[name], "measured_ms": ms, "error": predicted[name] / ms - 1}
         table.append(row)
-        print(f"{name:40} {row['predicted_ms']:8.1f} predicted {row['measured_ms']:8.1f} ms {row['error']:+.1%}")
+        print(f"{name:40} {row['predicted_ms']:8.1f} predicted {ms:8.1f} ms {row['error']:+.1%}")
         if "latency" not in name:
             errors.append(abs(row["error"]))
-            own_errors.append(abs(drift * predicted[name] / timing.median_ms - 1))
-    median, own = float(np.median(errors)), float(np.median(own_errors))
-    print(f"drift of the machine {drift:.3f} (anchor {anchors[0]:.1f}, {anchors[1]:.1f} ms around the profile)")
+            own_errors.append(abs(drift * predicted[name] / ms - 1))
+    median, own = statistics.median(errors), statistics.median(own_errors)
     print(f"median absolute error {median:.1%} over {len(errors)} configurations, without the drift {own:.1%}")
-    results = {"rows": table, "median_absolute_error": median, "drift": drift, "anchor_ms": anchors}
-    results |= {"median_absolute_error_without_drift": own, "environment": environment()}
-    results["command"] = "python -m benchmarks.latency_predictor " + " ".join(argv or sys.argv[1:])
-    replace_text(options.json, json.dumps(results, indent=1) + "\n")
-    return 0
+    return {"rows": table, "median_absolute_error": median, "median_absolute_error_without_drift": own}
 
 
 def photographs(height: int, width: int, batch: int):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from tqdm import tqdm
@@ -22,6 +23,8 @@ from utils.timing import measure_interleaved
 
 CONF = 0.25  # what a user sees; fewer boxes take less time in non-maximum suppression
 WARMUP = 2
+
+Calls = dict[tuple[str, int], Callable[[], object]]  # by kind and amount of work
 
 
 def measure_profile(
@@ -47,10 +50,34 @@ def measure_profile(
     if system.patch is None:
         raise UserError("a latency profile needs a system with a masker; train stage 3 with `sr: conditional`")
     prepared = prepare_system(system.eval(), device, dtype)
-    front, generator = prepared.front, torch.Generator().manual_seed(0)
-    calls = {}
-    stride = system.detector.stride // math.gcd(system.detector.stride, system.scale)  # LR sides are multiples of it
-    if any(side % stride for side in size):
+    front = prepared.front
+    geometry = geometry_of(front.sr_quality, torch.empty(1, 3, *size), front.patch, front.execution.halo)
+    generator = torch.Generator().manual_seed(0)
+    calls = _whole_calls(prepared, device, size, batch, generator)
+    calls |= _tile_calls(front, device, geometry, batch, generator)
+    bar = tqdm(total=WARMUP + rounds, desc="latency profile", unit="round", disable=None)
+    with torch.inference_mode():
+        timings = measure_interleaved(calls, rounds, WARMUP, device, on_round=bar.update)
+    bar.close()
+
+    points: dict[str, dict[int, float]] = {}
+    for (kind, work), timing in timings.items():
+        points.setdefault(kind, {})[work] = timing.median_ms
+    curves = {name: curve(points[name]) for name in ("none", "full", "detector")}
+    curves["tiles"] = curve(_tile_points(points, size[0] * size[1], batch))
+    return LatencyProfile(
+        _measured_on(device, dtype, rounds), architecture_fingerprint(system), system.scale, front.patch,
+        geometry.halo, front.execution.patches is not None, **curves,
+    )  # fmt: skip
+
+
+def _whole_calls(
+    system: ConditionalSRDetector, device: torch.device, size: tuple[int, int], batch: int, generator: torch.Generator
+) -> Calls:
+    """No patch and all patches by LR pixels, the detector by SR pixels."""
+    calls: Calls = {}
+    front, stride = system.front, system.detector.stride // math.gcd(system.detector.stride, system.scale)
+    if any(side % stride for side in size):  # LR sides are multiples of it
         raise UserError(
             f"LR images of {size[1]}x{size[0]} do not fit the detector: sides must be multiples of {stride}, SR sides "
             f"of {stride * system.scale}"
@@ -61,27 +88,34 @@ def measure_profile(
         calls["none", pixels] = _infer(front, lr, torch.zeros(grid, dtype=torch.bool))
         calls["full", pixels] = _infer(front, lr, torch.ones(grid, dtype=torch.bool))
         image = calls["none", pixels]().sr  # in the type and layout that the detector gets
-        calls["detector", pixels * system.scale**2] = lambda image=image: prepared.detector.predict(image, CONF)
-    geometry = geometry_of(front.sr_quality, torch.empty(1, 3, *size), front.patch, front.execution.halo)
+        calls["detector", pixels * system.scale**2] = lambda image=image: system.detector.predict(image, CONF)
+    return calls
+
+
+def _tile_calls(
+    front: FrontEnd, device: torch.device, geometry: Geometry, batch: int, generator: torch.Generator
+) -> Calls:
+    """Scattered patches by their number, of one image and of the largest batch."""
+    calls: Calls = {}
     for number in sorted({1, batch}):
-        lr = torch.rand(number, 3, *size, generator=generator).to(device)
+        lr = torch.rand(number, 3, geometry.height, geometry.width, generator=generator).to(device)
         for kept in tile_counts(geometry, number):
             calls[f"tiles of {number}", kept] = _infer(front, lr, scattered_mask(geometry, number, kept))
-    bar = tqdm(total=WARMUP + rounds, desc="latency profile", unit="round", disable=None)
-    with torch.inference_mode():
-        timings = measure_interleaved(calls, rounds, WARMUP, device, on_round=bar.update)
-    bar.close()
+    return calls
 
-    points: dict[str, dict[int, float]] = {}
-    for (kind, work), timing in timings.items():
-        points.setdefault(kind, {})[work] = timing.median_ms
-    pixels = size[0] * size[1]
+
+def _tile_points(points: dict[str, dict[int, float]], pixels: int, batch: int) -> dict[int, float]:
+    """What patches add to a run without any, by their number; `pixels` of one LR image."""
     tiles = {0: 0.0}
     for number in sorted({batch, 1}, reverse=True):  # where both know a count, one image is the more careful figure
         none = points["none"][number * pixels]
         tiles |= {kept: max(0.0, ms - none) for kept, ms in points.get(f"tiles of {number}", {}).items()}
+    return tiles
+
+
+def _measured_on(device: torch.device, dtype: torch.dtype, rounds: int) -> dict:
     machine = environment()
-    measured_on = {
+    return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else machine["cpu"],
         "dtype": dtype_name(dtype),
         "threads": torch.get_num_threads(),
@@ -89,11 +123,6 @@ def measure_profile(
         "date": machine["date"],
         "rounds": rounds,
     }
-    curves = {name: curve(points[name]) for name in ("none", "full", "detector")} | {"tiles": curve(tiles)}
-    return LatencyProfile(
-        measured_on, architecture_fingerprint(system), system.scale, front.patch, geometry.halo,
-        front.execution.patches is not None, **curves,
-    )  # fmt: skip
 
 
 def _infer(front: FrontEnd, lr: torch.Tensor, mask: torch.Tensor):
