@@ -27,7 +27,7 @@ from models.mask_policy import POLICIES, WITH_VALUE, MaskPolicy, parse_policy
 from prediction.image_input import MAX_PIXELS, open_source, without_skipped
 from prediction.predictor import PredictOptions, Predictor
 from prediction.results import ConditionalResults
-from prediction.super_resolver import SuperResolver, holds_system
+from prediction.super_resolver import SuperResolver, checkpoint_kind
 from utils.device import choose_device, compute_type
 from utils.errors import UserError
 
@@ -71,7 +71,7 @@ class ConditionalYOLO:
         self.weights, self._has_profile = str(weights), profile is not None
         self._predictor: Predictor | None = None
         self._resolver: SuperResolver | None = None
-        if weights == SHIPPED or not holds_system(weights):
+        if weights == SHIPPED or checkpoint_kind(weights) != "system":
             self._resolver = SuperResolver(weights, scale, device, half)
             if halo is not None or profile is not None:
                 raise UserError(f"{weights}: an SR network alone has no patches; leave out halo and profile")
