@@ -34,7 +34,8 @@ NATIVE_GAIN = 0.95  # of the rival's time: what is hardly faster is not worth an
 
 
 class PreparedNetwork(nn.Module):
-    """A network on its device, in its precision; takes images of any type. All else is that of the original.
+    """A network on its device, in its precision; takes images of any type. All else is that of the original, of which
+    only what it says of itself is kept: its weights are let go.
 
     Args:
         network: what runs.
@@ -46,7 +47,7 @@ class PreparedNetwork(nn.Module):
     def __init__(self, network: nn.Module, original: nn.Module, dtype: torch.dtype, how: str):
         super().__init__()
         self.network, self.dtype, self.how = network, dtype, how
-        self.original = (original,)  # in a tuple: its weights are no part of this module
+        self.original = (without_weights(original),)  # in a tuple: its tensors are no part of this module
 
     def forward(self, lr: Tensor, *size: tuple[int, int]) -> Tensor:
         return self.network(lr.to(self.dtype, memory_format=torch.channels_last), *size)
@@ -62,6 +63,14 @@ class PreparedNetwork(nn.Module):
             if "original" not in self.__dict__:  # while a copy is being made
                 raise
             return getattr(self.original[0], name)
+
+
+def without_weights(network: nn.Module) -> nn.Module:
+    """A copy whose parameters and buffers have shapes alone (on the meta device); takes no memory to make."""
+    if isinstance(network, PreparedNetwork):
+        return network.original[0]
+    parameters = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in network.parameters()}
+    return deepcopy(network, parameters | {id(b): b.to("meta") for b in network.buffers()})
 
 
 def prepare_network(network: nn.Module, device: torch.device, dtype: torch.dtype) -> PreparedNetwork:

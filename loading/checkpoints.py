@@ -29,6 +29,8 @@ def rebuilt(path: str | Path, build: Callable[[], Module], weights: dict[str, Te
         module = build()
         check_finite(path, weights)
         module.load_state_dict(weights)
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = " ".join(str(error).split())[:300]
         raise CheckpointError(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
 from deployment.prepare import (
+    OVERHEAD,
     activation_bytes,
     how_it_runs,
     prepare_detector,
@@ -65,6 +69,24 @@ def test_one_network_everywhere_is_prepared_too():
     policy = parse_policy("learned")
     assert (prepared.super_resolve(lr, policy).sr - system.super_resolve(lr, policy).sr).abs().max() <= 1e-5
     assert how_it_runs(prepared).startswith("sr: ") and "detector: " in how_it_runs(prepared)
+
+
+def test_the_weights_of_the_original_are_let_go():
+    system, policy, lr = random_system(), parse_policy("budget=0.3"), torch.rand(1, 3, 32, 32)
+    prepared = prepare_system(system, CPU, torch.float32)
+    expected, spec = system.super_resolve(lr, policy).sr, system.spec
+    tensors = [weakref.ref(parameter) for parameter in system.front.parameters()]
+    del system
+    gc.collect()
+    assert all(tensor() is None for tensor in tensors)
+    assert (prepared.super_resolve(lr, policy).sr - expected).abs().max() <= 1e-5
+    assert prepared.spec == spec and prepared.front.masker.grid(32, 40) == (4, 5)
+
+
+def test_tiles_are_merged_as_suits_the_device_and_the_rest_is_run_as_before(monkeypatch):
+    monkeypatch.setitem(OVERHEAD, "cpu", 12345.0)
+    how = prepare_system(random_system(), CPU, torch.float32).front.execution
+    assert how.tiles.overhead == 12345 and (how.halo, how.train_tiles, how.tiles.merge) == (2, False, True)
 
 
 def test_what_runs_is_named():

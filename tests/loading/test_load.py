@@ -43,6 +43,15 @@ def assert_same(network: torch.nn.Module, stored: torch.nn.Module) -> None:
     assert stored.spec == network.spec and not stored.training
 
 
+def test_a_diverged_system_is_named_so(tmp_path):
+    system = ConditionalSRDetector(HRImages(), YoloDetector(TINY, ("a", "b")))
+    next(system.parameters()).data.fill_(torch.nan)
+    with pytest.raises(
+        CheckpointError, match=r"system.pth: 1 of \d+ tensors hold NaN .* before the training diverged$"
+    ):
+        load_system(save(tmp_path / "system.pth", "system", system))
+
+
 def test_halo_of_a_loaded_system():
     front = ConditionalSR(Masker(4, 4), build_sr("espcn", 2), build_sr("edsr", 2, SMALL), Execution(halo=2))
     system = ConditionalSRDetector(front, YoloDetector(TINY, ("a", "b"))).eval()

@@ -8,7 +8,7 @@ import torch
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.execution import Execution
-from models.mask_policy import parse_policy
+from models.mask_policy import GivenMask, parse_policy
 from models.masker import Masker
 from utils.gumbel import gumbel_noise
 
@@ -67,6 +67,20 @@ def test_a_full_halo_equals_dense_fusion(text, quality):
     expected = system.fuse(system.sr_fast(lr), system.sr_quality(lr), output.mask).clamp(0, 1)
     assert output.mask.shape == (2, 1, 8, 10)
     assert (output.sr - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("halo", [0, 1, 2])
+def test_a_patch_sees_its_halo_and_no_more(halo):
+    system, lr = random_system(halo=halo).eval(), torch.rand(1, 3, 12, 12)  # 3 x 3 patches
+    mask = torch.zeros(1, 3, 3, dtype=torch.bool)
+    mask[0, 1, 1] = True
+    window = slice(4 - halo, 8 + halo)
+    with torch.no_grad():
+        expected, part = system.sr_fast(lr), system.sr_quality(lr[..., window, window])
+        expected[..., 8:16, 8:16] = part[..., 2 * halo : 2 * halo + 8, 2 * halo : 2 * halo + 8]
+    found, exact = (front.infer(lr, GivenMask(mask)).sr for front in (system, system.with_execution(halo=None)))
+    assert (found - expected.clamp(0, 1)).abs().max() <= 1e-5
+    assert (found - exact).abs().max() > 1e-4, "a small halo shows"
 
 
 def test_learned_policy_equals_forward_in_eval():
