@@ -28,7 +28,7 @@ from models.mask_policy import POLICIES, WITH_VALUE, MaskPolicy, parse_policy
 from prediction.image_input import MAX_PIXELS, open_source, without_skipped
 from prediction.predictor import PredictOptions, Predictor
 from prediction.results import ConditionalResults
-from prediction.super_resolver import SuperResolver, kind_of
+from prediction.super_resolver import SuperResolver, checkpoint_kind
 from utils.device import choose_device, compute_type
 from utils.errors import UserError
 
@@ -75,7 +75,7 @@ class ConditionalYOLO:
         self.weights, self._has_profile = str(weights), profile is not None
         self._predictor: Predictor | None = None
         self._resolver: SuperResolver | None = None
-        kind = None if weights == SHIPPED else kind_of(weights)
+        kind = None if weights == SHIPPED else checkpoint_kind(weights)
         if kind == "detector":
             raise UserError(f"{weights}: a detector alone, as stage 1 trains it; give a checkpoint of stage 3")
         if kind != "system":

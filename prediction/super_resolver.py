@@ -138,7 +138,12 @@ def load_network_alone(path: str, scale: float | None) -> SRNetwork:
     try:
         return load_sr_for(path, scale)
     except CheckpointError as error:
-        if kind_of(path) == "system":
+        kind = checkpoint_kind(path)
+        if kind == "detector":
+            raise CheckpointError(
+                f"{path}: a detector of stage 1 alone; give a checkpoint of stage 3, or the weights of an SR network"
+            ) from error
+        if kind == "system":
             raise CheckpointError(
                 f"{path}: a whole stage-3 system; leave out --sr-only and add --save-sr --save-images false to save "
                 "the images that it makes, or give the weights of an SR network"
@@ -146,8 +151,8 @@ def load_network_alone(path: str, scale: float | None) -> SRNetwork:
         raise
 
 
-def kind_of(path: str | Path) -> str | None:
-    """What a checkpoint of this project holds: system (stage 3), sr or detector; None for other files."""
+def checkpoint_kind(path: str | Path) -> str | None:
+    """What a checkpoint of the stage scripts holds: sr, detector or system; None for any other file."""
     try:
         return load_network(path)["kind"]
     except CheckpointError:

@@ -344,6 +344,11 @@ def test_shipped_weights_and_any_scale(good, tmp_path):
     ]
 
 
+def test_a_detector_alone_is_no_system():
+    with pytest.raises(UserError, match="a detector of stage 1 alone; give a checkpoint of stage 3"):
+        ConditionalYOLO(ROOT / "tests/fixtures/old/stage1/yolo_pretrained_hr.pth", device="cpu")
+
+
 def test_nan_is_no_image(model, good, monkeypatch):
     super_resolve = type(model.predictor.system).super_resolve
 
