@@ -345,7 +345,7 @@ def test_shipped_weights_and_any_scale(good, tmp_path):
 
 
 def test_a_detector_alone_is_no_system():
-    with pytest.raises(UserError, match="a detector of stage 1 alone; give a checkpoint of stage 3"):
+    with pytest.raises(UserError, match="a detector alone, as stage 1 trains it; give a checkpoint of stage 3"):
         ConditionalYOLO(ROOT / "tests/fixtures/old/stage1/yolo_pretrained_hr.pth", device="cpu")
 
 
