@@ -41,8 +41,8 @@ def compare_detection(argv: list[str]) -> int:
 
     from data.detection import load_data_spec
     from evaluation.build_rows import build_rows, conditional_systems, with_profiles
+    from evaluation.detection_report import RESULTS, write_report
     from evaluation.measure_rows import DetectionEvaluation
-    from evaluation.report import RESULTS, write_report
     from evaluation.results_header import results_header
     from utils.device import DTYPES, choose_device, set_threads
     from utils.logger import open_run
@@ -98,7 +98,7 @@ def evaluated_images(config: EvaluateConfig, spec, rows: list):
 
 def show_finished(file: Path) -> int:
     """The table of a run that is finished already."""
-    from evaluation.report import table_markdown
+    from evaluation.detection_report import table_markdown
 
     print(table_markdown(json.loads(file.read_text(encoding="utf-8"))["rows"]))
     print(f"evaluate: already finished, {file}")

@@ -146,12 +146,12 @@ def prepared_front(setting: dict, size: tuple[int, int], weights: list[str], dev
     import torch
 
     from deployment.prepare import prepare_front
-    from loading.sr_networks import load_sr, shipped_file
+    from loading.load_sr import load_sr, shipped_file
     from models import build_sr
     from models.conditional_sr import ConditionalSR
     from models.execution import Execution
     from models.masker import Masker
-    from models.tiling.plan import choose_halo, choose_patch
+    from models.tiling.tile_plan import choose_halo, choose_patch
 
     torch.manual_seed(0)
     name, args = NETWORKS[setting["net"]]
@@ -177,7 +177,7 @@ def strategies(front) -> dict:
     """Name -> function of (LR images, mask) that returns the fused SR images."""
     import torch
 
-    from models.tiling.execution import expand_mask, run_on_tiles
+    from models.tiling.run_patches import expand_mask, run_on_tiles
     from models.tiling.whole import run_whole
 
     halo, tiles, unlimited = front.execution.halo, front.execution.tiles, front.with_execution(halo=None)
@@ -222,7 +222,7 @@ def assembly(front, lr, mask):
     """A call of what conditional execution adds: planning, gathering, scattering; SR_Quality costs nothing in it."""
     import torch
 
-    from models.tiling.execution import run_on_tiles
+    from models.tiling.run_patches import run_on_tiles
 
     class Nothing:
         scale, capabilities = front.scale, front.sr_quality.capabilities
@@ -280,7 +280,7 @@ def images(size: tuple[int, int], scale: int, batch: int):
 
 def fused_dense(front, lr):
     """mask -> dense fusion of both networks, the definition."""
-    from models.tiling.execution import expand_mask
+    from models.tiling.run_patches import expand_mask
 
     fast, quality = front.sr_fast(lr).float(), front.sr_quality(lr).float()
 

@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from data.sr_pairs import benchmark_pairs
-    from loading.sr_networks import load_sr
+    from loading.load_sr import load_sr
     from models.masker import patch_grid
-    from models.tiling.execution import run_on_tiles
+    from models.tiling.run_patches import run_on_tiles
     from utils.convert import to_uint8
     from utils.logger import environment
     from utils.metrics import mean_over_images, psnr_y

@@ -87,7 +87,7 @@ def calls_of(tail: str, height: int, width: int, batch: int, options, device, dt
     from models.mask_policy import GivenMask
     from models.masker import Masker
     from models.system import ConditionalSRDetector
-    from models.tiling.plan import choose_halo, choose_patch
+    from models.tiling.tile_plan import choose_halo, choose_patch
 
     torch.manual_seed(options.seed)
     height, width = (-(-side // 8) * 8 for side in (height, width))  # SR sides are multiples of the detector's stride

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-MOST_GRAPHS = 64  # shapes of one image size are few by construction (see models/tiling/execution.py)
+MOST_GRAPHS = 64  # shapes of one image size are few by construction (see models/tiling/run_patches.py)
 WARMUP = 3  # eager calls before capture, on a side stream, as PyTorch's documentation asks
 
 

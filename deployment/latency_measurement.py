@@ -14,8 +14,8 @@ from models.front_end import FrontEnd
 from models.mask_policy import GivenMask
 from models.masker import patch_grid
 from models.system import ConditionalSRDetector
-from models.tiling.execution import geometry_of
-from models.tiling.plan import Geometry
+from models.tiling.run_patches import geometry_of
+from models.tiling.tile_plan import Geometry
 from utils.device import dtype_name
 from utils.errors import UserError
 from utils.logger import environment

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.tiling.plan import Geometry
+from models.tiling.tile_plan import Geometry
 from utils.atomic_file import replace_text
 from utils.device import dtype_name
 from utils.errors import UserError

@@ -1,8 +1,8 @@
 """EDSR computed in place on selected patches by the native kernel, on CPUs with AVX-512.
 
-The kernel is deployment/native/block_sparse.cpp. Windows cut for every patch (models/tiling/execution.py) compute what
-lies between neighbours twice, and every layer is a call. The kernel computes each layer on rows of the dilated patches
-only, nothing twice, all layers in one call.
+The kernel is deployment/native/block_sparse.cpp. Windows cut for every patch (models/tiling/run_patches.py) compute
+what lies between neighbours twice, and every layer is a call. The kernel computes each layer on rows of the dilated
+patches only, nothing twice, all layers in one call.
 """
 
 from __future__ import annotations

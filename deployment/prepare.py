@@ -21,7 +21,7 @@ from deployment.native.build import NativeError
 from deployment.native_execution import NativeNetwork
 from models.front_end import FrontEnd
 from models.system import ConditionalSRDetector
-from models.tiling.execution import run_on_tiles
+from models.tiling.run_patches import run_on_tiles
 from utils.device import dtype_name
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from deployment.latency_profile import architecture_fingerprint, load_profile, w
 from evaluation.oracle_mask import OracleMask
 from evaluation.row_key import RowKey
 from evaluation.rows import LEARNED, Row
+from loading.load_sr import load_sr, shipped_file
 from loading.published_weights import check_scale
 from loading.shipped_weights import SHIPPED
-from loading.sr_networks import load_sr, shipped_file
 from loading.systems import check_classes, load_any_detector, load_detector_checkpoint, load_system, with_halo
 from models import build_sr
 from models.detector_yolo import YoloDetector

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from configs.sr_schema import EvaluateSRConfig
-from loading.cmsr_tables import REMEDY, TableFile, load_tables, measured_on, owner_of
+from loading.cmsr_files import REMEDY, TableFile, load_tables, measured_on, owner_of
 from models.arbitrary_scale import BicubicToSize
 from prediction.sr_inference import load_sr_for
 from utils.errors import UserError

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from configs.sr_schema import EvaluateSRConfig
-from evaluation.report import CSV, RESULTS, TABLE, json_value, markdown, table_csv
+from evaluation.detection_report import CSV, RESULTS, TABLE, json_value, markdown, table_csv
 from evaluation.sr_candidates import BICUBIC
 from evaluation.sr_evaluation import GMAC_OUTPUT, TIMED_IMAGES, WARMUP, Benchmark, SREvaluation
 from utils.atomic_file import replace_file, replace_text

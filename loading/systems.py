@@ -11,8 +11,8 @@ from typing import Literal
 from configs.schema import DetectorConfig, Stage3Config
 from loading.checkpoints import load_front, rebuilt
 from loading.detector_weights import load_detector
+from loading.load_sr import build_or_load_sr, with_defaults
 from loading.published_weights import spec_text
-from loading.sr_networks import build_or_load_sr, with_defaults
 from models.build_front import build_front, fresh_network
 from models.detector_yolo import YoloDetector
 from models.front_end import FrontEnd
@@ -20,7 +20,7 @@ from models.masker import Masker
 from models.single_sr import ROLE
 from models.sr_network import SRNetwork
 from models.system import ConditionalSRDetector
-from models.tiling.plan import choose_halo, choose_patch
+from models.tiling.tile_plan import choose_halo, choose_patch
 from utils.checkpoint import load_network
 from utils.errors import UserError
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from models.execution import Execution
 from models.masker import Masker, patch_grid
 from models.sr_network import SRNetwork
-from models.tiling.plan import Geometry
+from models.tiling.tile_plan import Geometry
 from utils.errors import UserError
 from utils.flops_counter import count_macs_at
 

@@ -16,7 +16,7 @@ from models.front_end import ConditionalOutput, Policy, Preparation
 from models.mask_policy import BestPatches, MaskPolicy
 from models.masker import Masker, patch_grid
 from models.sr_network import SRNetwork
-from models.tiling.execution import expand_mask, run_everywhere, run_on_tiles
+from models.tiling.run_patches import expand_mask, run_everywhere, run_on_tiles
 from models.tiling.whole import run_whole
 from utils.errors import UserError
 from utils.gumbel import gumbel_softmax, keep_probability

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from models.tiling.execution import DEFAULT, TileOptions
+from models.tiling.run_patches import DEFAULT, TileOptions
 
 
 class PatchRunner(Protocol):

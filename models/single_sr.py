@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from models.front_end import ConditionalOutput, Policy, Preparation
 from models.sr_network import SRNetwork
-from models.tiling.execution import DEFAULT
-from models.tiling.plan import choose_patch
+from models.tiling.run_patches import DEFAULT
+from models.tiling.tile_plan import choose_patch
 from models.tiling.whole import run_whole
 from utils.flops_counter import count_macs_at
 from utils.optimizer_utils import split_tail

@@ -47,7 +47,7 @@ class PredictOptions:
     def __post_init__(self):
         for name in ("conf", "iou"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 <= value <= 1:
+            if not isinstance(value, Real) or not 0 <= float(value) <= 1:
                 raise UserError(f"{name} is {value!r}; give a number from 0 to 1")
         if not isinstance(self.max_det, Integral) or self.max_det < 1:
             raise UserError(f"max_det is {self.max_det!r}; give a whole number, 1 or more")

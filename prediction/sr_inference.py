@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from loading.load_sr import is_community_file, load_sr
 from loading.published_weights import spec_text
-from loading.sr_networks import is_community_file, load_sr
 from models.arbitrary_scale import super_resolve
 from models.sr_network import SRNetwork
 from models.tiling.whole import run_tiles

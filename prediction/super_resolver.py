@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data.sources import Frame, Skipped
-from loading.cmsr_tables import use_tables
+from loading.cmsr_files import use_tables
 from loading.shipped_weights import SHIPPED, strongest_shipped
 from models.sr_network import SRNetwork
 from prediction.image_input import MAX_PIXELS, open_source, without_skipped

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from evaluate import main
-from evaluation.report import COLUMNS
+from evaluation.detection_report import COLUMNS
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector

@@ -20,7 +20,7 @@ from evaluate import main
 from evaluation.sr_candidates import Candidate, as_list, load_candidates
 from evaluation.sr_evaluation import Benchmark, SREvaluation, gmacs, list_benchmarks
 from evaluation.sr_report import comparison_picture, crop_place, short_names
-from loading.cmsr_tables import TableFile, network_fingerprint, save_tables
+from loading.cmsr_files import TableFile, network_fingerprint, save_tables
 from models import build_sr
 from models.arbitrary_scale import BicubicToSize
 from models.capabilities import Capabilities

@@ -24,8 +24,8 @@ import stage2_pretrain_sr
 import stage3_finetune_joint
 from deployment.latency_profile import architecture_fingerprint, load_profile
 from evaluation.row_key import RowKey
-from loading.cmsr_tables import load_tables, use_tables
-from loading.sr_networks import load_sr
+from loading.cmsr_files import load_tables, use_tables
+from loading.load_sr import load_sr
 from loading.systems import load_detector_checkpoint, load_system
 from models.mask_policy import parse_policy
 from utils.checkpoint import load_network

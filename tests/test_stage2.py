@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 import training.trainer
 from data.images import ImageError
 from evaluation.sr_eval import benchmark, mean_psnr
-from loading.sr_networks import load_sr
+from loading.load_sr import load_sr
 from stage2_pretrain_sr import main
 from tests.drawn import AnySize, draw_photographs
 from training.best_weights import BestWeights

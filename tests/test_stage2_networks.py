@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from loading.sr_networks import load_sr
+from loading.load_sr import load_sr
 from stage2_pretrain_sr import main
 from tests.drawn import draw_photographs
 from tests.loading import published

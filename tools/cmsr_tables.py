@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     if (options.tolerance is not None and options.tolerance <= 0) or options.limit < 0:
         parser.error("--tolerance must be positive, --limit not negative")
 
-    from loading.cmsr_tables import TableFile, network_fingerprint, save_tables
+    from loading.cmsr_files import TableFile, network_fingerprint, save_tables
     from loading.published_weights import spec_text
     from prediction.sr_inference import load_sr_for, plain_scale
     from utils.device import choose_device, set_threads

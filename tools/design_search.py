@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.tiling.plan import Geometry
+    from models.tiling.tile_plan import Geometry
 
 PATCHES = (8, 16, 32)
 TILE_PATCHES = (1, 4, 16)  # windows of 34 x 34 pixels in the timed calls, from which time per call and pixel follow
@@ -168,7 +168,7 @@ def plot_designs(
     """Predicted milliseconds against kept share, one line per network, and the limit."""
     from matplotlib.figure import Figure
 
-    from models.tiling.plan import Geometry, choose_halo
+    from models.tiling.tile_plan import Geometry, choose_halo
 
     figure = Figure((8, 5), layout="constrained")
     axes = figure.subplots()
@@ -214,7 +214,7 @@ def main(argv: list[str] | None = None) -> int:
     if any(side % unit or side < unit for side in options.imgsz):
         parser.error(f"--imgsz {options.imgsz}: sides must be multiples of {unit}")
 
-    from models.tiling.plan import Geometry, choose_halo
+    from models.tiling.tile_plan import Geometry, choose_halo
     from utils.atomic_file import replace_text
     from utils.device import choose_device, compute_type, set_threads
     from utils.logger import environment

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     from deployment.latency_measurement import measure_profile
     from deployment.latency_profile import save_profile
     from loading.system_to_measure import system_to_measure
-    from models.tiling.plan import Geometry
+    from models.tiling.tile_plan import Geometry
     from utils.device import choose_device, set_threads
 
     set_threads(options.threads)

@@ -124,7 +124,7 @@ def publish(checkpoint: Path, name: str, out: Path, run: Path, hr: list[str], de
         CheckpointError: a file that stage 2 did not write, or a damaged one.
         ValueError: no validation set, or figures that are not those of the checkpoint.
     """
-    from loading.sr_networks import load_sr
+    from loading.load_sr import load_sr
     from tools.weight_card import ROLES, card_text
     from utils.checkpoint import CheckpointError, load_network
 

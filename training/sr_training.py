@@ -15,7 +15,7 @@ from data.real_degradation import RealDegradation, check_range
 from data.sr_batch import collate_pairs
 from data.sr_pairs import SRPairDataset
 from loading.load_lpips import load_lpips
-from loading.sr_networks import build_or_load_sr
+from loading.load_sr import build_or_load_sr
 from training.gradient_checkpointing import checkpoint_blocks
 from training.processes import micro_batches
 from training.task import Task

@@ -14,7 +14,7 @@ from evaluation.comparison.plan import Planner
 from evaluation.comparison.plan_checks import check_used
 from evaluation.comparison.report import figure_text
 from evaluation.comparison.run import Outcome
-from evaluation.report import markdown
+from evaluation.detection_report import markdown
 from utils.atomic_file import replace_text
 from utils.config import load_config
 from utils.errors import UserError

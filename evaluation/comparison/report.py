@@ -20,7 +20,7 @@ from evaluation.comparison.aggregate import (
 from evaluation.comparison.catalogue import FAMILIES, REFERENCES, chosen
 from evaluation.comparison.claims import Claim, check_claims, claim_table
 from evaluation.comparison.figures import draw_pareto_front
-from evaluation.report import HEADINGS, cell_text, heading, json_value, markdown
+from evaluation.detection_report import HEADINGS, cell_text, heading, json_value, markdown
 from evaluation.row_key import CONTROLS, RowKey, by_key
 from utils.atomic_file import replace_file, replace_text
 

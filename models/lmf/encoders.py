@@ -1,6 +1,6 @@
 """Feature encoders for arbitrary-scale SR: the bodies of EDSR-baseline and RDN without upsampling.
 
-Both map images (B, 3, h, w) in [-1, 1] to features (B, out_dim, h, w). `receptive_radius` is in LR pixels, `multiple`
+Both map images (B, 3, h, w) in [-1, 1] to features (B, n_feats, h, w). `receptive_radius` is in LR pixels, `multiple`
 what the sides of the input must be divisible by. Weights are named as by the authors of LMF.
 """
 
@@ -24,7 +24,6 @@ class EDSREncoder(nn.Module):
 
     def __init__(self, n_blocks: int = 16, n_feats: int = 64):
         super().__init__()
-        self.out_dim = n_feats
         self.receptive_radius = 1 + 2 * n_blocks + 1
         self.head = nn.Sequential(conv(3, n_feats))
         self.body = nn.Sequential(*[ResBlock(n_feats, 1.0) for _ in range(n_blocks)], conv(n_feats, n_feats))
@@ -64,7 +63,6 @@ class RDNEncoder(nn.Module):
 
     def __init__(self, n_blocks: int = 16, n_feats: int = 64, growth: int = 64, n_convs: int = 8):
         super().__init__()
-        self.out_dim = n_feats
         self.receptive_radius = 2 + n_blocks * n_convs + 1
         self.SFENet1 = conv(3, n_feats)
         self.SFENet2 = conv(n_feats, n_feats)

@@ -126,7 +126,7 @@ class SwinGroup(nn.Module):
 
 
 class SwinIREncoder(nn.Module):
-    """Maps images (B, 3, h, w) in [-1, 1], sides divisible by `multiple`, to features (B, out_dim, h, w).
+    """Maps images (B, 3, h, w) in [-1, 1], sides divisible by `multiple`, to features (B, n_feats, h, w).
 
     The defaults are those of the LMF paper. There is no stochastic depth: training and evaluation compute the same.
     `receptive_radius` is None: windows lie at multiples of 8, so a window of the image gives other features than
@@ -144,7 +144,6 @@ class SwinIREncoder(nn.Module):
 
     def __init__(self, dim: int = 180, depths: tuple[int, ...] = (6,) * 6, heads: int = 6, n_feats: int = 64):
         super().__init__()
-        self.out_dim = n_feats
         self.conv_first = nn.Conv2d(3, dim, 3, padding=1)
         self.norm_first = nn.LayerNorm(dim)
         self.layers = nn.ModuleList([SwinGroup(dim, depth, heads) for depth in depths])

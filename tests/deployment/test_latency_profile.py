@@ -28,7 +28,7 @@ from models.execution import Execution
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
 from models.system import ConditionalSRDetector
-from models.tiling.plan import Geometry
+from models.tiling.tile_plan import Geometry
 from tools.latency import main
 from utils.checkpoint import save_network
 from utils.logger import cpu_name

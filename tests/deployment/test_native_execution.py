@@ -25,7 +25,7 @@ from models.conditional_sr import ConditionalSR
 from models.execution import Execution
 from models.mask_policy import parse_policy
 from models.masker import Masker
-from models.tiling.execution import TileOptions, expand_mask, run_on_tiles
+from models.tiling.run_patches import TileOptions, expand_mask, run_on_tiles
 from utils.errors import UserError
 
 PATCH = 8

@@ -10,7 +10,7 @@ from models.conditional_cost import sr_macs
 from models.conditional_sr import ConditionalSR
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
-from models.tiling.execution import run_on_tiles
+from models.tiling.run_patches import run_on_tiles
 
 SMALL = {
     "bicubic": {},

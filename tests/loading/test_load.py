@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from configs.schema import DetectorConfig, NetworkConfig
+from loading.load_sr import build_or_load_sr, load_sr
 from loading.published_weights import check_scale
-from loading.sr_networks import build_or_load_sr, load_sr
 from loading.systems import build_or_load_detector, check_classes, load_detector_checkpoint, load_system, with_halo
 from models import build_sr
 from models.conditional_sr import ConditionalSR

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from configs.schema import NetworkConfig
 from loading.lmf_official import official_network
+from loading.load_sr import build_or_load_sr, load_sr
 from loading.published_weights import load_community_sr
-from loading.sr_networks import build_or_load_sr, load_sr
 from prediction.sr_inference import load_sr_for
 from tests.loading.test_lmf_official import (
     DECODERS,

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from configs.schema import NetworkConfig
+from loading.load_sr import build_or_load_sr, load_sr
 from loading.published_weights import drawn_image, load_community_sr
-from loading.sr_networks import build_or_load_sr, load_sr
 from models import build_sr
 from tests.loading import published
 from utils.checkpoint import CheckpointError, save_network

@@ -11,8 +11,8 @@ import torch
 from configs.schema import NetworkConfig
 from evaluation.sr_eval import benchmark, validation_sets
 from inference import main
+from loading.load_sr import build_or_load_sr, load_sr, shipped_file
 from loading.shipped_weights import SHIPPED, shipped_specs, strongest_shipped
-from loading.sr_networks import build_or_load_sr, load_sr, shipped_file
 from tests.drawn import draw_photographs
 from utils.checkpoint import CheckpointError
 

@@ -12,9 +12,9 @@ import torch
 import models
 from evaluate import main as evaluate
 from inference import main as inference
-from loading.sr_networks import load_sr
+from loading.load_sr import load_sr
 from models import SR_NETWORKS, build_sr
-from models.tiling.execution import run_on_tiles
+from models.tiling.run_patches import run_on_tiles
 from stage2_pretrain_sr import main as stage2
 from tests.drawn import draw_photographs
 

@@ -12,7 +12,7 @@ from models.conditional_sr import ConditionalSR
 from models.execution import Execution
 from models.mask_policy import MaskPolicy
 from models.masker import Masker
-from models.tiling.execution import TileOptions
+from models.tiling.run_patches import TileOptions
 from utils.flops_counter import count_macs_at
 
 

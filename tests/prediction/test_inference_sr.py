@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from inference import main
-from loading.cmsr_tables import TableFile, network_fingerprint, save_tables
+from loading.cmsr_files import TableFile, network_fingerprint, save_tables
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector

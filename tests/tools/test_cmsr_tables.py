@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data.images import ImageError
-from loading.cmsr_tables import TableFile, load_tables, network_fingerprint, save_tables, use_tables
+from loading.cmsr_files import TableFile, load_tables, network_fingerprint, save_tables, use_tables
 from models import build_sr
 from models.lmf.cmsr import build_table, rendered_share
 from tests.drawn import draw_photographs

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from models.tiling.plan import Geometry
+from models.tiling.tile_plan import Geometry
 from tools.design_search import Costs, best_design, main, predicted_ms, propose
 
 GEOMETRY = Geometry(64, 64, 16, 2)  # 16 patches in windows of 400 pixels

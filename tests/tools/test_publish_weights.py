@@ -15,7 +15,7 @@ from safetensors import safe_open
 import stage2_pretrain_sr
 from configs.schema import OptimConfig, Stage2Config
 from evaluation.sr_eval import benchmark, validation_sets
-from loading.sr_networks import load_sr
+from loading.load_sr import load_sr
 from models import build_sr
 from tests.drawn import AnySize, draw_photographs
 from tools.publish_weights import check_agreement, main, training_seconds

@@ -12,7 +12,7 @@ from models.detector_yolo import select_images
 from models.front_end import ConditionalOutput
 from models.object_patches import detected_centres, objects_per_patch
 from models.system import ConditionalSRDetector
-from models.tiling.execution import expand_mask
+from models.tiling.run_patches import expand_mask
 from training.distillation import Distillation
 from training.task import MAIN, OptimizerSpec, Progress, Task, frozen
 from training.tasks.joint_turns import turn_of

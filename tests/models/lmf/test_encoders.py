@@ -33,7 +33,7 @@ def test_features_have_the_size_of_the_image_and_pass_gradients(build):
     encoder = build()
     x = torch.rand(2, 3, 16, 24, requires_grad=True)
     features = encoder(x)
-    assert features.shape == (2, encoder.out_dim, 16, 24)
+    assert features.shape == (2, 8, 16, 24)
     features.square().sum().backward()
     assert x.grad.abs().min() > 0
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())

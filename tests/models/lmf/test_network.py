@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loading.sr_networks import load_sr
+from loading.load_sr import load_sr
 from models import SR_NETWORKS, build_sr
 from models.lmf import LMF, SwinIREncoder
 from models.lmf.cross_scale_attention import tiles
@@ -19,7 +19,7 @@ from models.lmf.lm_hybrid import HybridDecoder
 from models.lmf.lm_liif import LIIFDecoder
 from models.lmf.lm_lte import LTEDecoder
 from models.lmf.queries import place_all, relative_cell
-from models.tiling.execution import run_on_tiles
+from models.tiling.run_patches import run_on_tiles
 from utils.checkpoint import save_network
 from utils.flops_counter import count_macs_at, count_parameters
 

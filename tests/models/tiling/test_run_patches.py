@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from models import build_sr
-from models.tiling.execution import TileOptions, chunk_sizes, expand_mask, run_everywhere, run_on_tiles
+from models.tiling.run_patches import TileOptions, chunk_sizes, expand_mask, run_everywhere, run_on_tiles
 
 NETWORKS = {
     "bicubic": {},
@@ -195,7 +195,7 @@ def test_no_seam_along_patch_borders():
     """Gradient energy of the fused image along patch borders, against columns elsewhere, for the default halo."""
     from skimage.data import astronaut
 
-    from models.tiling.plan import choose_halo
+    from models.tiling.tile_plan import choose_halo
 
     photograph = torch.from_numpy(astronaut()[:160, :160].copy()).permute(2, 0, 1)[None].float() / 255
     network = build_sr("edsr", 4, {"n_blocks": 8, "n_feats": 32, "tail": "single"}).eval()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from loading.load_sr import with_defaults
 from loading.published_weights import spec_text
-from loading.sr_networks import with_defaults
 from models.capabilities import Tables
 from models.sr_network import SRNetwork
 from utils.atomic_file import replace_text

@@ -12,8 +12,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
+from evaluation.detection_report import COLUMNS, table_csv, table_markdown, write_report
 from evaluation.pareto import draw_pareto
-from evaluation.report import COLUMNS, table_csv, table_markdown, write_report
 from evaluation.results_header import data_set_name
 from evaluation.row_key import SHARES, RowKey
 

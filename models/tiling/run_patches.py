@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.sr_network import SRNetwork
-from models.tiling.plan import Geometry, Group, plan_tiles
+from models.tiling.tile_plan import Geometry, Group, plan_tiles
 from models.tiling.whole import run_whole
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.tiling.plan import SHAPES, Geometry, choose_halo, choose_patch, plan_tiles
+from models.tiling.tile_plan import SHAPES, Geometry, choose_halo, choose_patch, plan_tiles
 
 
 @st.composite
