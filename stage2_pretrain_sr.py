@@ -22,11 +22,13 @@ def main(argv: list[str] | None = None) -> int:
     config = parse_config(Stage2Config, __doc__, argv)
 
     from training.processes import make_accelerator
-    from training.result import is_finished
+    from training.result import finished_epochs, is_finished
     from utils.logger import open_run
 
     accelerator = make_accelerator(config.run)
-    folder = open_run(config, accelerator.is_main_process, extends=("optim_fast.epochs", "optim_quality.epochs"))
+    outputs = {role: Path(config.run.out) / name for role, name in OUTPUTS.items()}
+    made = {f"optim_{role.removeprefix('sr_')}.epochs": finished_epochs(path) for role, path in outputs.items()}
+    folder = open_run(config, accelerator.is_main_process, extends=made)
     accelerator.wait_for_everyone()
     for role, network_config, optim in (
         ("sr_fast", config.sr_fast, config.optim_fast),

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from utils.checkpoint import load_network
+
+
+def finished_epochs(output: Path) -> int:
+    """Epochs that a written result has; 0 where there is none, without end where it does not say.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    return load_network(output)["meta"].get("epochs", sys.maxsize) if output.exists() else 0
 
 
 def is_finished(output: Path, epochs: int) -> bool:
@@ -14,7 +24,7 @@ def is_finished(output: Path, epochs: int) -> bool:
     Raises:
         CheckpointError: the file is damaged.
     """
-    return output.exists() and load_network(output)["meta"].get("epochs", epochs) >= epochs
+    return finished_epochs(output) >= epochs
 
 
 def in_words(metrics: Mapping[str, float | None]) -> str:

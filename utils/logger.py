@@ -10,7 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import reduce
@@ -33,7 +33,7 @@ _OWN_FILES = ("config.yaml", "environment.json")
 # ---------------------------------------------------------------------------------------------------------- run folder
 
 
-def open_run(config: Any, main: bool = True, extends: Sequence[str] = ()) -> Path:
+def open_run(config: Any, main: bool = True, extends: Mapping[str, int] | None = None) -> Path:
     """Create or re-open the run folder `config.run.out` with config.yaml and environment.json.
 
     A folder that holds nothing but these two files (a run that stopped before it did anything) is taken over.
@@ -41,8 +41,9 @@ def open_run(config: Any, main: bool = True, extends: Sequence[str] = ()) -> Pat
     Args:
         config: configuration with a `run` section.
         main: False in the further processes of a distributed run, which write and check nothing.
-        extends: keys that may change on resuming although results depend on them (number of epochs); such a change is
-            said, and config.yaml holds the new value from then on.
+        extends: keys that may change on resuming although results depend on them (numbers of epochs), each with the
+            epochs that a finished result already has, 0 where there is none. A change beyond those is said, and
+            config.yaml holds the new value from then on; fewer change nothing.
 
     Raises:
         ConfigError: the folder holds another run and run.resume is false, or resuming with other settings.
@@ -59,7 +60,7 @@ def open_run(config: Any, main: bool = True, extends: Sequence[str] = ()) -> Pat
             f"run.out: {folder} holds another run; continue it with --run.resume true or choose another --run.out"
         )
     if begun:
-        _resume(load_config(type(config), stored), config, folder, extends)
+        _resume(load_config(type(config), stored), config, folder, extends or {})
         _note_resume(folder / "environment.json")
         return folder
     replace_text(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
@@ -67,7 +68,7 @@ def open_run(config: Any, main: bool = True, extends: Sequence[str] = ()) -> Pat
     return folder
 
 
-def _resume(old: Any, new: Any, folder: Path, extends: Sequence[str]) -> None:
+def _resume(old: Any, new: Any, folder: Path, extends: Mapping[str, int]) -> None:
     """Refuse other settings than the run began with, but for `extends`; note the new values of those."""
     stored, changed = folder / "config.yaml", changed_keys(old, new)
     refused = [name for name in changed if name not in extends]
@@ -76,11 +77,20 @@ def _resume(old: Any, new: Any, folder: Path, extends: Sequence[str]) -> None:
             f"run.resume: {folder} was begun with other settings ({', '.join(refused)}); take those of {stored} or "
             "choose another --run.out"
         )
+    kept = old
     for name in changed:
         before, now = (reduce(getattr, name.split("."), config) for config in (old, new))
-        print(f"run.resume: {name} is {now}, was {before}; from here on the schedule is that of a run with {now}")
-    if changed:
-        save_config(replace(new, run=old.run), stored)
+        if now > extends[name]:
+            print(f"run.resume: {name} is {now}, was {before}; from here on the schedule is that of a run with {now}")
+            kept = _with_value(kept, name, now)
+    if kept is not old:
+        save_config(kept, stored)
+
+
+def _with_value(config: Any, name: str, value: Any) -> Any:
+    """The configuration with another value of a dotted key."""
+    first, _, rest = name.partition(".")
+    return replace(config, **{first: _with_value(getattr(config, first), rest, value) if rest else value})
 
 
 def _note_resume(path: Path) -> None:

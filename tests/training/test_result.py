@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from training.result import in_words, is_finished
+from training.result import finished_epochs, in_words, is_finished
 from utils.checkpoint import CheckpointError, save_network
 
 
 def test_a_result_is_finished_up_to_its_epochs(tmp_path: Path):
     output = tmp_path / "result.pth"
-    assert not is_finished(output, 1)
+    assert not is_finished(output, 1) and finished_epochs(output) == 0
     save_network(output, "sr", "bicubic", {}, {}, {"epochs": 3})
     assert [is_finished(output, epochs) for epochs in (2, 3, 4)] == [True, True, False]
+    assert finished_epochs(output) == 3
     save_network(output, "sr", "bicubic", {}, {}, {})
     assert is_finished(output, 1000)
     output.write_bytes(output.read_bytes()[:-20])

@@ -67,13 +67,16 @@ def test_the_number_of_epochs_may_change_where_the_script_says_so(tmp_path: Path
     folder = begin(tmp_path / "run")
     optim = replace(config(folder).optim, epochs=99)
     longer = replace(config(folder, resume=True, workers=7), optim=optim)
-    assert open_run(longer, extends=("optim.epochs",)) == folder
+    assert open_run(longer, extends={"optim.epochs": 0}) == folder
     assert f"run.resume: optim.epochs is 99, was {config(folder).optim.epochs};" in capsys.readouterr().out
     expected = replace(config(folder), optim=optim)
     assert load_config(Stage3Config, folder / "config.yaml") == expected, "that of the next resume; the rest stays"
     other = replace(longer, optim=replace(optim, epochs=100, lr=1.0))
     with pytest.raises(ConfigError, match=r"begun with other settings \(optim\.lr\)"):
-        open_run(other, extends=("optim.epochs",))
+        open_run(other, extends={"optim.epochs": 0})
+    assert load_config(Stage3Config, folder / "config.yaml") == expected and not capsys.readouterr().out
+    shorter = replace(longer, optim=replace(optim, epochs=5))
+    assert open_run(shorter, extends={"optim.epochs": 99}) == folder, "a finished run is left as it is"
     assert load_config(Stage3Config, folder / "config.yaml") == expected and not capsys.readouterr().out
 
 
