@@ -132,7 +132,7 @@ def measure_setting(setting: dict, size: tuple[int, int], options, device) -> li
             row |= {"ratio_to_dense": float(np.median(took / samples["quality"]))}
             row |= {"max_abs_diff": (sr - expected).abs().max().item()}
             row |= {"psnr_loss_db": psnr(expected, hr) - psnr(sr, hr), "trained": trained}
-            row |= {"patch": front.patch, "halo": front.halo, "kept": kept, "ms": float(np.median(took))}
+            row |= {"patch": front.patch, "halo": front.execution.halo, "kept": kept, "ms": float(np.median(took))}
             row |= {"ms_p10": float(np.percentile(took, 10)), "ms_p90": float(np.percentile(took, 90))}
             row |= {f"{name}_ms": float(np.median(samples[name])) for name in ("masker", "fast", "quality")}
             parts = np.median(samples[share, kind, "assembly"])

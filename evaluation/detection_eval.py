@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.detection import DetectionBatch
+from data.detection_batch import DetectionBatch
 from models.content import image_patches
 from models.front_end import ConditionalOutput
 from utils.metrics import coco_map, mean_over_images, psnr_y

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from configs.evaluate_schema import EvaluateConfig
-from data.detection import DetectionBatch, DetectionDataset, collate_detection, make_loader
+from data.detection import DetectionDataset, make_loader
+from data.detection_batch import DetectionBatch, collate_detection
 from deployment.prepare import InferencePreparation, how_it_runs, prepare_detector
 from evaluation.detection_eval import SplitResult, canvas_boxes, detect_split
 from evaluation.mac_counter import MacCounter

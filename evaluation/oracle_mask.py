@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.detection import DetectionBatch
+from data.detection_batch import DetectionBatch
 from evaluation.detection_eval import canvas_boxes, object_map
 from models.content import image_cells, image_patches
 from models.mask_policy import mark_first

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from data.detection import DetectionBatch
+from data.detection_batch import DetectionBatch
 from evaluation.oracle_mask import OracleMask
 from evaluation.row_key import RowKey
 from models.mask_policy import MaskPolicy

@@ -17,6 +17,7 @@ import torchvision  # noqa: F401  Ultralytics' NMS uses torchvision's operator o
 import yaml
 from torch import Tensor, nn
 
+from models.detector_output import float32
 from models.ultralytics_offline import INTEGRATIONS, offline_ultralytics
 from utils.errors import UserError
 
@@ -313,23 +314,6 @@ class YoloDetector(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
-
-
-def select_images(raw: dict, rows: Tensor) -> dict:
-    """Head output of these images of the batch, by their row."""
-    if "one2many" in raw:
-        return {key: select_images(value, rows) for key, value in raw.items()}
-    picked = {"boxes": raw["boxes"][rows], "scores": raw["scores"][rows]}
-    return picked | {"feats": [level[rows] for level in raw["feats"]]}
-
-
-def float32(raw: dict) -> dict:
-    """Head output in fp32: in 16 bit the grid positions alone would be off by up to half a cell."""
-    if "one2many" in raw:
-        return {key: float32(value) for key, value in raw.items()}
-    # of the feature maps only shape and type are read, so no copy is needed
-    shapes = [raw["boxes"].new_zeros((), dtype=torch.float32).expand(x.shape) for x in raw["feats"]]
-    return {"boxes": raw["boxes"].float(), "scores": raw["scores"].float(), "feats": shapes}
 
 
 def _check_targets(boxes: Tensor, classes: Tensor, image_index: Tensor, n_classes: int, batch: int) -> None:

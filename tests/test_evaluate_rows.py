@@ -20,7 +20,8 @@ from pycocotools.cocoeval import COCOeval
 
 import stage3_finetune_joint as stage3
 from configs.evaluate_schema import EvaluateConfig, SlicedConfig
-from data.detection import DetectionDataset, collate_detection, load_data_spec, scan_split
+from data.detection import DetectionDataset, load_data_spec, scan_split
+from data.detection_batch import collate_detection
 from evaluate import main
 from evaluation import measure_rows
 from evaluation.build_rows import build_rows

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.detector_yolo import YoloDetector, float32
+from models.detector_output import float32
+from models.detector_yolo import YoloDetector
 from utils.errors import UserError
 from utils.losses import feature_distance, output_distance
 

@@ -8,7 +8,8 @@ import torch
 
 from configs.schema import Stage3Config
 from data.data_spec import DataSpec, Record
-from data.detection import DetectionDataset, canvas_size, collate_detection
+from data.detection import DetectionDataset, canvas_size
+from data.detection_batch import collate_detection
 from deployment.latency_profile import architecture_fingerprint, load_profile
 from loading.stage3_checks import distills
 from loading.systems import build_system, build_teacher

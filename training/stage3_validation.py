@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from configs.schema import Stage3Config
-from data.detection import DetectionBatch, DetectionDataset, collate_detection
+from data.detection import DetectionDataset
+from data.detection_batch import DetectionBatch, collate_detection
 from evaluation.detection_eval import detect_split
 from models.content import image_patches
 from models.mask_policy import parse_policy

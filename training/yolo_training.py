@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.detector_yolo import YoloDetector, float32, read_ultralytics
+from models.detector_output import float32
+from models.detector_yolo import YoloDetector, read_ultralytics
 from models.ultralytics_offline import offline_ultralytics
 from utils.checkpoint import CheckpointError
 from utils.errors import UserError

@@ -16,7 +16,8 @@ from configs.schema import AugmentConfig
 from data.augment import draw_plan
 from data.data_spec import DataSetError, Record
 from data.degradation import degrade_bicubic
-from data.detection import DetectionDataset, canvas_size, collate_detection, make_loader
+from data.detection import DetectionDataset, canvas_size, make_loader
+from data.detection_batch import collate_detection
 from data.images import ImageError
 from data.label_share import share_labels
 from data.sampler import EpochBatchSampler

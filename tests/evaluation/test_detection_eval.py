@@ -15,7 +15,8 @@ from PIL import Image
 from configs.evaluate_schema import EvaluateConfig
 from configs.schema import DetectionDataConfig, RunConfig
 from data.data_spec import Record
-from data.detection import DetectionBatch, DetectionDataset, collate_detection
+from data.detection import DetectionDataset
+from data.detection_batch import DetectionBatch, collate_detection
 from data.letterbox import fit_letterbox
 from evaluation.detection_eval import SplitResult, detect_split, object_map
 from evaluation.measure_rows import DetectionEvaluation

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.detection import DetectionBatch
+from data.detection_batch import DetectionBatch
 from data.letterbox import fit_letterbox
 from evaluation.oracle_mask import OracleMask, patch_coverage
 from models.mask_policy import POLICIES, MaskPolicy, parse_policy

@@ -8,7 +8,7 @@ from torch import Tensor, cat
 
 from configs.schema import LossConfig, OptimConfig
 from models.content import image_cells, image_patches
-from models.detector_yolo import select_images
+from models.detector_output import select_images
 from models.front_end import ConditionalOutput
 from models.object_patches import detected_centres, objects_per_patch
 from models.system import ConditionalSRDetector
