@@ -68,15 +68,12 @@ def check_stage1(config: Stage1Config) -> None:
 
 
 def pick_device(config: Stage1Config) -> str:
-    """Ultralytics' name of the device. Raises ValueError where the machine lacks it, or it lacks the precision."""
-    import torch
+    """Ultralytics' name of the device. Raises UserError where the machine lacks it, or it lacks the precision."""
+    from utils.device import check_precision, choose_device
 
-    device, found = config.run.device, torch.cuda.is_available()
-    if device == "cuda" and not found:
-        raise UserError("run.device is cuda, but PyTorch finds no CUDA device; set run.device to auto or cpu")
-    if config.run.precision == "fp16" and (device == "cpu" or not found):
-        raise UserError("run.precision is fp16, which needs CUDA; set run.precision to bf16 or fp32")
-    return "0" if found and device != "cpu" else "cpu"
+    device = choose_device(config.run.device, "run.device")
+    check_precision(config.run.precision, device, "run.precision")
+    return "0" if device.type == "cuda" else "cpu"
 
 
 def main(argv: list[str] | None = None) -> int:

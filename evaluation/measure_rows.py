@@ -24,8 +24,7 @@ from models.front_end import ConditionalOutput
 from models.mask_policy import MaskPolicy
 from utils.atomic_file import replace_file
 from utils.convert import to_uint8
-from utils.device import DTYPES
-from utils.errors import UserError
+from utils.device import DTYPES, check_precision
 from utils.overlay import detection_panel
 from utils.progress import ProgressBar
 from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
@@ -62,8 +61,7 @@ class DetectionEvaluation:
     """
 
     def __init__(self, rows: list[Row], dataset: DetectionDataset, config: EvaluateConfig, device: torch.device):
-        if config.run.precision == "fp16" and device.type != "cuda":
-            raise UserError("run.precision fp16 needs CUDA; use bf16 or fp32 on a CPU")
+        check_precision(config.run.precision, device, "run.precision")
         self.rows, self.dataset, self.config, self.device = rows, dataset, config, device
         self.prepared = prepare_rows(rows, device, DTYPES[config.run.precision])
 

@@ -17,6 +17,7 @@ from evaluation.sr_candidates import Candidate, as_list
 from evaluation.sr_eval import border_of, dataset_name
 from prediction.sr_inference import SRInference, plain_scale
 from utils.convert import to_image, to_tensor
+from utils.device import check_precision
 from utils.errors import UserError
 from utils.flops_counter import OnMeta, count_macs, count_parameters
 from utils.metrics import mean_over_images, psnr_rgb, psnr_y, ssim_rgb, ssim_y
@@ -120,8 +121,7 @@ class SREvaluation:
     def __init__(
         self, candidates: dict[float, list[Candidate]], config: EvaluateSRConfig, device: torch.device, lpips=None
     ):
-        if config.precision == "fp16" and device.type != "cuda":
-            raise UserError("precision fp16 needs CUDA; use bf16 or fp32 on a CPU")
+        check_precision(config.precision, device)
         self.candidates, self.config, self.device, self.lpips = candidates, config, device, lpips
         self.inference = SRInference(device, config.precision, config.tile, config.tile_halo, config.self_ensemble)
 

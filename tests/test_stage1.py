@@ -162,7 +162,7 @@ def test_non_finite_numbers_stop_the_run_before_the_step(tmp_path, data, monkeyp
         ({"data.lr": "native"}, "stage 1 needs HR images"),
         ({"data.imgsz": 100}, "multiples of 32"),
         ({"data.imgsz": "[64,64,64]"}, "expected one side"),
-        ({"run.precision": "fp16"}, "fp16, which needs CUDA"),
+        ({"run.precision": "fp16"}, "fp16 needs CUDA"),
         ({"data.yaml": "missing.yaml"}, r"missing\.yaml"),
         ({"detector.model": "yolo99z.yaml"}, "no model YAML"),
         ({"detector.weights": "yolo11n.pt"}, "no such file"),

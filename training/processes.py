@@ -10,6 +10,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from configs.schema import OptimConfig, RunConfig
 from training.host_memory import keep_freed_memory
+from utils.device import check_precision, choose_device, set_threads
 from utils.errors import UserError
 
 
@@ -38,13 +39,10 @@ def make_accelerator(run: RunConfig, some_get_no_gradient: bool = False) -> Acce
     Raises:
         UserError: CUDA was asked for and is not there, or fp16 without CUDA.
     """
-    if run.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("run.device is cuda, but PyTorch sees no CUDA device; use --run.device auto or cpu")
-    cpu = run.device == "cpu" or not torch.cuda.is_available()
-    if cpu and run.precision == "fp16":
-        raise UserError("run.precision fp16 needs CUDA; use bf16 or fp32 on a CPU")
-    if run.threads > 0:
-        torch.set_num_threads(run.threads)
+    device = choose_device(run.device, "run.device")
+    check_precision(run.precision, device, "run.precision")
+    set_threads(run.threads)
+    cpu = device.type == "cpu"
     if cpu:
         keep_freed_memory()
     torch.manual_seed(run.seed)

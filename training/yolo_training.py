@@ -18,6 +18,7 @@ from models.detector_output import float32
 from models.detector_yolo import YoloDetector, read_ultralytics
 from models.ultralytics_offline import offline_ultralytics
 from utils.checkpoint import CheckpointError
+from utils.device import set_threads
 from utils.errors import UserError
 
 with offline_ultralytics():
@@ -76,7 +77,7 @@ class HRDetectionTrainer(DetectionTrainer):
         self.on_epoch = on_epoch
         self.files: list[str] = []
         super().__init__(overrides={"model": "detector.yaml", **arguments})
-        torch.set_num_threads(threads)
+        set_threads(threads)
         self.args.workers = workers
         # On resuming, Ultralytics would take the number that the run was begun with.
         self.args.epochs = self.epochs = arguments["epochs"]

@@ -9,15 +9,25 @@ from utils.errors import UserError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, key: str = "device") -> torch.device:
     """Device for auto, cpu or cuda.
 
+    Args:
+        name: as the user gave it.
+        key: the option or key by which it was given, for the message.
+
     Raises:
-        ValueError: cuda was asked for and there is none.
+        UserError: cuda was asked for and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda: PyTorch finds no CUDA device; use --device cpu, or install its CUDA build")
+        raise UserError(f"{key} cuda: PyTorch finds no CUDA device; use --{key} cpu, or install its CUDA build")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def check_precision(precision: str, device: torch.device, key: str = "precision") -> None:
+    """Raises UserError for fp16 without CUDA; `key` is the option or key by which it was given."""
+    if precision == "fp16" and device.type != "cuda":
+        raise UserError(f"{key} fp16 needs CUDA; use bf16 or fp32 on a CPU")
 
 
 def compute_type(device: torch.device, half: bool) -> torch.dtype:
