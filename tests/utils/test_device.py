@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from utils.device import set_threads
+from utils.device import check_precision, choose_device, set_threads
 from utils.errors import UserError
 
 
@@ -19,3 +19,13 @@ def test_threads_are_set_kept_or_refused():
             set_threads(-1)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_refusal_names_the_key(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"^run\.device cuda: .* use --run\.device cpu"):
+        choose_device("cuda", "run.device")
+    with pytest.raises(UserError, match=r"^run\.precision fp16 needs CUDA"):
+        check_precision("fp16", torch.device("cpu"), "run.precision")
+    check_precision("bf16", torch.device("cpu"))
+    check_precision("fp16", torch.device("cuda"))
