@@ -127,5 +127,12 @@ class FrontEnd(Protocol):
     def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[nn.Module]:
         """The networks that run at all on images of this size; `patches` and `masker` as in `macs`, by image."""
 
+    def with_execution(self, **changes) -> FrontEnd:
+        """The same front end, its weights shared, with other fields of its `Execution`.
+
+        Raises:
+            UserError: it runs on whole images, and has none.
+        """
+
     def prepared(self, preparation: Preparation) -> FrontEnd:
         """Inference copy."""

@@ -12,6 +12,7 @@ from models.sr_network import SRNetwork
 from models.tiling.run_patches import DEFAULT
 from models.tiling.tile_plan import choose_patch
 from models.tiling.whole import run_whole
+from utils.errors import UserError
 from utils.flops_counter import count_macs_at
 from utils.optimizer_utils import split_tail
 
@@ -82,6 +83,10 @@ class SingleSR(nn.Module):
     def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[nn.Module]:
         return [self.network]
 
+    def with_execution(self, **changes) -> SingleSR:
+        """Raises UserError: there are no patches whose execution could differ."""
+        raise UserError(f"{', '.join(changes)}: this front end has no masker and runs on whole images; leave it out")
+
     def prepared(self, preparation: Preparation) -> SingleSR:
         _, network = preparation.in_place(
             self.network, preparation.network(self.network), choose_patch(128, 128), halo=None
@@ -137,6 +142,10 @@ class HRImages(nn.Module):
 
     def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[nn.Module]:
         return []
+
+    def with_execution(self, **changes) -> HRImages:
+        """Raises UserError: there are no patches whose execution could differ."""
+        raise UserError(f"{', '.join(changes)}: this front end has no masker and runs on whole images; leave it out")
 
     def prepared(self, preparation: Preparation) -> HRImages:
         return self

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.conditional_sr import ConditionalSR
 from models.front_end import ConditionalOutput, FrontEnd, Policy, Preparation
 from models.method import Boxes, Detector, Network
 
@@ -57,8 +56,11 @@ class ConditionalSRDetector(nn.Module):
         return {"name": "conditional_sr_yolo", "args": args}
 
     def with_execution(self, **changes) -> ConditionalSRDetector:
-        """The same system, its weights shared, with other fields of its front end's `Execution`."""
-        assert isinstance(self.front, ConditionalSR)  # no other front end has an `Execution`
+        """The same system, its weights shared, with other fields of its front end's `Execution`.
+
+        Raises:
+            UserError: the front end runs on whole images.
+        """
         system = ConditionalSRDetector(self.front.with_execution(**changes), self.detector)
         system.training = self.training
         return system

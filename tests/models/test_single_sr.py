@@ -76,3 +76,9 @@ def test_a_network_without_a_stem_is_refused():
     assert shared_stem(fast) is fast.features
     with pytest.raises(UserError, match="edsr has no layers to share; take espcn or fsrcnn"):
         shared_stem(build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 4}))
+
+
+@pytest.mark.parametrize("front", [SingleSR(espcn()), HRImages()], ids=["sr", "hr"])
+def test_there_is_no_execution_to_change(front):
+    with pytest.raises(UserError, match="halo: this front end has no masker and runs on whole images"):
+        front.with_execution(halo=2)
