@@ -38,7 +38,8 @@ def make_scene(step: int) -> tuple[SimpleNamespace, torch.Tensor]:
     lr = nn.functional.interpolate(hr, scale_factor=0.5, mode="area")
     lr = lr + area[..., ::2, ::2] * 0.3 * torch.rand(lr.shape, generator=generator)  # objects are visible in LR
     batch = SimpleNamespace(
-        lr=lr, hr=hr, boxes=None, classes=None, image_index=None, labelled=torch.ones(4, dtype=torch.bool),
+        lr=lr, hr=hr, boxes=None, classes=None, image_index=None, content=None,
+        labelled=torch.ones(4, dtype=torch.bool),
         indices=torch.arange(4) + 4 * step, epoch=0,
     )  # fmt: skip
     batch.area = area[:, 0]

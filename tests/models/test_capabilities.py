@@ -134,7 +134,7 @@ def test_what_cannot_run_on_patches_is_refused_as_sr_quality():
 def test_a_prepared_network_is_asked_like_the_original():
     network, preparation = build_sr("edsr", 2, SMALL["edsr"]).eval(), InferencePreparation(CPU, torch.bfloat16)
     prepared = preparation.network(network)
-    assert (prepared.scale, prepared.spec) == (2, network.spec) and prepared.capabilities is network.capabilities
+    assert (prepared.scale, prepared.spec) == (2, network.spec) and prepared.capabilities == network.capabilities
     assert not set(map(id, prepared.parameters())) & set(map(id, network.parameters()))
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
         _ = prepared.nothing_of_the_kind
