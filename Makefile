@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 DEMO := runs/demo
 CONFIG = --config configs/demo/$(1).yaml
-# Without AVX-512 PyTorch computes bf16 convolutions many times slower than fp32 ones.
+# Without AVX-512 PyTorch has no bf16 convolutions of its own and emulates them.
 PRECISION := $(shell grep -qsE "avx512bw|asimd" /proc/cpuinfo && echo bf16 || echo fp32)
 
 .PHONY: setup new-environment test demo clean
