@@ -57,6 +57,9 @@ class DegradationConfig:
         first: first round of realesrgan.
         second: second round of realesrgan.
         final_sinc: probability of a sinc filter at the end of realesrgan.
+        sharpen: unsharp masking of HR first; what is learnt is the sharpened image.
+        shrink: factor by which realesrgan shrinks HR; bicubic interpolation then makes the LR size of it. 0: it shrinks
+            to the LR size itself. For restoration without enlarging (scale 1) 4 is usual.
         pool: pairs held back, so that a batch mixes differently resized ones (queue_size of Real-ESRGAN); 0: off.
     """
 
@@ -73,6 +76,8 @@ class DegradationConfig:
         )
     )
     final_sinc: UnitInterval = 0.8
+    sharpen: bool = False
+    shrink: Annotated[float, Range(0, 30)] = 0.0
     pool: Annotated[int, Range(0, 10_000)] = 180
 
 
@@ -88,6 +93,7 @@ class SRDataConfig:
         patch: side of the LR training patch in pixels.
         scales: [lowest, highest] factor, drawn per micro-batch, for arbitrary-scale networks; empty takes `scale`.
         samples_per_epoch: training patches per epoch.
+        symmetries: a patch is shown in one of the eight symmetries of the square, or only mirrored left-right or not.
         degradation: how LR patches come about.
         cache: decoded images stay nowhere, in memory, or as memory-mapped files on the disk.
         cache_folder: folder of `cache: disk`, may be shared by runs; null takes cache/ in the run folder.
@@ -103,6 +109,7 @@ class SRDataConfig:
     patch: PositiveInt = 48
     scales: list[Annotated[float, Range(1, 30)]] = field(default_factory=list)
     samples_per_epoch: PositiveInt = 16_000
+    symmetries: Literal["all", "mirror"] = "all"
     degradation: DegradationConfig = field(default_factory=DegradationConfig)
     cache: Literal["none", "memory", "disk"] = "memory"
     cache_folder: str | None = None

@@ -59,9 +59,10 @@ def odd_size(rng: np.random.Generator, bounds: list[int]) -> int:
     return low + 2 * int(rng.integers((high - low) // 2 + 1))
 
 
-def random_sinc(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Sinc filter with a random cut-off; small kernels would be too coarse for the lowest ones."""
-    return sinc_kernel(size, float(rng.uniform(math.pi / 3 if size < 13 else math.pi / 5, math.pi)))
+def random_sinc(rng: np.random.Generator, size: int, final: bool = False) -> np.ndarray:
+    """Sinc filter with a random cut-off; small kernels would be too coarse for the lowest ones, and the filter at the
+    end of all (`final`) never has them."""
+    return sinc_kernel(size, float(rng.uniform(math.pi / 3 if final or size < 13 else math.pi / 5, math.pi)))
 
 
 def random_kernel(rng: np.random.Generator, stage: DegradationStageConfig) -> np.ndarray:

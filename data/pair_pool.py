@@ -18,6 +18,7 @@ from torch import Tensor
 from data.sr_batch import SRBatch
 
 Degrade = Callable[[Tensor, dict[str, Tensor], tuple[int, int], tuple[int, int]], Tensor]
+Target = Callable[[Tensor], Tensor]
 
 
 class PairPool:
@@ -28,10 +29,11 @@ class PairPool:
         patch: side of an LR patch in pixels.
         pairs: pairs held back, 0 mixes nothing.
         micro_batch: samples of a micro-batch.
+        target: HR (B, 3, H, W) -> what is degraded and learnt; None: HR itself.
     """
 
-    def __init__(self, degrade: Degrade, patch: int, pairs: int, micro_batch: int):
-        self.degrade, self.patch = degrade, patch
+    def __init__(self, degrade: Degrade, patch: int, pairs: int, micro_batch: int, target: Target | None = None):
+        self.degrade, self.patch, self.target = degrade, patch, target or (lambda hr: hr)
         # Delays spread evenly over 0 ... depth - 1 hold (depth - 1) / 2 micro-batches back.
         self.depth = 1 + round(2 * pairs / micro_batch)
 
@@ -44,9 +46,10 @@ class PairPool:
         """One batch of pairs per micro-batch of HR patches (on the device, in [0, 1]) after the first `lead`."""
         line: deque[SRBatch] = deque(maxlen=self.depth)
         for batch in batches:
-            lr = self.degrade(batch.hr, batch.draws, batch.keys[0], (self.patch, self.patch))
+            hr = self.target(batch.hr)
+            lr = self.degrade(hr, batch.draws, batch.keys[0], (self.patch, self.patch))
             # Both are whole 8-bit steps; the line would take four times the memory in float32.
-            line.append(SRBatch(to_bytes(lr), to_bytes(batch.hr), batch.files, batch.keys))
+            line.append(SRBatch(to_bytes(lr), to_bytes(hr), batch.files, batch.keys))
             if len(line) == self.depth:
                 yield self.join(line)
 

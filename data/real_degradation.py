@@ -16,6 +16,7 @@ from torch import Tensor
 from configs.sr_schema import DegradationConfig, DegradationStageConfig
 from data.blur_kernels import embed, identity, odd_size, random_kernel, random_sinc
 from data.jpeg import jpeg
+from data.sharpen import sharpen
 from utils.errors import UserError
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
@@ -50,7 +51,7 @@ class RealDegradation:
         """
         rng = np.random.default_rng((self.seed, epoch, index, STREAM))
         first, second = (draw_stage(rng, stage) for stage in (self.config.first, self.config.second))
-        last = random_sinc(rng, odd_size(rng, self.config.second.kernel))
+        last = random_sinc(rng, odd_size(rng, self.config.second.kernel), final=True)
         last = last if rng.random() < self.config.final_sinc else identity()
         quality = rng.uniform(*self.config.second.jpeg)
         kernels = np.stack([embed(kernel, self.side) for kernel in (first[0], second[0], last)])
@@ -72,6 +73,8 @@ class RealDegradation:
         """
         first, second = self.config.first, self.config.second
         rng = np.random.default_rng((self.seed, *key, STREAM, 1))
+        shrink = self.config.shrink
+        inner = tuple(max(1, round(side / shrink)) for side in hr.shape[-2:]) if shrink else size
         source = torch.Generator(hr.device).manual_seed(int(rng.integers(2**62)))
         kernels, numbers = draws["kernels"].unbind(1), draws["numbers"]
 
@@ -81,15 +84,20 @@ class RealDegradation:
         x = jpeg(x, numbers[:, 3])
 
         x = blur(x, kernels[1])
-        x = resize_torch(x, draw_size(rng, second, size), draw_mode(rng))
+        x = resize_torch(x, draw_size(rng, second, inner), draw_mode(rng))
         x = add_noise(x, numbers[:, NUMBERS : NUMBERS + 3], source)
         # One order is that of a picture saved and then shrunk, the other of one shrunk and then saved.
         mode = draw_mode(rng)
         if rng.random() < 0.5:
-            x = jpeg(blur(resize_torch(x, size, mode), kernels[2]), numbers[:, -1])
+            x = jpeg(blur(resize_torch(x, inner, mode), kernels[2]), numbers[:, -1])
         else:
-            x = blur(resize_torch(jpeg(x, numbers[:, -1]), size, mode), kernels[2])
+            x = blur(resize_torch(jpeg(x, numbers[:, -1]), inner, mode), kernels[2])
+        x = resize_torch(x, size, "bicubic")
         return (x.clamp(0, 1) * 255).round() / 255
+
+    def target(self, hr: Tensor) -> Tensor:
+        """What is degraded and learnt: the HR batch (B, 3, H, W), sharpened where that is configured."""
+        return sharpen(hr) if self.config.sharpen else hr
 
 
 def check_stage(stage: DegradationStageConfig, name: str) -> None:

@@ -72,6 +72,7 @@ class SRPairDataset(Dataset):
         self.scale, self.patch, self.samples_per_epoch = scale, data.patch, data.samples_per_epoch
         self.seed, self.cache, self.max_pixels = seed, cache, data.max_pixels
         self.scales, self.draw = scales, draw
+        self.symmetries = 2 if data.symmetries == "mirror" else 8
         pairs: list[PairFiles] = []
         for number, folder in enumerate(data.train):
             pairs += _find_pairs(_hr_folder(folder), data.lr_train[number] if data.lr_train else None, scale)
@@ -131,7 +132,7 @@ class SRPairDataset(Dataset):
         else:
             hr_y, hr_x = (int(rng.integers(size - side + 1)) for size in hr.shape[:2])
         hr = hr[hr_y : hr_y + side, hr_x : hr_x + side]
-        symmetry = int(rng.integers(8))
+        symmetry = int(rng.integers(self.symmetries))
         if lr is None and self.draw is None:
             lr = resize(hr, patch, patch)
         lr, hr = (None if image is None else _planes(image, symmetry) for image in (lr, hr))

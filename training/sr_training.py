@@ -86,7 +86,7 @@ def sr_training_data(
     if degradation:
         # Batches of different scales cannot be mixed; each has random sizes of its own in any case.
         pairs = 0 if scales else data.degradation.pool
-        mix = PairPool(degradation, data.patch, pairs, micro_batches(optim, processes)[0])
+        mix = PairPool(degradation, data.patch, pairs, micro_batches(optim, processes)[0], degradation.target)
     return TrainingData(dataset, collate_pairs, config.run.workers, mix)
 
 

@@ -62,3 +62,26 @@ def test_a_resumed_epoch_goes_on_with_the_same_batches(start: int, world: int):
         assert len(rest) == len(whole) - start
         for one, other in zip(whole[start:], rest, strict=True):
             assert torch.equal(one.lr, other.lr) and torch.equal(one.hr, other.hr) and one.files == other.files
+
+
+def test_a_pool_need_be_no_multiple_of_the_batch():
+    """A queue of 256 pairs emptied by batches of 6 would run short; here any number of pairs is held back."""
+    pool = PairPool(degrade, 2, 256, 6)
+    found = batches(pool, length=605, batch=6)
+    assert len(found) == 100, "the last, short batch is left out"
+    files = [file for batch in found for file in batch.files]
+    assert len(files) == len(set(files)) == 600 and all(batch.lr.shape[0] == 6 for batch in found)
+
+
+def test_degraded_and_learnt_is_the_same_target():
+    seen = []
+
+    def noted(hr, draws, key, size):
+        seen.append(hr)
+        return degrade(hr, draws, key, size)
+
+    found = batches(PairPool(noted, 2, 0, 4, target=lambda hr: hr / 2), length=8)
+    indices = [key[1] for batch in found for key in batch.keys]
+    hr = torch.cat([batch.hr for batch in found])[:, 0, 0, 0]
+    torch.testing.assert_close(torch.cat(seen)[:, 0, 0, 0] * 510, torch.tensor(indices).float())
+    torch.testing.assert_close(hr * 510, torch.tensor(indices).float(), atol=1.01, rtol=0)

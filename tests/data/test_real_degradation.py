@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from configs.sr_schema import DegradationConfig, DegradationStageConfig
-from data.blur_kernels import embed, gaussian_kernel, identity, odd_size, random_kernel, sinc_kernel
+from data.blur_kernels import embed, gaussian_kernel, identity, odd_size, random_kernel, random_sinc, sinc_kernel
 from data.jpeg import jpeg, quantisation
 from data.real_degradation import RealDegradation, add_noise, blur, draw_size, draw_stage
+from data.sharpen import sharpen
 
 CONFIG = DegradationConfig(kind="realesrgan")
 SMALL = replace(CONFIG, first=replace(CONFIG.first, kernel=[3, 7]), second=replace(CONFIG.second, kernel=[3, 7]))
@@ -158,6 +159,41 @@ def test_without_any_of_its_parts_it_only_resizes():
     degradation, flat = RealDegradation(config, 0), torch.full((1, 3, 32, 32), 100 / 255)
     lr = degradation(flat, stacked(degradation, [(0, 0)]), (0, 0), (8, 8))
     torch.testing.assert_close(lr, torch.full((1, 3, 8, 8), 100 / 255), atol=1.01 / 255, rtol=0)
+
+
+def test_the_final_sinc_filter_stops_at_least_what_a_third_of_the_band_leaves(monkeypatch):
+    cutoffs = []
+    monkeypatch.setattr("data.blur_kernels.sinc_kernel", lambda size, cutoff: cutoffs.append(cutoff) or identity(size))
+    rng = np.random.default_rng(0)
+    for size in (7, 13, 21):
+        for _ in range(200):
+            random_sinc(rng, size, final=True)
+    assert min(cutoffs) == pytest.approx(math.pi / 3, abs=0.05) and min(cutoffs) >= math.pi / 3
+    assert max(cutoffs) <= math.pi
+    cutoffs.clear()
+    for _ in range(200):
+        random_sinc(rng, 21)
+    assert min(cutoffs) < math.pi / 3 - 0.2, "inside the rounds large kernels reach further down"
+
+
+def test_it_shrinks_first_and_enlarges_to_the_size_of_lr_by_bicubic():
+    keys, hr = [(0, k) for k in range(3)], as_tensor(picture(64, 64)).repeat(3, 1, 1, 1)
+    plain, shrunk = RealDegradation(SMALL, 0), RealDegradation(replace(SMALL, shrink=4.0), 0)
+    draws = stacked(plain, keys)
+    small = plain(hr, draws, keys[0], (16, 16))
+    large = shrunk(hr, draws, keys[0], (64, 64))
+    expected = torch.nn.functional.interpolate(small, size=(64, 64), mode="bicubic").clamp(0, 1)
+    # The quarter is rounded to 8 bit in one of them only.
+    torch.testing.assert_close(large, expected, atol=2.1 / 255, rtol=0)
+    torch.testing.assert_close(large * 255, (large * 255).round(), atol=1e-4, rtol=0)
+    assert torch.equal(shrunk(hr, draws, keys[0], (16, 16)), small)
+
+
+def test_what_is_learnt_is_sharpened_only_where_that_is_configured():
+    hr = as_tensor(picture(64, 64))
+    assert torch.equal(RealDegradation(SMALL, 0).target(hr), hr)
+    target = RealDegradation(replace(SMALL, sharpen=True), 0).target(hr)
+    assert torch.equal(target, sharpen(hr)) and not torch.equal(target, hr)
 
 
 @pytest.mark.parametrize("gaussian", [True, False])

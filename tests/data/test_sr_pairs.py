@@ -92,6 +92,13 @@ def test_all_images_positions_and_symmetries_occur(tmp_path: Path) -> None:
     assert seen == {np.ascontiguousarray(dihedral(cut, k)).tobytes() for cut in cuts for k in range(8)}
 
 
+def test_patches_can_be_mirrored_alone(tmp_path: Path) -> None:
+    image = save(tmp_path / "hr" / "a.png", 16, 16)
+    dataset = make(tmp_path / "hr", symmetries="mirror")
+    seen = {dataset[0, k]["hr"].permute(1, 2, 0).numpy().tobytes() for k in range(40)}
+    assert seen == {image.tobytes(), np.ascontiguousarray(image[:, ::-1]).tobytes()}
+
+
 def test_eight_symmetries() -> None:
     square = np.arange(27).reshape(3, 3, 3)
     expected = [np.rot90(x, k) for x in (square, square[:, ::-1]) for k in range(4)]
