@@ -74,6 +74,8 @@ class Capabilities:
         dtypes: types in which it computes.
         as_quality: it may be SR_Quality of a conditional system, which runs it on patches.
         shares_stem: it has `features`, its layers at LR resolution before the last, which a masker may share.
+        features: it has `features(lr)`, (B, C, h, w) at LR resolution; without, they are what enters `tail`, see
+            models/feature_maps.py.
         samples: it has `sample(lr, rows, columns, sizes)`, which colours single HR pixels, so it can be trained there.
         coarse: see CoarseRendering; None where it has nothing of the kind.
     """
@@ -88,6 +90,7 @@ class Capabilities:
     dtypes: tuple[torch.dtype, ...] = EVERY_TYPE
     as_quality: bool = True
     shares_stem: bool = False
+    features: bool = False
     samples: bool = False
     coarse: CoarseRendering | None = None
 

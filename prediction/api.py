@@ -14,21 +14,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
+from torch import Tensor
 
 from deployment.latency_profile import with_profile
 from deployment.prepare import how_it_runs
+from loading.checkpoints import load_front
 from loading.shipped_weights import SHIPPED
 from loading.systems import load_system, with_halo
 from models.mask_policy import POLICIES, WITH_VALUE, MaskPolicy, parse_policy
-from prediction.image_input import MAX_PIXELS, open_source, without_skipped
+from models.sr_network import SRNetwork
+from prediction.image_input import MAX_PIXELS, one_image, open_source, without_skipped
 from prediction.predictor import PredictOptions, Predictor
 from prediction.results import ConditionalResults
-from prediction.super_resolver import SuperResolver, checkpoint_kind
+from prediction.super_resolver import SuperResolver, checkpoint_kind, image_features
 from utils.device import choose_device, compute_type
 from utils.errors import UserError
 
@@ -230,6 +234,51 @@ class ConditionalYOLO:
         frames = without_skipped(open_source(source, channels, max_pixels), on_bad_image)
         images = (predictor.super_resolve(frame.image, chosen) for frame in frames)
         return images if stream else list(images)
+
+    def features(
+        self,
+        source,
+        part: Literal["sr_fast", "sr_quality"] | None = None,
+        channels: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Tensor:
+        """What an SR network knows of one image before it enlarges it, for work of your own.
+
+        Args:
+            source, channels, max_pixels: see `predict`; one image.
+            part: which network of a system with a masker, sr_fast or sr_quality; None: sr_quality.
+
+        Returns:
+            float32 (C, H, W) on the CPU, at the image's own size and in the network's own units; see `feature_maps`.
+
+        Raises:
+            UserError: a source that cannot be used or holds several images, a part that these weights do not have, or a
+                network without such features (bicubic).
+        """
+        if self._resolver is not None:
+            if part is not None:
+                raise UserError(f"{self.weights}: holds an SR network alone; leave out part {part!r}")
+            return self._resolver.features(source, channels, max_pixels)
+        image = one_image(source, channels, max_pixels)
+        network = _named_part(self.weights, self._networks, part)
+        return image_features(network.to(self.predictor.device), image, self.predictor.device)
+
+    @cached_property
+    def _networks(self) -> dict[str, SRNetwork]:
+        """The SR networks as trained: those that predict are fused, and have no such features any more."""
+        networks = load_front(self.weights).networks
+        return {role: cast(SRNetwork, network) for role, network in networks.items() if role != "masker"}
+
+
+def _named_part(weights: str, networks: dict[str, SRNetwork], part: str | None) -> SRNetwork:
+    """The SR network of a system that is meant, the strongest one unless it is named."""
+    if not networks:
+        raise UserError(f"{weights}: this system has no SR network, so no features of one")
+    if part is None:
+        part = "sr_quality" if "sr_quality" in networks else next(iter(networks))
+    if part not in networks:
+        raise UserError(f"{weights}: this system has no {part!r}; use one of {', '.join(networks)}")
+    return networks[part]
 
 
 def _collected(results: Iterator[ConditionalResults]) -> list[ConditionalResults]:

@@ -54,6 +54,18 @@ def open_source(source, channels: str | None, max_pixels: int) -> Iterator[Frame
     return itertools.chain.from_iterable([_open_one(item, channels, max_pixels, numbers) for item in items])
 
 
+def one_image(source, channels: str | None, max_pixels: int) -> np.ndarray:
+    """The only image of a source, uint8 (H, W, 3) RGB; arguments as `open_source`.
+
+    Raises:
+        UserError: there are several, or it cannot be read; see also `open_source`.
+    """
+    frames = [*itertools.islice(without_skipped(open_source(source, channels, max_pixels), "error"), 2)]
+    if len(frames) > 1:
+        raise UserError("the source holds several images; give one at a time")
+    return frames[0].image
+
+
 def _open_one(item, channels: str | None, max_pixels: int, numbers: Iterator[int]) -> Iterator[Frame | Skipped]:
     """Frames of one path, image, array or tensor."""
     name = ""

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from data.sources import Frame, Skipped
 from loading.cmsr_files import use_tables
 from loading.shipped_weights import SHIPPED, strongest_shipped
+from models.feature_maps import feature_maps
 from models.sr_network import SRNetwork
-from prediction.image_input import MAX_PIXELS, open_source, without_skipped
+from prediction.image_input import MAX_PIXELS, one_image, open_source, without_skipped
 from prediction.sr_inference import SRInference, hr_size, load_sr_for
 from prediction.stage_times import StageTimes
 from utils.checkpoint import CheckpointError, load_network
@@ -89,6 +92,20 @@ class SuperResolver:
         images = (self.image(frame.image, scale) for frame in frames)
         return images if stream else list(images)
 
+    def features(self, source, channels: str | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
+        """What the network knows of one image before it enlarges it.
+
+        Args:
+            source, channels, max_pixels: see `open_source`; one image.
+
+        Returns:
+            float32 (C, H, W) on the CPU, at the image's own size and in the network's own units; see `feature_maps`.
+
+        Raises:
+            UserError: a source that cannot be used or holds several images, or a network without such features.
+        """
+        return image_features(self.network, one_image(source, channels, max_pixels), self.inference.device)
+
     def image(self, image: np.ndarray, scale: float | None = None) -> np.ndarray:
         """Super-resolve one image, uint8 (H, W, 3) RGB -> uint8 (round(s * H), round(s * W), 3) RGB.
 
@@ -127,6 +144,11 @@ class SuperResolver:
             return OUT_OF_MEMORY
         except ValueError as error:
             return str(error)
+
+
+def image_features(network: SRNetwork, image: np.ndarray, device: torch.device) -> Tensor:
+    """Features (C, H, W), float32 on the CPU, of uint8 (H, W, 3) RGB. Raises UserError: see `feature_maps`."""
+    return feature_maps(network, to_tensor(image, device))[0].float().cpu()
 
 
 def load_network_alone(path: str, scale: float | None) -> SRNetwork:

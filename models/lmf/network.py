@@ -81,6 +81,7 @@ class LMF(SRNetwork):
             scales=SCALES,
             tiling="own",
             size_multiple=encoder.multiple,
+            features=True,
             samples=True,
             coarse=CoarseRendering(TRAINED_SCALE, TARGETS, TOLERANCE),
         )
@@ -164,6 +165,10 @@ class LMF(SRNetwork):
         modulations = torch.cat(pair, dim=-1).transpose(0, 1).contiguous()
         colours = x.permute(0, 2, 3, 1).flatten(0, 2)
         return Latent(colours, latent[:, 2 * values :], modulations, (batch, height, width))
+
+    def features(self, lr: Tensor) -> Tensor:
+        """What the encoder makes of LR images: (B, C, h', w'), sides padded to the encoder's multiple."""
+        return self.encoder(mirror_pad(2 * lr - 1, self.encoder.multiple))
 
     def render_raster(self, latent: Latent, rows: Axis, columns: Axis, cell: Tensor) -> Tensor:
         """Images (B, 3, R, C) at all crossings of rows (R) and columns (C), in bands of at most `max_queries`."""
