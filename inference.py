@@ -80,7 +80,7 @@ def prepare_detection(config: InferenceConfig) -> Run:
     files = list_sources(config.source)
     model = ConditionalYOLO(
         config.weights, config.device, config.half,
-        halo=config.halo, profile=config.profile, memory_mb=config.memory_mb,
+        halo=config.halo, profile=config.profile, memory_mb=config.memory_mb, seed=config.seed,
     )  # fmt: skip
     predictor, _ = model.predictor, model.checked_policy(config.policy)
     if config.save_mask and not model.conditional:
@@ -103,7 +103,7 @@ def prepare_sr(config: InferenceConfig) -> Run:
     files = list_sources(config.source)
     resolver = SuperResolver(
         config.weights or SHIPPED, config.scale, config.device, config.half,
-        config.tile, config.tile_halo, config.self_ensemble, config.cmsr,
+        config.tile, config.tile_halo, config.self_ensemble, config.cmsr, config.seed, config.memory_mb,
     )  # fmt: skip
     times, folder = StageTimes(resolver.inference.device), new_run_folder(config.out)
     images = resolver.stream(read_frames(files, config.max_pixels), times)

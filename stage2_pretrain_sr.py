@@ -37,8 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         if is_finished(folder / OUTPUTS[role], optim.epochs):
             accelerator.print(f"{role}: already finished, {folder / OUTPUTS[role]}")
             continue
-        # A fresh one per network: a gradient scaler must not carry over what a resumed run would not know.
-        train_network(role, network_config, optim, config, folder, make_accelerator(config.run))
+        train_network(role, network_config, optim, config, folder, accelerator)
     return 0
 
 
@@ -47,31 +46,24 @@ def train_network(
 ) -> None:
     """Train one network and save it; one without parameters (bicubic) is only measured."""
     from training.result import in_words
-    from training.sr_training import build_network, sr_task, sr_training_data, trained_scales
+    from training.sr_phases import train_in_phases
+    from training.sr_training import build_network, trained_scales
     from training.sr_validation import SRValidation
-    from training.trainer import Trainer
     from utils.checkpoint import save_network
-    from utils.logger import MetricsLog
 
-    # 1. Network and data
+    # 1. Network
     network, main = build_network(role, network_config, config, accelerator.print), accelerator.is_main_process
-    data = sr_training_data(config, optim, folder, accelerator.num_processes, network, accelerator.print)
     scales = trained_scales(network, config.data.val_scales) or [config.scale]
-    validation = SRValidation(role, network, config, optim, folder, accelerator.device, scales)
 
     # 2. Training
     epochs = optim.epochs
     if any(p.requires_grad for p in network.parameters()):
-        log = MetricsLog(folder / role, main=main)
-        task = sr_task(role, network, config, accelerator.device)
-        trainer = Trainer(f"stage 2 {role}", task, data, optim, config.run, folder / role, log, accelerator, validation)
-        log.resume_from(trainer.restore())
-        trainer.fit()
-        epochs = trainer.epochs_made
+        epochs = train_in_phases(role, network, config, optim, folder, accelerator.print)
     network.to(accelerator.device).eval()
 
     # 3. Result
     if main:
+        validation = SRValidation(role, network, config, optim, folder, accelerator.device, scales)
         metrics, spec = validation.measure(), network.spec
         meta = {"stage": 2, "role": role, "metrics": metrics, "epochs": epochs, "seed": config.run.seed}
         save_network(folder / OUTPUTS[role], "sr", spec["name"], spec["args"], network.state_dict(), meta)

@@ -41,6 +41,7 @@ class InferenceConfig:
         out: run folder; a number is added if it exists.
         max_pixels: images with more pixels than this are refused before decoding.
         memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.
+        seed: of the noise that diffusion networks draw; the same seed gives the same image.
     """
 
     source: str = ""
@@ -69,3 +70,4 @@ class InferenceConfig:
     out: str = "runs/inference"
     max_pixels: PositiveInt = 100_000_000
     memory_mb: Annotated[int, Range(16)] = 1024
+    seed: NonNegativeInt = 0

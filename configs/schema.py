@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from configs.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, UnitInterval
+from configs.generative_schema import DifIISRConfig, LDCSRConfig, OneStepConfig
 from configs.sr_schema import SRDataConfig, SRLossConfig
 
 
@@ -217,6 +218,9 @@ class Stage2Config:
         optim_fast: optimiser of SR_Fast.
         optim_quality: optimiser of SR_Quality.
         loss: what is minimised.
+        ldcsr: how ldcsr is trained.
+        difiisr_dwt: how difiisr_dwt is trained.
+        one_step: how one_step_diffusion is trained.
         gradient_checkpointing: recompute blocks in the backward pass: less memory, about a third more time.
         val_every: epochs between validations.
     """
@@ -233,6 +237,9 @@ class Stage2Config:
     optim_fast: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=50, lr=1e-3))
     optim_quality: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=100, lr=2e-4))
     loss: SRLossConfig = field(default_factory=SRLossConfig)
+    ldcsr: LDCSRConfig = field(default_factory=LDCSRConfig)
+    difiisr_dwt: DifIISRConfig = field(default_factory=DifIISRConfig)
+    one_step: OneStepConfig = field(default_factory=OneStepConfig)
     gradient_checkpointing: bool = False
     val_every: PositiveInt = 5
 

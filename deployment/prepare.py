@@ -7,6 +7,7 @@ be had is left out, and `how` says so.
 
 from __future__ import annotations
 
+import math
 import time
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from deployment.fused_inference import FusionError, fuse, fuse_conv_blocks
 from deployment.native.build import NativeError
 from deployment.native_execution import NativeNetwork
 from models.front_end import FrontEnd
+from models.sr_network import SRNetwork
 from models.system import ConditionalSRDetector
 from models.tiling.run_patches import run_on_tiles
+from models.tiling.whole import LEAST_SIDE
 from utils.device import dtype_name
 
 if TYPE_CHECKING:
@@ -49,8 +52,12 @@ class PreparedNetwork(nn.Module):
         self.network, self.dtype, self.how = network, dtype, how
         self.original = (without_weights(original),)  # in a tuple: its tensors are no part of this module
 
-    def forward(self, lr: Tensor, *size: tuple[int, int]) -> Tensor:
-        return self.network(lr.to(self.dtype, memory_format=torch.channels_last), *size)
+    def forward(self, lr: Tensor, *size: tuple[int, int], **place: Tensor) -> Tensor:
+        return self.network(lr.to(self.dtype, memory_format=torch.channels_last), *size, **place)
+
+    def with_seed(self, seed: int) -> PreparedNetwork:
+        """See `Capabilities.stochastic`."""
+        return PreparedNetwork(self.network.with_seed(seed), self, self.dtype, self.how)
 
     def tiled(self, lr: Tensor, size: tuple[int, int], tile: int, halo: int) -> Tensor:
         """See `Capabilities.tiling`; only networks that run as they are have tiles of their own."""
@@ -273,6 +280,13 @@ def _largest_difference(plain: YoloDetector, fused: YoloDetector, device: torch.
     return max(((theirs - ours).abs().max() / theirs.std().clamp_min(1e-6)).item() for theirs, ours in pairs)
 
 
+def largest_tile(network: SRNetwork, memory_mb: int) -> int:
+    """Side in LR pixels of tiles that with their halo take about so much memory in one call."""
+    can = network.capabilities
+    side = math.isqrt(int(memory_mb * 1e6 / activation_bytes(network, torch.float32)))
+    return max(side // can.size_multiple * can.size_multiple - 2 * can.halo, 2 * can.blend, LEAST_SIDE)
+
+
 def activation_bytes(network: nn.Module, dtype: torch.dtype) -> float:
     """About the bytes that a network holds at once per LR pixel: twice the largest input plus output of a layer."""
     if not any(True for _ in network.parameters()):
@@ -285,7 +299,7 @@ def activation_bytes(network: nn.Module, dtype: torch.dtype) -> float:
         largest = max(largest, sum(t.numel() for t in tensors))
 
     hooks = [module.register_forward_hook(note) for module in network.modules() if not list(module.children())]
-    side, parameter = 24, next(network.parameters())
+    side, parameter = max(24, network.capabilities.size_multiple), next(network.parameters())
     try:
         with torch.inference_mode():
             network(torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype))

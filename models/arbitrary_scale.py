@@ -11,22 +11,34 @@ from utils.errors import UserError
 from utils.resize import cubic_matrix
 
 
-def super_resolve(network: SRNetwork, lr: Tensor, size: tuple[int, int]) -> Tensor:
+def super_resolve(network: SRNetwork, lr: Tensor, size: tuple[int, int], origin: Tensor | None = None) -> Tensor:
     """SR images (B, 3, *size) of LR images (B, 3, h, w), not clamped.
+
+    Args:
+        network: SR network.
+        lr: LR images.
+        size: height and width of the result.
+        origin: int64 (B, 2), where the LR images begin within larger ones; only stochastic networks look at it.
 
     Raises:
         ValueError: a fixed-scale network gives another size.
     """
     size = (int(size[0]), int(size[1]))
+    place = {"origin": origin} if network.capabilities.stochastic and origin is not None else {}
     if network.capabilities.takes_size:
-        return network(lr, size)
+        return network(lr, size, **place)
     scale, (height, width) = network.scale, lr.shape[-2:]
     if (scale * height, scale * width) != size:
         asked = f"{height}x{width} -> {size[0]}x{size[1]}"
         raise UserError(
             f"a network for x{scale} cannot make {asked}; take scale {scale}, or an arbitrary-scale network"
         )
-    return network(lr)
+    return network(lr, **place)
+
+
+def seeded(network: SRNetwork, seed: int) -> SRNetwork:
+    """The network with noise of this seed; one without noise as it is."""
+    return network.with_seed(seed) if network.capabilities.stochastic else network
 
 
 class BicubicToSize(SRNetwork):

@@ -68,8 +68,12 @@ class Capabilities:
         tiling: how an image that is too large for one call is computed in tiles. "exact": with a halo of
             `receptive_radius` they equal the whole; "overlap": with a halo they are close to it; "own": by the
             network itself, which has `tiled(lr, size, tile, halo)`.
+        blend: LR pixels over which neighbouring windows fade into each other, where what a network makes of one of them
+            does not fit the next (diffusion); 0: they are set edge to edge. See models/tiling/blended.py.
         size_multiple: images are padded to multiples of it inside the network, in LR pixels.
-        stochastic: calls on the same image differ, so its output cannot be compared with that of a faster copy.
+        stochastic: it draws noise, a pure function of `seed` and of the place in the image (models/noise.py). It has
+            `seed` and `with_seed(seed)`, a copy that shares the weights, and takes `origin`, int64 (B, 2): row and
+            column in LR pixels of each image within a larger one. It is run as it is, never by a traced copy.
         steps: passes through the network that one image takes (diffusion).
         dtypes: types in which it computes.
         as_quality: it may be SR_Quality of a conditional system, which runs it on patches.
@@ -84,6 +88,7 @@ class Capabilities:
     local_receptive_radius: int | None = None
     scales: tuple[int, ...] | AnyScale = WHOLE_SCALES
     tiling: Literal["exact", "overlap", "own"] = "exact"
+    blend: int = 0
     size_multiple: int = 1
     stochastic: bool = False
     steps: int = 1
@@ -97,6 +102,8 @@ class Capabilities:
     def __post_init__(self):
         if self.receptive_radius is None and self.tiling == "exact":
             raise ValueError("without a finite receptive_radius tiles cannot be exact; use 'overlap' or 'own'")
+        if self.blend > (self.local_receptive_radius or 0):
+            raise ValueError("windows fade into each other within their halo: blend <= local_receptive_radius")
 
     @property
     def takes_size(self) -> bool:

@@ -49,7 +49,9 @@ def sr_macs(conditional: Conditional, height: int, width: int, kept_patches: flo
     quality = conditional.sr_quality
     halo = quality.capabilities.halo if conditional.execution.halo is None else conditional.execution.halo
     geometry = Geometry(height, width, conditional.patch, halo)
-    if kept_patches * geometry.area(1, 1) >= height * width:  # such an image is run densely
+    if (
+        not quality.capabilities.blend and kept_patches * geometry.area(1, 1) >= height * width
+    ):  # such an image is run densely
         cost: float = count_macs_at(quality, height, width)
     else:
         cost = kept_patches * count_macs_at(quality, *geometry.window(1, 1)) if kept_patches else 0

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.arbitrary_scale import seeded
 from models.conditional_cost import sr_macs
 from models.content import image_patches
 from models.execution import EXACT, Execution
@@ -16,6 +17,7 @@ from models.front_end import ConditionalOutput, Policy, Preparation
 from models.mask_policy import BestPatches, MaskPolicy
 from models.masker import Masker, patch_grid
 from models.sr_network import SRNetwork
+from models.tiling.blended import run_blended
 from models.tiling.run_patches import expand_mask, run_everywhere, run_on_tiles
 from models.tiling.whole import run_whole
 from utils.errors import UserError
@@ -82,6 +84,13 @@ class ConditionalSR(nn.Module):
         front.training = self.training
         return front
 
+    def with_seed(self, seed: int) -> ConditionalSR:
+        """The same front end, its weights shared, whose networks draw the noise of this seed."""
+        fast, quality = seeded(self.sr_fast, seed), seeded(self.sr_quality, seed)
+        front = ConditionalSR(self.masker, fast, quality, self.execution)
+        front.training = self.training
+        return front
+
     def parameter_parts(self) -> dict[str, list[nn.Parameter]]:
         """The masker's own parameters, and tail and body of both networks; a shared stem belongs to sr_fast."""
         parts = {"masker": self.masker.own_parameters()}
@@ -129,8 +138,11 @@ class ConditionalSR(nn.Module):
             logits, shown = self.masker.on_image(lr, image), image[:, None].to(lr.device, non_blocking=True)
         chance = {"noise": noise, "shares": shares} if self.training else {}
         mask = gumbel_softmax(logits, tau, **chance, image=shown)
-        if self.execution.train_tiles:
-            selected, how = mask[:, 0] > 0.5, self.execution
+        how = self.execution
+        if how.train_tiles and self.sr_quality.capabilities.blend:
+            quality = self.quality_in_windows(lr)
+        elif how.train_tiles:
+            selected = mask[:, 0] > 0.5
             quality = run_everywhere(self.sr_quality, lr, selected, self.patch, how.halo, how.tiles)
         else:
             quality = self.sr_quality(lr)
@@ -158,7 +170,8 @@ class ConditionalSR(nn.Module):
         mask = policy.select(lr, logits, self.patch, content)  # (B, gh, gw)
         most = self.execution.tiles.max_pixels
         if bool(mask.all()):  # nothing of sr_fast would be seen
-            sr = run_whole(self.sr_quality, lr, most)
+            blends = self.sr_quality.capabilities.blend
+            sr = self.quality_in_windows(lr) if blends else run_whole(self.sr_quality, lr, most)
         else:
             fast = run_whole(self.sr_fast, lr, most, self.patch)
             sr = self.quality_on_patches(lr, mask, fast)
@@ -168,9 +181,19 @@ class ConditionalSR(nn.Module):
     def quality_on_patches(self, lr: torch.Tensor, mask: torch.Tensor, canvas: torch.Tensor) -> torch.Tensor:
         """Replace the selected patches of `canvas` (B, 3, H, W) by sr_quality's output; mask is bool (B, gh, gw)."""
         how = self.execution
+        if self.sr_quality.capabilities.blend:
+            canvas = canvas[..., : lr.shape[-2] * self.scale, : lr.shape[-1] * self.scale]
+            return self.quality_in_windows(lr, mask, canvas)
         if how.patches is not None and lr.shape[-2] * lr.shape[-1] <= how.tiles.max_pixels:
             return how.patches.run(lr, mask, self.patch, how.halo, canvas, how.tiles.max_pixels)
         return run_on_tiles(self.sr_quality, lr, mask, self.patch, how.halo, canvas, how.tiles)
+
+    def quality_in_windows(
+        self, lr: torch.Tensor, mask: torch.Tensor | None = None, base: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """sr_quality patch by patch, each fading into its neighbours or into `base`; see models/tiling/blended.py."""
+        size, how = (lr.shape[-2] * self.scale, lr.shape[-1] * self.scale), self.execution
+        return run_blended(self.sr_quality, lr, size, self.patch, how.halo, how.tiles.max_pixels, mask, base)
 
     def macs(self, height: int, width: int, patches: float, masker: bool = True) -> int:
         """MACs that `infer` executes for one image; see models/conditional_cost.py."""

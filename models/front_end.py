@@ -134,5 +134,8 @@ class FrontEnd(Protocol):
             UserError: it runs on whole images, and has none.
         """
 
+    def with_seed(self, seed: int) -> FrontEnd:
+        """The same front end, its weights shared, whose networks draw the noise of this seed, those that draw any."""
+
     def prepared(self, preparation: Preparation) -> FrontEnd:
         """Inference copy."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.arbitrary_scale import seeded
 from models.front_end import ConditionalOutput, Policy, Preparation
 from models.sr_network import SRNetwork
 from models.tiling.run_patches import DEFAULT
@@ -72,6 +73,12 @@ class SingleSR(nn.Module):
         """SR images in [0, 1]; only `images` is looked at."""
         return ConditionalOutput(run_whole(self.network, images, self.max_pixels).clamp_(0, 1))
 
+    def with_seed(self, seed: int) -> SingleSR:
+        """The same front end, its weights shared, whose network draws the noise of this seed."""
+        front = SingleSR(seeded(self.network, seed), self.zoom, self.max_pixels)
+        front.training = self.training
+        return front
+
     def parameter_parts(self) -> dict[str, list[nn.Parameter]]:
         tail, body = split_tail(self.network)
         return {f"{ROLE}/tail": tail, f"{ROLE}/body": body}
@@ -133,6 +140,9 @@ class HRImages(nn.Module):
     @torch.no_grad()
     def infer(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         return self(images)
+
+    def with_seed(self, seed: int) -> HRImages:
+        return self
 
     def parameter_parts(self) -> dict[str, list[nn.Parameter]]:
         return {}

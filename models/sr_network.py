@@ -33,3 +33,6 @@ class SRNetwork(nn.Module):
 
         def tiled(self, lr: Tensor, size: tuple[int, int], tile: int, halo: int) -> Tensor:
             """SR images (B, 3, *size), where the capabilities' tiling is "own"."""
+
+        def with_seed(self, seed: int) -> SRNetwork:
+            """A copy that shares the weights and draws other noise, where the capabilities say "stochastic"."""

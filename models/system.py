@@ -65,6 +65,12 @@ class ConditionalSRDetector(nn.Module):
         system.training = self.training
         return system
 
+    def with_seed(self, seed: int) -> ConditionalSRDetector:
+        """The same system, its weights shared, whose SR networks draw the noise of this seed."""
+        system = ConditionalSRDetector(self.front.with_seed(seed), self.detector)
+        system.training = self.training
+        return system
+
     def super_resolve(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         """Super-resolve without gradient. (B, 3, h, w) -> sr (B, 3, s*h, s*w) in [0, 1]; see `FrontEnd.infer`."""
         return self.front.infer(images, policy, content)

@@ -54,6 +54,7 @@ class ConditionalYOLO:
             checkpoint.
         profile: latency profile of this system on this device (python -m tools.latency), for the policy latency_ms.
         memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.
+        seed: of the noise that diffusion networks draw; the same seed gives the same image.
 
     Raises:
         UserError: weights, profile or device that cannot be used, or options that these weights do not have.
@@ -69,6 +70,7 @@ class ConditionalYOLO:
         halo: int | Literal["exact"] | None = None,
         profile: str | Path | None = None,
         memory_mb: int = 1024,
+        seed: int = 0,
     ):
         if device not in DEVICES:
             raise UserError(
@@ -83,7 +85,7 @@ class ConditionalYOLO:
         if kind == "detector":
             raise UserError(f"{weights}: a detector alone, as stage 1 trains it; give a checkpoint of stage 3")
         if kind != "system":
-            self._resolver = SuperResolver(weights, scale, device, half)
+            self._resolver = SuperResolver(weights, scale, device, half, seed=seed, memory_mb=memory_mb)
             if halo is not None or profile is not None:
                 raise UserError(f"{weights}: an SR network alone has no patches; leave out halo and profile")
             return
@@ -94,7 +96,7 @@ class ConditionalYOLO:
             system = with_halo(weights, system, halo)
         if profile is not None:
             system = with_profile(system, profile, place, compute_type(place, half))
-        self._predictor = Predictor(system, place, half, memory_mb)
+        self._predictor = Predictor(system.with_seed(seed), place, half, memory_mb)
         if scale not in (None, self.scale):
             raise UserError(f"{weights}: this system is for x{self.scale}, not x{scale:g}; leave scale out")
 

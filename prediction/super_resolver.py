@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from data.sources import Frame, Skipped
+from deployment.prepare import largest_tile
 from loading.cmsr_files import use_tables
 from loading.shipped_weights import SHIPPED, strongest_shipped
+from models.arbitrary_scale import seeded
 from models.feature_maps import feature_maps
 from models.sr_network import SRNetwork
 from prediction.image_input import MAX_PIXELS, one_image, open_source, without_skipped
@@ -36,6 +38,9 @@ class SuperResolver:
         tile_halo: LR pixels of neighbours around a tile; None: receptive field (exact), 32 where unknown.
         self_ensemble: average over the eight symmetries of the image.
         tables: CMSR tables by which an lm_* network renders beyond x4; see `use_tables`.
+        seed: of the noise that diffusion networks draw; the same seed gives the same image.
+        memory_mb: about what one call of a network may take whose windows fade into each other (diffusion), where no
+            `tile` is given; larger images go in tiles.
 
     Attributes:
         network: SRNetwork in evaluation mode.
@@ -55,13 +60,17 @@ class SuperResolver:
         tile_halo: int | None = None,
         self_ensemble: bool = False,
         tables: str | Path | None = None,
+        seed: int = 0,
+        memory_mb: int = 1024,
     ):
         place = choose_device(device)
         self.weights = str(strongest_shipped(scale)) if weights == SHIPPED else str(weights)
-        self.network: SRNetwork = load_network_alone(self.weights, scale).to(place).eval()
+        self.network: SRNetwork = seeded(load_network_alone(self.weights, scale).to(place).eval(), seed)
         self.scale: float = self.network.scale if scale is None else scale
         if tables is not None:
             self.network = use_tables(self.network, tables)
+        if tile == 0 and self.network.capabilities.blend:
+            tile = largest_tile(self.network, memory_mb)
         precision = "fp32" if not half else "fp16" if place.type == "cuda" else "bf16"
         self.inference = SRInference(place, precision, tile, tile_halo, self_ensemble)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.arbitrary_scale import super_resolve
 from models.sr_network import SRNetwork
+from models.tiling.blended import run_blended
 from models.tiling.windows import Tile, axis_tiles
 
 LEAST_SIDE = 16  # LR pixels of a tile, however little memory there is
@@ -32,6 +33,8 @@ def run_tiles(network: SRNetwork, lr: Tensor, size: tuple[int, int], tile: int, 
     halo = network.capabilities.halo if halo is None else halo
     if network.capabilities.tiling == "own":
         return network.tiled(lr, size, tile, halo)
+    if network.capabilities.blend:
+        return run_blended(network, lr, size, tile, halo, max_pixels=1)
     rows, columns = (axis_tiles(*lengths, tile, halo) for lengths in zip(lr.shape[-2:], size, strict=True))
     return compose(network, lr, rows, columns, size)
 
@@ -44,7 +47,7 @@ def run_whole(network: SRNetwork, lr: Tensor, max_pixels: int, patch: int | None
 
     Args:
         network: SR network with a whole `scale`; one with neither a finite receptive radius nor its own tiling
-            gets every image in one call.
+            gets every image in one call. One whose windows fade into each other is not the same in parts, only close.
         lr: LR images (B, 3, h, w).
         max_pixels: see TileOptions.
         patch: LR pixels; the result of a large image may be made up to whole patches, with arbitrary content, so that
@@ -55,12 +58,14 @@ def run_whole(network: SRNetwork, lr: Tensor, max_pixels: int, patch: int | None
     """
     height, width = lr.shape[-2:]
     can = network.capabilities
-    if height * width <= max_pixels or can.tiling == "overlap":
+    if height * width <= max_pixels or (can.tiling == "overlap" and not can.blend):
         calls = lr.split(max(1, max_pixels // (height * width)))
         return network(lr) if len(calls) == 1 else torch.cat([network(part) for part in calls])
     # Where the halo alone fills the window, small parts would waste most of the time: they may be as large as it.
     side = max(int(max_pixels**0.5) - 2 * can.halo, 2 * can.halo, LEAST_SIDE)
     size = (height * network.scale, width * network.scale)
+    if can.blend and can.tiling == "overlap":
+        return run_blended(network, lr, size, side, can.halo, max_pixels)
     if can.tiling == "own":
         return torch.cat([network.tiled(image, size, side, can.halo) for image in lr.split(1)])
     # Equal windows: on a GPU every other size would cost the preparation of all kernels.

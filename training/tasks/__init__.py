@@ -1,1 +1,9 @@
-"""One file a training task."""
+"""One file a training task.
+
+SR_PHASES: networks that are trained in a way of their own: name in SR_NETWORKS -> module, which has
+`phases(network, config, optim, device) -> list[Phase]`, see training/sr_phases.py.
+"""
+
+from __future__ import annotations
+
+SR_PHASES: dict[str, str] = {}
