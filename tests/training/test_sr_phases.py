@@ -59,8 +59,8 @@ def arguments(tmp_path):
         cv2.imwrite(str(tmp_path / "images" / f"{number}.png"), image)
     return [
         f"--data.train=[{tmp_path / 'images'}]", "--data.patch=8", "--data.samples_per_epoch=8", "--scale=2",
-        "--sr_fast.name=bicubic", "--sr_fast.args={}", "--sr_quality.name=espcn", "--sr_quality.args={n_feats: 4}", "--optim_quality.batch=4",
-        "--run.workers=0", "--run.threads=1", "--optim_quality.epochs=2", "--run.device=cpu",
+        "--sr_fast.name=bicubic", "--sr_fast.args={}", "--sr_quality.name=espcn", "--sr_quality.args={n_feats: 4}",
+        "--optim_quality.batch=4", "--run.workers=0", "--run.threads=1", "--optim_quality.epochs=2", "--run.device=cpu",
     ]  # fmt: skip
 
 
