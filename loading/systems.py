@@ -157,9 +157,26 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
         return fresh_network(role, spec) if key == "bicubic" else build_or_load_sr(getattr(config, key), scale)
 
     front = build_front(spec_of_front(config), make)
+    quality = front.networks.get("sr_quality")
+    if quality is not None and quality.capabilities.blend:
+        front = for_windows(front, quality, config)
     if config.start is not None:
         take_front(config.start, front, config.sr)
     return ConditionalSRDetector(front, build_or_load_detector(config.detector, names))
+
+
+def for_windows(front: FrontEnd, quality: SRNetwork, config: Stage3Config) -> FrontEnd:
+    """The front end whose SR_Quality runs in windows that fade into each other; `auto` is the halo that it asks for.
+
+    Raises:
+        UserError: it draws noise, and is not frozen.
+    """
+    if quality.capabilities.stochastic and "sr_quality" not in config.freeze and config.mode != "detector_only":
+        raise UserError(
+            f"sr_quality {config.sr_quality.name} draws noise, so it is not trained jointly: train it in stage 2, name "
+            "its weights, and add sr_quality to freeze"
+        )
+    return front.with_execution(halo=None) if config.masker.halo == "auto" else front
 
 
 def take_front(path: str | Path, front: FrontEnd, sr: str) -> None:

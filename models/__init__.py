@@ -11,8 +11,9 @@ nothing and tells the type checker that it has
 - `spec`: plain values from which `build_sr` builds the same network again.
 
 A network of another kind fits in by its record. One for latent diffusion, say, is `Capabilities(
-receptive_radius=None, local_receptive_radius=16, tiling="own", size_multiple=64, stochastic=True, steps=4,
-dtypes=(torch.float32,))`: it is run eagerly, in tiles by its own method `tiled`, on patches with a halo of 16.
+receptive_radius=None, local_receptive_radius=16, tiling="overlap", blend=4, size_multiple=16, stochastic=True, steps=4,
+dtypes=(torch.float32,))`: it is run eagerly, on patches and tiles in windows of their own with a halo of 16 that fade
+into each other, with noise that belongs to the place in the image (models/noise.py).
 """
 
 from __future__ import annotations
