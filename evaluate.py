@@ -120,9 +120,11 @@ def save_pictures(config: EvaluateConfig, evaluation, systems: dict, quality: di
 def compare_sr(argv: list[str]) -> int:
     config = parse_config(EvaluateSRConfig, SR_DESCRIPTION, argv)
 
+    from evaluation.sr_benchmarks import list_benchmarks
     from evaluation.sr_candidates import load_candidates
-    from evaluation.sr_evaluation import SREvaluation, list_benchmarks
+    from evaluation.sr_evaluation import SREvaluation
     from evaluation.sr_report import empty_folder, save_comparisons, sr_results_header, write_sr_report
+    from loading.load_inception import load_inception
     from loading.load_lpips import load_lpips
     from utils.device import choose_device, set_threads
 
@@ -131,7 +133,8 @@ def compare_sr(argv: list[str]) -> int:
     set_threads(config.threads)
     benchmarks = list_benchmarks(config)
     lpips = load_lpips(config.lpips).to(device) if config.lpips else None
-    evaluation = SREvaluation(load_candidates(config, device), config, device, lpips)
+    inception = load_inception(config.fid).to(device) if config.fid else None
+    evaluation = SREvaluation(load_candidates(config, device), config, device, lpips, inception)
     folder = empty_folder(config)
 
     # 2. Figures and pictures

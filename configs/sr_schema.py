@@ -144,6 +144,7 @@ class EvaluateSRConfig:
         weights: checkpoint, or several as [a.pth, b.pth]; `bicubic` stands for interpolation.
         hr: folder of HR images, or several; HR/ and LR_bicubic/X{scale}/ may lie inside (Set5 style).
         lr: folder of LR images of the same names, one per HR folder; null makes LR by bicubic where none lie inside.
+            Without `hr`: LR images alone, which give pictures and times, but no figures of quality.
         scale: factor, or several; fractional ones for arbitrary-scale networks.
         out: new folder for results.json, table.md, table.csv and comparison/.
         border: HR pixels left out on each side when comparing; null takes the scale, rounded up.
@@ -152,9 +153,13 @@ class EvaluateSRConfig:
         tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
         cmsr: tables (python -m tools.cmsr_tables), or several: their lm_* networks beyond x4 also in a row of CMSR.
         lpips: weight files of LPIPS: backbone (AlexNet or VGG16) and linear layers, or both in one; empty: none.
+        fid: weight file of torch-fidelity's InceptionV3 for the FID of SR against HR images; null: none.
+        seed: seed of the noise of stochastic networks.
         timing_runs: timed calls per network, batch 1, networks interleaved; 0 skips timing and memory.
         pictures: comparison pictures per folder and scale.
         limit: only the first images of each folder, 0 takes all.
+        cache: decoded images stay nowhere, in memory, or as memory-mapped files on the disk.
+        cache_folder: folder of `cache: disk`, may be shared by comparisons; null takes cache/ in `out`.
         device: auto picks CUDA when there is one.
         precision: autocast type of the networks.
         threads: CPU threads of PyTorch, 0 keeps PyTorch's own choice.
@@ -172,9 +177,13 @@ class EvaluateSRConfig:
     tile_halo: NonNegativeInt | None = None
     cmsr: str | list[str] | None = None
     lpips: list[str] = field(default_factory=list)
+    fid: str | None = None
+    seed: NonNegativeInt = 0
     timing_runs: NonNegativeInt = 10
     pictures: NonNegativeInt = 2
     limit: NonNegativeInt = 0
+    cache: Literal["none", "memory", "disk"] = "none"
+    cache_folder: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     threads: NonNegativeInt = 0

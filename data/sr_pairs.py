@@ -265,8 +265,18 @@ def shrink(hr: np.ndarray, scale: float) -> np.ndarray:
     return resize(hr, *(round(side / scale) for side in hr.shape[:2]))
 
 
-def read_pair(hr_file: Path, lr_file: Path | None, scale: float, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(
+    hr_file: Path,
+    lr_file: Path | None,
+    scale: float,
+    max_pixels: int,
+    read: Callable[[Path, int], np.ndarray] = read_rgb,
+) -> tuple[np.ndarray, np.ndarray]:
     """Read HR, cropped as by `read_hr`, and its LR image (None: made by bicubic).
+
+    Args:
+        hr_file, lr_file, scale, max_pixels: see `benchmark_pairs`.
+        read: (file, max_pixels) -> uint8 (H, W, 3); another one than `read_rgb` may keep decoded images.
 
     Returns:
         LR uint8 (h, w, 3), HR uint8 (round(scale * h), round(scale * w), 3).
@@ -274,11 +284,11 @@ def read_pair(hr_file: Path, lr_file: Path | None, scale: float, max_pixels: int
     Raises:
         ImageError: unreadable, of another scale, or smaller than one LR pixel.
     """
-    hr = read_rgb(hr_file, max_pixels)
+    hr = read(hr_file, max_pixels)
     cropped = crop_hr(hr_file, hr, scale)
     if lr_file is None:
         return shrink(cropped, scale), cropped
-    lr = read_rgb(lr_file, max_pixels)
+    lr = read(lr_file, max_pixels)
     _check_scale(lr_file, lr.shape[:2], hr.shape[:2], scale)
     height, width = (round(side / scale) for side in cropped.shape[:2])
     return np.ascontiguousarray(lr[:height, :width]), cropped

@@ -9,7 +9,7 @@ from torch import nn
 
 from configs.sr_schema import EvaluateSRConfig
 from loading.cmsr_files import REMEDY, TableFile, load_tables, measured_on, owner_of
-from models.arbitrary_scale import BicubicToSize
+from models.arbitrary_scale import BicubicToSize, seeded
 from prediction.sr_inference import load_sr_for
 from utils.errors import UserError
 
@@ -31,6 +31,12 @@ class Candidate:
     arch: str
     network: nn.Module
     cmsr: str | None = None
+
+    @property
+    def chain(self) -> dict[str, int | None]:
+        """Passes that an image takes, and the seed of a stochastic network's noise."""
+        can = self.network.capabilities
+        return {"steps": can.steps, "seed": self.network.seed if can.stochastic else None}
 
     @property
     def label(self) -> str:
@@ -70,7 +76,7 @@ def load_candidates(config: EvaluateSRConfig, device: torch.device) -> dict[floa
             raise UserError(f"cmsr: renders beyond x{beyond:g} only; give a larger scale, or leave cmsr out")
         used |= {path: used[path] + 1 for path in owned}
         for scale, network in networks.items():
-            network = network.to(device).eval()
+            network = seeded(network.to(device).eval(), config.seed)
             arch = BICUBIC if name == BICUBIC else network.spec["name"]
             candidates[scale].append(Candidate(name, arch, network))
             for path in owned:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +10,15 @@ import numpy as np
 import torch
 
 from configs.sr_schema import EvaluateSRConfig
-from data.images import ImageError
-from data.sr_pairs import benchmark_files, read_pair
-from evaluation.sr_candidates import Candidate, as_list
-from evaluation.sr_eval import border_of, dataset_name
+from data.image_cache import ImageCache
+from data.images import ImageError, read_rgb
+from data.sr_pairs import read_pair
+from evaluation.fid import frechet_distance, inception_features
+from evaluation.sr_benchmarks import Benchmark
+from evaluation.sr_candidates import Candidate
 from prediction.sr_inference import SRInference, plain_scale
 from utils.convert import to_image, to_tensor
 from utils.device import check_precision
-from utils.errors import UserError
 from utils.flops_counter import OnMeta, count_macs, count_parameters
 from utils.metrics import mean_over_images, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from utils.progress import ProgressBar
@@ -26,37 +26,19 @@ from utils.timing import in_turn, measure_interleaved, peak_memory_mb, spread
 
 GMAC_OUTPUT = (720, 1280)  # HR pixels of the GMAC column
 TIMED_IMAGES, WARMUP = 4, 2
-QUALITY = {"psnr_y": psnr_y, "ssim_y": ssim_y, "psnr_rgb": psnr_rgb, "ssim_rgb": ssim_rgb}
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """One folder at one scale."""
-
-    dataset: str
-    scale: float
-    border: int
-    files: list[tuple[Path, Path | None]]
-
-    @property
-    def lr_protocol(self) -> str:
-        return "bicubic" if self.files[0][1] is None else "folder"
-
-    @property
-    def names(self) -> list[str]:
-        """One name per image: its path below the folder that all share, without suffix where that is enough."""
-        top = os.path.commonpath([hr_file.parent for hr_file, _ in self.files])
-        paths = [hr_file.relative_to(top) for hr_file, _ in self.files]
-        plain = [path.with_suffix("").as_posix() for path in paths]
-        return plain if len(set(plain)) == len(plain) else [path.as_posix() for path in paths]
+QUALITY = {"psnr_y": psnr_y, "ssim_y": ssim_y, "psnr_rgb": psnr_rgb, "ssim_rgb": ssim_rgb}  # inside the border
+WHOLE = {"psnr_rgb_whole": psnr_rgb}  # the other convention: the border counts too
+FIGURES = (*QUALITY, *WHOLE, "lpips", "fid", "fid_images", "rendered_share")
 
 
 @dataclass
 class Scores:
-    """Figures per image of one network on one benchmark."""
+    """Figures per image of one network on one benchmark, and what the FID is made of."""
 
     names: list[str] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=dict)
+    features: list[torch.Tensor] = field(default_factory=list)
+    references: list[torch.Tensor] = field(default_factory=list)  # of the HR images, shared by all networks
 
     def add(self, name: str, values: dict[str, float]) -> None:
         self.names.append(name)
@@ -64,45 +46,17 @@ class Scores:
             self.values.setdefault(key, []).append(value)
 
     def per_image(self, key: str) -> dict[str, float]:
-        return dict(zip(self.names, self.values[key], strict=True))
+        """{name of the image: figure}; empty where there is nothing to compare with."""
+        return dict(zip(self.names, self.values[key], strict=True)) if key in self.values else {}
 
     def means(self) -> dict[str, float]:
         return {key: mean_over_images(values) for key, values in self.values.items()}
 
-
-def list_benchmarks(config: EvaluateSRConfig) -> list[Benchmark]:
-    """Every folder at every scale.
-
-    LR images inside a folder (Set5 style) are used where there are some for the scale; else LR is made by bicubic.
-
-    Raises:
-        ValueError: no folder, two of one name, or not one LR folder per HR folder.
-        ImageError: an empty folder, or an LR image that is missing.
-    """
-    folders, lr_folders = as_list(config.hr), [] if config.lr is None else as_list(config.lr)
-    if not folders or not all(folders):
-        raise UserError("no images given; name a folder of HR images with --hr")
-    if lr_folders and len(lr_folders) != len(folders):
-        raise UserError(f"lr names {len(lr_folders)} folders, but hr {len(folders)}; give one LR folder per HR folder")
-    if lr_folders and len(as_list(config.scale)) > 1:
-        raise UserError("lr holds the images of one scale; give one scale with it")
-    names = [dataset_name(Path(folder)) for folder in folders]
-    if len(set(names)) < len(names):
-        raise UserError(f"hr: two folders of one name ({', '.join(names)}); rename one, their rows would mix")
-    found = []
-    for scale in as_list(config.scale):
-        border = border_of(scale) if config.border is None else config.border
-        for number, (folder, name) in enumerate(zip(map(Path, folders), names, strict=True)):
-            lr = lr_folders[number] if lr_folders else None
-            inside = folder / "LR_bicubic" / f"X{scale:g}"
-            if lr is None and (folder / "HR").is_dir() and not inside.is_dir():
-                folder = folder / "HR"
-            files = benchmark_files(folder, scale, lr)[: config.limit or None]
-            found.append(Benchmark(name, scale, border, files))
-    return found
-
-
-# ------------------------------------------------------------------------------------------------------------ measuring
+    def fid(self) -> dict[str, float]:
+        """FID and the number of images that it belongs to; empty where it was not asked for."""
+        if not self.features:
+            return {}
+        return {"fid": frechet_distance(self.features, self.references), "fid_images": len(self.features)}
 
 
 class SREvaluation:
@@ -110,28 +64,43 @@ class SREvaluation:
 
     Args:
         candidates: networks on the device by scale.
-        config: border, self-ensemble, tiles, precision, timing_runs.
+        config: border, self-ensemble, tiles, precision, timing_runs, cache.
         device: where they are.
         lpips: perceptual distance on the device, or None.
+        inception: network of the FID on the device, or None.
 
     Raises:
         ValueError: fp16 without CUDA.
     """
 
     def __init__(
-        self, candidates: dict[float, list[Candidate]], config: EvaluateSRConfig, device: torch.device, lpips=None
+        self,
+        candidates: dict[float, list[Candidate]],
+        config: EvaluateSRConfig,
+        device: torch.device,
+        lpips=None,
+        inception=None,
     ):
         check_precision(config.precision, device)
-        self.candidates, self.config, self.device, self.lpips = candidates, config, device, lpips
+        self.candidates, self.config, self.device = candidates, config, device
+        self.lpips, self.inception = lpips, inception
+        self.cache = ImageCache(config.cache, config.cache_folder or Path(config.out) / "cache")
         self.inference = SRInference(device, config.precision, config.tile, config.tile_halo, config.self_ensemble)
 
-    def pair(self, benchmark: Benchmark, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """LR and HR image of one of the benchmark's files."""
-        return read_pair(*benchmark.files[number], benchmark.scale, self.config.max_pixels)
+    def pair(self, benchmark: Benchmark, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """LR and HR image of one of the benchmark's files; HR is None where there is none."""
+        hr_file, lr_file = benchmark.files[number]
+        if hr_file is None:
+            return self.read(lr_file, self.config.max_pixels), None
+        return read_pair(hr_file, lr_file, benchmark.scale, self.config.max_pixels, self.read)
 
-    def run(self, candidate: Candidate, lr: np.ndarray, hr: np.ndarray) -> np.ndarray:
-        """SR image, uint8 (H, W, 3), of the size of `hr`."""
-        return to_image(self.inference(candidate.network, to_tensor(lr, self.device), hr.shape[:2]))
+    def read(self, file: Path, max_pixels: int) -> np.ndarray:
+        """A decoded image, uint8 (H, W, 3), from the cache where it is kept."""
+        return self.cache.get(file, "rgb", lambda: read_rgb(file, max_pixels))
+
+    def run(self, candidate: Candidate, lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """SR image, uint8 (*size, 3)."""
+        return to_image(self.inference(candidate.network, to_tensor(lr, self.device), size))
 
     def rows(self, benchmark: Benchmark) -> list[dict]:
         """Rows of results.json for one benchmark."""
@@ -142,39 +111,53 @@ class SREvaluation:
         for candidate in candidates:
             row = {"weights": candidate.weights, "arch": candidate.arch, "dataset": benchmark.dataset}
             row |= {"scale": plain_scale(benchmark.scale), "border": benchmark.border}
-            row |= dict.fromkeys([*QUALITY, "lpips", "rendered_share"]) | scores[candidate.label].means()
+            row |= dict.fromkeys(FIGURES) | scores[candidate.label].means() | scores[candidate.label].fid()
             row |= {"params": count_parameters(candidate.network), "gmacs": gmacs(candidate, benchmark.scale)}
             row |= costs[candidate.label] | {"images": len(benchmark.files), "lr": benchmark.lr_protocol}
+            row |= {"kind": benchmark.kind} | candidate.chain
             row |= {"self_ensemble": self.config.self_ensemble, "tile": self.config.tile, "cmsr": candidate.cmsr}
             rows.append(row | {"psnr_y_per_image": scores[candidate.label].per_image("psnr_y")})
         return rows
 
     def quality(self, benchmark: Benchmark, candidates: list[Candidate]) -> dict[str, Scores]:
         """Scores by label. All networks see an image while it is there, so every image is decoded once."""
-        scores = {candidate.label: Scores() for candidate in candidates}
+        references: list[torch.Tensor] = []
+        scores = {candidate.label: Scores(references=references) for candidate in candidates}
         title = f"{benchmark.dataset} x{benchmark.scale:g}"
         with ProgressBar(len(benchmark.files) * len(candidates), title) as bar:
             for number, name in enumerate(benchmark.names):
                 lr, hr = self.pair(benchmark, number)
+                judged = self.inception is not None and hr is not None
+                if judged:
+                    references.append(inception_features(self.inception, hr))
                 for candidate in candidates:
-                    sr = self.run(candidate, lr, hr)
+                    sr, found = self.run(candidate, lr, size_of(lr, hr, benchmark.scale)), scores[candidate.label]
                     try:
-                        scores[candidate.label].add(name, self.image_scores(candidate, lr, sr, hr, benchmark.border))
+                        found.add(name, self.image_scores(candidate, lr, sr, hr, benchmark.border))
                     except ValueError as error:
                         file, remedy = benchmark.files[number][0], "lower the border, or leave the image out"
                         raise ImageError(file, str(error), remedy) from error
+                    if judged:
+                        found.features.append(inception_features(self.inception, sr))
                     bar.update(candidate.arch)
         return scores
 
     def image_scores(
-        self, candidate: Candidate, lr: np.ndarray, sr: np.ndarray, hr: np.ndarray, border: int
+        self, candidate: Candidate, lr: np.ndarray, sr: np.ndarray, hr: np.ndarray | None, border: int
     ) -> dict[str, float]:
-        """Figures of one image. Raises ValueError where too little of it is inside the border."""
-        values = {key: metric(sr, hr, border) for key, metric in QUALITY.items()}
-        if self.lpips is not None:
-            values["lpips"] = self.distance(sr, hr, border)
+        """Figures of one image, without HR only those that need none.
+
+        Raises:
+            ValueError: too little of it is inside the border.
+        """
+        values = {}
+        if hr is not None:
+            values = {key: metric(sr, hr, border) for key, metric in QUALITY.items()}
+            values |= {key: metric(sr, hr, 0) for key, metric in WHOLE.items()}
+            if self.lpips is not None:
+                values["lpips"] = self.distance(sr, hr, border)
         if candidate.cmsr is not None:
-            values["rendered_share"] = candidate.network.rendered_share(to_tensor(lr, self.device), hr.shape[:2])
+            values["rendered_share"] = candidate.network.rendered_share(to_tensor(lr, self.device), sr.shape[:2])
         return values
 
     @torch.no_grad()
@@ -189,7 +172,7 @@ class SREvaluation:
             return {candidate.label: {"ms": None, "ms_p95": None, "peak_mem_mb": None} for candidate in candidates}
         chosen = spread(len(benchmark.files), TIMED_IMAGES)
         pairs = [self.pair(benchmark, number) for number in chosen]
-        inputs = [(to_tensor(lr, self.device), hr.shape[:2]) for lr, hr in pairs]
+        inputs = [(to_tensor(lr, self.device), size_of(lr, hr, benchmark.scale)) for lr, hr in pairs]
         calls = {c.label: in_turn(lambda x, c=c: self.inference(c.network, *x), inputs) for c in candidates}
         runs, title = self.config.timing_runs, f"{benchmark.dataset} x{benchmark.scale:g}, timing"
         with ProgressBar(WARMUP + runs, title) as bar:
@@ -203,6 +186,11 @@ class SREvaluation:
             }
             for c in candidates
         }
+
+
+def size_of(lr: np.ndarray, hr: np.ndarray | None, scale: float) -> tuple[int, int]:
+    """(H, W) of the SR image: that of the HR image, else the LR image's times the scale."""
+    return hr.shape[:2] if hr is not None else (round(lr.shape[0] * scale), round(lr.shape[1] * scale))
 
 
 def gmacs(candidate: Candidate, scale: float) -> float | None:

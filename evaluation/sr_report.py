@@ -13,8 +13,9 @@ import torch
 
 from configs.sr_schema import EvaluateSRConfig
 from evaluation.detection_report import CSV, RESULTS, TABLE, json_value, markdown, table_csv
+from evaluation.sr_benchmarks import Benchmark
 from evaluation.sr_candidates import BICUBIC
-from evaluation.sr_evaluation import GMAC_OUTPUT, TIMED_IMAGES, WARMUP, Benchmark, SREvaluation
+from evaluation.sr_evaluation import GMAC_OUTPUT, TIMED_IMAGES, WARMUP, SREvaluation, size_of
 from utils.atomic_file import replace_file, replace_text
 from utils.config import ConfigError, config_to_dict, save_config
 from utils.logger import cpu_name, environment
@@ -34,7 +35,12 @@ COLUMNS = {
     "ssim_y": ("SSIM Y", 4),
     "psnr_rgb": ("PSNR RGB", 2),
     "ssim_rgb": ("SSIM RGB", 4),
+    "psnr_rgb_whole": ("PSNR RGB, no border", 2),
     "lpips": ("LPIPS", 4),
+    "fid": ("FID", 2),
+    "fid_images": ("FID images", None),
+    "steps": ("steps", None),
+    "seed": ("seed", None),
     "rendered_share": ("rendered", 3),
     "params": ("params", None),
     "gmacs": ("GMAC", 2),
@@ -43,6 +49,8 @@ COLUMNS = {
     "peak_mem_mb": ("peak MB", 0),
     "lr": ("LR", None),
 }
+# Columns that are left out where every row has this value.
+SELDOM = {"fid": None, "fid_images": None, "steps": 1, "seed": None, "rendered_share": None}
 TEXTS = 3  # leading columns that hold words
 CROP_SHARE, LEAST_CROP = 0.18, 24  # of the shorter side of the image; HR pixels
 SHOWN_HEIGHT, WIDEST = 320, 1280  # pixels: of a picture without its titles, of the HR image in it
@@ -91,7 +99,7 @@ def sr_results_header(config: EvaluateSRConfig, argv: list[str], device: torch.d
         "git": machine["git"],
         "protocol": {
             "metrics": "8-bit SR against HR inside the border; Y: BT.601 studio range, not rounded; RGB: all channels; "
-            f"PSNR of an image: at most {PSNR_CEILING:g} dB",
+            f"PSNR of an image: at most {PSNR_CEILING:g} dB; whole, FID: without a border",
             "lr": "bicubic: antialiased (MATLAB's imresize), of HR cropped from the top left; folder: as they are",
             "gmacs_output": list(GMAC_OUTPUT),
             "timing": {"batch": 1, "images": TIMED_IMAGES, "rounds": config.timing_runs, "warmup": WARMUP},
@@ -117,9 +125,9 @@ def sr_table(rows: list[dict]) -> str:
 
 
 def shown_columns(rows: list[dict]) -> list[str]:
-    """All columns; the share that CMSR renders only where it was used."""
-    used = any(row["rendered_share"] is not None for row in rows)
-    return [column for column in COLUMNS if used or column != "rendered_share"]
+    """All columns; those of FID, diffusion and CMSR only where a row has something to say there."""
+    silent = {key for key in SELDOM if all(row[key] in (None, SELDOM[key]) for row in rows)}
+    return [column for column in COLUMNS if column not in silent]
 
 
 def _cell(column: str, value) -> str:
@@ -144,7 +152,10 @@ def save_comparisons(evaluation: SREvaluation, benchmark: Benchmark, folder: Pat
     titles = {c.label: kind if c.cmsr is None else f"{kind} CMSR" for c, kind in zip(candidates, kinds, strict=True)}
     for number in spread(len(benchmark.files), count):
         lr, hr = evaluation.pair(benchmark, number)
-        found = {c.label: evaluation.run(c, lr, hr) for c in candidates}
+        size = size_of(lr, hr, benchmark.scale)
+        found = {c.label: evaluation.run(c, lr, size) for c in candidates}
+        if hr is None and not found:  # bicubic interpolation alone has nothing beside it
+            continue
         picture = comparison_picture(lr, hr, found, titles, benchmark.border)
         path = folder / f"{benchmark.dataset}_x{benchmark.scale:g}_{benchmark.names[number]}.png"
         content = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
@@ -164,39 +175,44 @@ def short_names(paths: list[str]) -> dict[str, str]:
 
 
 def comparison_picture(
-    lr: np.ndarray, hr: np.ndarray, found: dict[str, np.ndarray], titles: dict[str, str], border: int
+    lr: np.ndarray, hr: np.ndarray | None, found: dict[str, np.ndarray], titles: dict[str, str], border: int
 ) -> np.ndarray:
-    """HR image with a frame, and what is inside the frame: bicubic, every network's, HR; titles hold PSNR of the image.
+    """The image with a frame, and what is inside it: bicubic, every network's, HR; titles hold PSNR of the image.
 
-    The frame lies where bicubic interpolation errs most, whatever the networks do there.
+    The frame lies where bicubic interpolation errs most, whatever the networks do there. Without HR, which is then left
+    out as are the figures, it lies where the last network departs most from it.
 
     Args:
         lr: uint8 (h, w, 3).
-        hr: uint8 (H, W, 3).
-        found: SR images like `hr` by label.
+        hr: uint8 (H, W, 3), or None.
+        found: SR images, uint8 (H, W, 3), by label; without HR at least one.
         titles: by label.
         border: left out when comparing.
 
     Returns:
         uint8 (height, width, 3).
     """
-    bicubic = resize(lr, *hr.shape[:2])
-    top, left, side = crop_place(bicubic, hr)
-    height, width = hr.shape[:2]
+    last = hr if hr is not None else [*found.values()][-1]
+    height, width = last.shape[:2]
+    bicubic = resize(lr, height, width)
+    top, left, side = crop_place(bicubic, last)
+    shown = [(BICUBIC, bicubic), *((titles[key], sr) for key, sr in found.items())]
+    headings = [name if hr is None else f"{name} {psnr_y(sr, hr, border):.2f} dB" for name, sr in shown]
+    shown, headings = (shown, headings) if hr is None else ([*shown, ("HR", hr)], [*headings, "HR"])
+    enlarged = max(1, SHOWN_HEIGHT // side)
+    crops = [image[top : top + side, left : left + side].repeat(enlarged, 0).repeat(enlarged, 1) for _, image in shown]
+    return panel([with_frame(last, top, left, side), *crops], ["", *headings])
+
+
+def with_frame(image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
+    """The image at the height of the picture, with a frame around a square of it."""
+    height, width = image.shape[:2]
     shrink = min(SHOWN_HEIGHT / height, WIDEST / width)
     size = (max(1, round(shrink * width)), max(1, round(shrink * height)))
-    framed = cv2.resize(hr, size, interpolation=cv2.INTER_AREA)
+    framed = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     corners = [round(shrink * value) for value in (left, top, left + side, top + side)]
     framed = cv2.rectangle(np.ascontiguousarray(framed), corners[:2], corners[2:], FRAME, 2)
-    framed = np.pad(framed, ((0, SHOWN_HEIGHT - size[1]), (0, 0), (0, 0)))  # black below a very wide image
-    shown = [(BICUBIC, bicubic), *((titles[key], sr) for key, sr in found.items())]
-    headings = [f"{name} {psnr_y(sr, hr, border):.2f} dB" for name, sr in shown] + ["HR"]
-    enlarged = max(1, SHOWN_HEIGHT // side)
-    crops = [
-        sr[top : top + side, left : left + side].repeat(enlarged, 0).repeat(enlarged, 1)
-        for sr in (*(sr for _, sr in shown), hr)
-    ]
-    return panel([framed, *crops], ["", *headings])
+    return np.pad(framed, ((0, SHOWN_HEIGHT - size[1]), (0, 0), (0, 0)))  # black below a very wide image
 
 
 def crop_place(image: np.ndarray, reference: np.ndarray) -> tuple[int, int, int]:

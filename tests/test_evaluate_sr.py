@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from configs.sr_schema import EvaluateSRConfig
 from data.sr_pairs import benchmark_pairs
 from evaluate import main
+from evaluation.sr_benchmarks import Benchmark, list_benchmarks
 from evaluation.sr_candidates import Candidate, as_list, load_candidates
-from evaluation.sr_evaluation import Benchmark, SREvaluation, gmacs, list_benchmarks
+from evaluation.sr_evaluation import SREvaluation, gmacs
 from evaluation.sr_report import comparison_picture, crop_place, short_names
 from loading.cmsr_files import TableFile, network_fingerprint, save_tables
 from models import build_sr

@@ -50,8 +50,9 @@ def measured_rows(
     Raises:
         ImageError: see `list_benchmarks`.
     """
+    from evaluation.sr_benchmarks import list_benchmarks
     from evaluation.sr_candidates import load_candidates
-    from evaluation.sr_evaluation import SREvaluation, list_benchmarks
+    from evaluation.sr_evaluation import SREvaluation
 
     arbitrary = network.capabilities.takes_size
     scales = [float(scale) for scale in (arbitrary and config.data.val_scales) or [config.scale]]
