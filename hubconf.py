@@ -24,11 +24,11 @@ for _name in ("configs", "data", "deployment", "loading", "models", "prediction"
         )
 
 
-def conditional_yolo(weights, device="auto", half=False, **options):
-    """A trained system that predicts and super-resolves; see `prediction.api.ConditionalYOLO`.
+def conditional_yolo(weights=None, device="auto", half=False, **options):
+    """A system that predicts and super-resolves; see `prediction.api.ConditionalYOLO`.
 
     Args:
-        weights: checkpoint of stage 3.
+        weights: checkpoint of stage 3; None with `detector="yolo11n.pt"`, which needs no training.
         device: auto, cpu or cuda.
         half: compute in 16 bit.
         options: further arguments of ConditionalYOLO.

@@ -1,6 +1,7 @@
 """Detect objects in low-resolution images, folders, globs or videos; with --sr-only super-resolve them.
 
     python inference.py --weights conditional_sr_yolo_jointly_tuned.pth --source images/ --policy budget=0.25 --save-txt
+    python inference.py --detector yolo11n.pt --sr shipped --scale 4 --source images/
     python inference.py --sr-only --source images/ --out upscaled
 
 Options may also be written as for `yolo predict`: conf=0.3 save_txt=True. Put a glob in quotes. Boxes are in pixels of
@@ -45,10 +46,19 @@ def check_options(config: InferenceConfig) -> None:
     Raises:
         ValueError: naming the option, its value and the remedy.
     """
-    if not config.weights and not config.sr_only:
-        raise UserError("no weights given; name the checkpoint of stage 3 with --weights")
-    if not config.sr_only and (config.scale is not None or config.self_ensemble or config.tile or config.cmsr):
-        raise UserError("scale, self_ensemble, tile and cmsr belong to --sr-only: add it, or leave them out")
+    if config.detector is None:
+        if not config.weights and not config.sr_only:
+            raise UserError(
+                "no weights given; name a checkpoint of stage 3 with --weights, or a detector with --detector"
+            )
+        if config.sr != InferenceConfig.sr or config.detector_model is not None:
+            raise UserError("sr and detector_model belong to --detector: add it, or leave them out")
+        if not config.sr_only and config.scale is not None:
+            raise UserError("scale belongs to --sr-only and --detector: add one of them, or leave it out")
+    elif config.weights or config.sr_only:
+        raise UserError("detector stands instead of weights, and detects; leave out it, or --weights and --sr-only")
+    if not config.sr_only and (config.self_ensemble or config.tile or config.cmsr):
+        raise UserError("self_ensemble, tile and cmsr belong to --sr-only: add it, or leave them out")
     if config.sr_only and config.halo is not None:
         raise UserError("halo belongs to systems with a masker; with --sr-only it is --tile_halo")
     found = config.policy != InferenceConfig.policy or config.save_txt or config.save_json or config.save_mask
@@ -76,15 +86,19 @@ def prepare_detection(config: InferenceConfig) -> Run:
     from prediction.run_folder import Run, new_run_folder
     from prediction.stage_times import StageTimes
 
-    options = PredictOptions(parse_policy(config.policy), config.conf, config.iou, config.max_det)
+    if config.policy is not None:
+        parse_policy(config.policy)  # a wrong one is told before anything is loaded
     files = list_sources(config.source)
+    deployed = {"detector": config.detector, "sr": config.sr, "detector_model": config.detector_model}
     model = ConditionalYOLO(
-        config.weights, config.device, config.half,
-        halo=config.halo, profile=config.profile, memory_mb=config.memory_mb, seed=config.seed,
+        config.weights or None, config.device, config.half, scale=config.scale, halo=config.halo,
+        profile=config.profile, memory_mb=config.memory_mb, seed=config.seed, **deployed if config.detector else {},
     )  # fmt: skip
-    predictor, _ = model.predictor, model.checked_policy(config.policy)
+    predictor = model.predictor
+    policy = model.checked_policy(config.policy or ("learned" if model.has_masker else None))
+    options = PredictOptions(policy, config.conf, config.iou, config.max_det)
     if config.save_mask and not model.conditional:
-        raise UserError(f"{config.weights}: this system has no masker; leave out --save_mask")
+        raise UserError(f"{model.weights}: this system has no masker; leave out --save_mask")
     print(model.how)
     times, folder = StageTimes(predictor.device), new_run_folder(config.out)
     predictions = predictor.stream(read_frames(files, config.max_pixels), options, config.batch, times)

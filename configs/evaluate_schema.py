@@ -58,16 +58,18 @@ class EvaluateConfig:
         run: where and how to run; `out` receives results.json, table.md, table.csv and pictures.
         data: data set.
         split: which split to evaluate.
-        system: stage-3 checkpoint (conditional_sr_yolo_jointly_tuned.pth) of the rows conditional_*; may be left out,
-            as may `detector`, where `systems`, `detectors` or `sliced` name any.
-        detector: stage-1 checkpoint (yolo_pretrained_hr.pth) of the rows hr, lr, bicubic, bicubic_2x (bicubic images
-            of twice the size), sr_fast and sr_quality, whose names no other row may have.
-        baselines: which of these rows to measure.
-        sr_fast: weights of the row sr_fast: of stage 2, or `shipped` for the project's own of the same network.
+        system: stage-3 checkpoint (conditional_sr_yolo_jointly_tuned.pth) of the rows conditional_*; may be left out
+            where `detector`, `systems`, `detectors` or `sliced` name any.
+        detector: detector of the rows hr, lr, bicubic, bicubic_2x (bicubic images of twice the size), sr_fast and
+            sr_quality, whose names no other row may have: stage-1 checkpoint, Ultralytics .pt, or state dict.
+        detector_model: model YAML of a state dict as `detector`; null recognises it.
+        baselines: which of these rows to measure, of bicubic_1.5x too.
+        sr_fast: weights of the row sr_fast: of stage 2, or `shipped` for the project's own of the same network; null
+            takes the network of `system`, and without one the shipped one that stage 3 starts from.
         sr_quality: likewise, of the row sr_quality.
         systems: name -> stage-3 checkpoint. With a masker it gives the rows that `system` gives, NAME_* instead of
             conditional_*; else one row NAME.
-        detectors: name -> checkpoint of a detector that sees HR images, of stage 1 or of stage 3 with `sr: hr`.
+        detectors: name -> file of a detector that sees HR images: as `detector`, or of stage 3 with `sr: hr`.
         sliced: name -> sliced inference; keys weights, rows, columns, overlap, full, match and match_threshold.
         retrained: name -> checkpoint of further stage-3 runs, one row each (for instance bicubic_retrained).
         records: name in systems, detectors, sliced or retrained -> what the row is, for programs that read
@@ -95,7 +97,8 @@ class EvaluateConfig:
     split: Literal["train", "val", "test"] = "val"
     system: str = ""
     detector: str = ""
-    baselines: list[Literal["hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality"]] = field(
+    detector_model: str | None = None
+    baselines: list[Literal["hr", "lr", "bicubic", "bicubic_1.5x", "bicubic_2x", "sr_fast", "sr_quality"]] = field(
         default_factory=lambda: ["hr", "lr", "bicubic", "bicubic_2x", "sr_fast", "sr_quality"]
     )
     sr_fast: str | None = None

@@ -15,8 +15,14 @@ class InferenceConfig:
     Args:
         source: image, folder, glob or video file, of any size.
         weights: stage-3 checkpoint; with `sr_only` that of an SR network, or empty for the strongest shipped one.
+        detector: instead of `weights`: a deployed detector, without any training: Ultralytics .pt, state dict, or
+            stage-1 checkpoint.
+        sr: before `detector`: shipped (SR_Fast, and SR_Quality where the policy says), FAST,QUALITY, or one network: a
+            weight file, the name of a shipped one (edsr_8x32) or of a network (bicubic).
+        detector_model: model YAML of a state dict as `detector`; null recognises it.
         policy: learned, threshold=T, budget=R, latency_ms=T, all_fast, all_quality, random=R or edge=R; R is a share of
-            the image's own patches, without those that only pad it, and so is `kept_share` in the results.
+            the image's own patches, without those that only pad it, and so is `kept_share` in the results. null:
+            learned, or all_fast where no masker was trained.
         halo: LR pixels of neighbours around SR_Quality's patches, exact: the receptive field; null takes that of the
             checkpoint.
         profile: latency profile of this system on this device (python -m tools.latency), for latency_ms.
@@ -33,7 +39,8 @@ class InferenceConfig:
         save_json: save all detections in predictions.json.
         save_images: save pictures with boxes.
         sr_only: super-resolve and save, detect nothing.
-        scale: factor of `sr_only`, of any kind for arbitrary-scale networks; null takes that of the network.
+        scale: factor of `sr_only`, of any kind for arbitrary-scale networks, or before `detector`; null takes that of
+            the network, 4 of shipped ones.
         self_ensemble: average over the eight symmetries of the image, for `sr_only`.
         tile: side in LR pixels of the tiles that an image is computed in, for `sr_only`; 0 computes it whole.
         tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
@@ -46,7 +53,10 @@ class InferenceConfig:
 
     source: str = ""
     weights: str = ""
-    policy: str = "learned"
+    detector: str | None = None
+    sr: str = "shipped"
+    detector_model: str | None = None
+    policy: str | None = None
     halo: NonNegativeInt | Literal["exact"] | None = None
     profile: str | None = None
     conf: UnitInterval = 0.25

@@ -13,16 +13,19 @@ from deployment.latency_profile import architecture_fingerprint, load_profile, w
 from evaluation.oracle_mask import OracleMask
 from evaluation.row_key import RowKey
 from evaluation.rows import LEARNED, Row
+from loading.assembled_system import shipped_pair
+from loading.deployed_detector import load_deployed_detector
 from loading.load_sr import load_sr, shipped_file
 from loading.published_weights import check_scale
 from loading.shipped_weights import SHIPPED
-from loading.systems import check_classes, load_any_detector, load_detector_checkpoint, load_system, with_halo
+from loading.systems import check_classes, load_any_detector, load_system, with_halo
 from models import build_sr
 from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy
 from models.method import DetectorAlone
 from models.single_sr import SingleSR
 from models.sliced_detection import SlicedDetector, Slicer
+from models.sr_network import SRNetwork
 from models.system import ConditionalSRDetector
 from utils.checkpoint import CheckpointError
 from utils.errors import UserError
@@ -30,7 +33,7 @@ from utils.errors import UserError
 STAGE3_FILE = "conditional_sr_yolo_jointly_tuned.pth"
 EITHER_STAGE = f"stage1_pretrain_yolo.py (yolo_pretrained_hr.pth) or stage3_finetune_joint.py ({STAGE3_FILE}) writes it"
 WRITTEN_BY = {
-    "detector": "stage1_pretrain_yolo.py writes it (yolo_pretrained_hr.pth)",
+    "detector": "give an Ultralytics .pt, a state dict, or what stage1_pretrain_yolo.py writes",
     "detectors": EITHER_STAGE,
     "sr_fast": "stage2_pretrain_sr.py writes it (sr_fast_pretrained.pth)",
     "sr_quality": "stage2_pretrain_sr.py writes it (sr_quality_pretrained.pth)",
@@ -42,9 +45,11 @@ WRITTEN_BY = {
 OWN_SYSTEM = RowKey("conditional")  # what `system` is called in the table
 STOCK = {  # the rows of `detector`, by what `baselines` calls them
     **{name: RowKey(name) for name in ("hr", "lr", "bicubic")},
+    "bicubic_1.5x": RowKey("bicubic", upscale=1.5),
     "bicubic_2x": RowKey("bicubic", upscale=2),
     **{name: RowKey(name) for name in ("sr_fast", "sr_quality")},
 }
+ENLARGED = ("bicubic", "bicubic_1.5x", "bicubic_2x")
 ROW_NAME = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 
 
@@ -60,14 +65,14 @@ def build_rows(config: EvaluateConfig, names: tuple[str, ...]) -> list[Row]:
         CheckpointError: a checkpoint is missing, damaged or of another kind.
     """
     check_records(config)
-    others = config.systems or config.detectors or config.sliced
+    others = config.systems or config.detectors or config.sliced or config.detector
     system, rows = None, {}  # configuration key -> rows
     if config.system or not others:
         system = own_system(config, names)
-    if config.detector or not others:
+    if config.detector:
         rows["detector"] = detector_rows(config, names, system)
     elif config.sr_fast or config.sr_quality:
-        raise UserError("the rows sr_fast and sr_quality need `detector`: name a stage-1 checkpoint, or leave them out")
+        raise UserError("the rows sr_fast and sr_quality need `detector`: name its file, or leave them out")
     if system is not None:
         rows["system"] = conditional_rows(OWN_SYSTEM, system, config)
     for name, path in config.systems.items():
@@ -120,32 +125,63 @@ def conditional_systems(rows: list[Row]) -> dict[RowKey, Row]:
 
 
 def detector_rows(config: EvaluateConfig, names: tuple[str, ...], system: ConditionalSRDetector | None) -> list[Row]:
-    """hr, lr, bicubic, bicubic_2x, sr_fast, sr_quality as far as `baselines` asks for them: the detector of stage 1 as
-    it is, on what each shows it."""
+    """hr, lr, bicubic, ..., sr_fast, sr_quality as far as `baselines` asks for them: the detector as it is deployed, on
+    what each shows it."""
     scale = config.data.scale
-    detector = _load("detector", config.detector, load_detector_checkpoint)
+    detector = _load(
+        "detector", config.detector, partial(load_deployed_detector, model=config.detector_model, names=names)
+    )
     check_classes(config.detector, detector.names, names)
-    fronts = {"bicubic": SingleSR(build_sr("bicubic", scale))}
-    fronts["bicubic_2x"] = SingleSR(build_sr("bicubic", scale, {"upscale": 2}), zoom=2)
+    check_enlarged(config, detector.stride)
+    fronts = {name: enlarged(scale, STOCK[name].upscale) for name in ENLARGED if name in config.baselines}
     for role in (name for name in ("sr_fast", "sr_quality") if name in config.baselines):
-        path = getattr(config, role)
-        if path == SHIPPED:
-            if system is None:
-                raise UserError(
-                    f"{role}: {SHIPPED} means the network of `system`, which is not given; name a weight file"
-                )
-            path = str(shipped_file(system.front.networks[role].spec))
-        if path is not None:
-            network = _load(role, path, partial(load_sr, scale=scale))
-            check_scale(path, network.scale, scale)
+        network = stock_network(role, config, system)
+        if network is not None:
             fronts[role] = SingleSR(network)
-        elif system is not None:
-            fronts[role] = SingleSR(system.front.networks[role])
     rows = [] if config.data.lr == "native" else [on_hr_images(STOCK["hr"], detector)]
     rows += [Row(STOCK["lr"], DetectorAlone(detector, scale, sees_hr=False))]
     rows += [Row(STOCK[name], ConditionalSRDetector(front, detector)) for name, front in fronts.items()]
     wanted = {STOCK[name] for name in config.baselines}
     return [row for row in rows if row.key in wanted]
+
+
+def enlarged(scale: int, upscale: float) -> SingleSR:
+    """Bicubic interpolation to `upscale` times the HR canvas."""
+    return SingleSR(build_sr("bicubic", scale, {"upscale": upscale} if upscale != 1 else {}), zoom=upscale)
+
+
+def check_enlarged(config: EvaluateConfig, stride: int) -> None:
+    """Raises UserError where bicubic_1.5x is asked for on a canvas that the detector does not take at that size."""
+    sides = config.data.imgsz if isinstance(config.data.imgsz, list) else [config.data.imgsz]
+    if "bicubic_1.5x" in config.baselines and any(side % (2 * stride) for side in sides):
+        raise UserError(
+            f"baselines: bicubic_1.5x needs data.imgsz in multiples of {2 * stride}, found {config.data.imgsz}"
+        )
+
+
+def stock_network(role: str, config: EvaluateConfig, system: ConditionalSRDetector | None) -> SRNetwork | None:
+    """Network of the row sr_fast or sr_quality: of its weight file, else that of `system`, else the shipped one that
+    stage 3 would start from; None where nothing is shipped for this scale, which is said.
+
+    Raises:
+        UserError, CheckpointError: a file of another scale, or see `load_sr`; `shipped`, and there is none.
+    """
+    path, scale = getattr(config, role), config.data.scale
+    if path is None and system is not None:
+        return system.front.networks[role]
+    if path == SHIPPED and system is not None:
+        path = str(shipped_file(system.front.networks[role].spec))
+    elif path in (None, SHIPPED):
+        try:
+            path = str(shipped_pair(scale)[role == "sr_quality"])
+        except UserError:
+            if path == SHIPPED:
+                raise
+            print(f"{role}: nothing is shipped for x{scale}, so there is no such row; name a weight file")
+            return None
+    network = _load(role, path, partial(load_sr, scale=scale))
+    check_scale(path, network.scale, scale)
+    return network
 
 
 def conditional_rows(key: RowKey, system: ConditionalSRDetector, config: EvaluateConfig) -> list[Row]:
@@ -208,7 +244,7 @@ def plain_row(place: str, key: RowKey, system: ConditionalSRDetector, config: Ev
 def hr_row(name: str, path: str, config: EvaluateConfig, names: tuple[str, ...]) -> Row:
     """A detector of stage 1, or of stage 3 with `sr: hr`, on HR images."""
     key = f"detectors.{name}"
-    detector, system = _load(key, path, load_any_detector)
+    detector, system = _load(key, path, partial(load_any_detector, names=names))
     check_classes(path, detector.names, names)
     if system is not None and not system.sees_hr:
         raise UserError(
@@ -228,7 +264,7 @@ def on_hr_images(key: RowKey, detector: YoloDetector) -> Row:
 def sliced_row(name: str, config: EvaluateConfig, names: tuple[str, ...]) -> Row:
     """Sliced inference with the detector of a checkpoint of stage 1 or 3."""
     options = config.sliced[name]
-    detector, _ = _load(f"sliced.{name}", options.weights, load_any_detector)
+    detector, _ = _load(f"sliced.{name}", options.weights, partial(load_any_detector, names=names))
     check_classes(options.weights, detector.names, names)
     slicer = Slicer(config.data.scale, options.rows, options.columns, options.overlap, options.full)
     return Row(row_key(name, config), SlicedDetector(slicer, detector, options.match, options.match_threshold))

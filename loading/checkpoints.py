@@ -19,6 +19,14 @@ Module = TypeVar("Module", bound=nn.Module)
 FRONT = "front."  # of the names of a front end's weights in a system
 
 
+def checkpoint_kind(path: str | Path) -> str | None:
+    """What a checkpoint of the stage scripts holds: sr, detector or system; None for any other file."""
+    try:
+        return load_network(path)["kind"]
+    except CheckpointError:
+        return None
+
+
 def rebuilt(path: str | Path, build: Callable[[], Module], weights: dict[str, Tensor]) -> Module:
     """The module from `build()` with these weights, in evaluation mode.
 

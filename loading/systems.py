@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from numbers import Integral
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from configs.schema import DetectorConfig, Stage3Config
-from loading.checkpoints import load_front, rebuilt
+from loading.checkpoints import checkpoint_kind, load_front, rebuilt
+from loading.deployed_detector import load_deployed_detector
 from loading.detector_weights import load_detector
 from loading.load_sr import build_or_load_sr, with_defaults
 from loading.published_weights import spec_text
@@ -79,16 +81,22 @@ def load_detector_checkpoint(path: str | Path) -> YoloDetector:
     return rebuilt(path, lambda: YoloDetector(**payload["args"]), payload["weights"])
 
 
-def load_any_detector(path: str | Path) -> tuple[YoloDetector, ConditionalSRDetector | None]:
-    """Detector of stage 1, or that of stage 3 and the system that it belongs to; on the CPU, in evaluation mode.
+def load_any_detector(
+    path: str | Path, names: Sequence[str] | None = None
+) -> tuple[YoloDetector, ConditionalSRDetector | None]:
+    """Detector of any file, or that of stage 3 and the system that it belongs to; on the CPU, in evaluation mode.
+
+    Args:
+        path: checkpoint of stage 1 or 3, Ultralytics .pt, or state dict.
+        names: class names for a state dict, which holds none.
 
     Raises:
-        CheckpointError: missing, damaged, or of another stage.
+        UserError, CheckpointError: see `load_deployed_detector`.
     """
-    if load_network(path)["kind"] != "system":
-        return load_detector_checkpoint(path), None
-    system = load_system(path)
-    return system.detector, system
+    if checkpoint_kind(path) == "system":
+        system = load_system(path)
+        return system.detector, system
+    return load_deployed_detector(path, names=names), None
 
 
 # -------------------------------------------------------------------------------------------------- from configurations

@@ -40,7 +40,7 @@ class ConditionalSR(nn.Module):
         UserError: the two networks have different scales, or sr_quality cannot run on patches.
     """
 
-    zoom = 1
+    zoom: float = 1
     sees_hr = False
 
     def __init__(self, masker: Masker, sr_fast: SRNetwork, sr_quality: SRNetwork, execution: Execution = EXACT):

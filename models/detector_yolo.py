@@ -37,6 +37,7 @@ if ONLINE or not SAFE_LOAD:
     )
 dict.update(SETTINGS, dict.fromkeys(INTEGRATIONS, False))  # in memory only: SETTINGS.update would write the file
 
+SHIPPED = Path(ultralytics.__file__).parent / "cfg"  # Ultralytics' own YAML files: models/, datasets/
 MOST_GRIDS = 32  # image sizes whose anchors are kept
 
 
@@ -51,7 +52,7 @@ def model_yaml(model: str | dict) -> dict:
     else:
         name = re.sub(r"^(yolov[35][nslmx]?(?:-p6)?)u\.yaml$", r"\1.yaml", Path(model).name)
         unified = re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", Path(name).stem) + ".yaml"
-        shipped = {p.name: p for p in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))}
+        shipped = {p.name: p for p in sorted((SHIPPED / "models").rglob("*.yaml"))}
         own = [p for p in (Path(model), Path(model).with_name(unified)) if p.suffix == ".yaml" and p.is_file()]
         file = own[0] if own else shipped.get(name, shipped.get(unified))
         if file is None:

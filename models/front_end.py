@@ -85,7 +85,7 @@ class FrontEnd(Protocol):
     """
 
     scale: int
-    zoom: int
+    zoom: float
     sees_hr: bool
 
     @property

@@ -35,7 +35,7 @@ class SingleSR(nn.Module):
     sees_hr = False
     patch = None
 
-    def __init__(self, network: SRNetwork, zoom: int = 1, max_pixels: int = DEFAULT.max_pixels):
+    def __init__(self, network: SRNetwork, zoom: float = 1, max_pixels: int = DEFAULT.max_pixels):
         super().__init__()
         self.network, self.zoom, self.max_pixels = network, zoom, max_pixels
         self.scale = network.scale
@@ -114,7 +114,8 @@ def _with_inside(module: nn.Module, state: dict, prefix: str, *more) -> None:
 class HRImages(nn.Module):
     """Front end of a detector that is trained and run on HR images, the upper bound: it shows them as they are."""
 
-    scale = zoom = 1
+    scale = 1
+    zoom: float = 1
     sees_hr = True
     patch = None
 

@@ -14,6 +14,7 @@ from torch import nn
 from models.capabilities import Capabilities, checked_scale
 from models.networks.interpolation_init import init_copy, init_deconvolution, init_pixel_shuffle
 from models.sr_network import SRNetwork
+from utils.errors import UserError
 from utils.resize import cubic_matrix
 
 #################################################################################
@@ -35,19 +36,25 @@ class Bicubic(SRNetwork):
 
     Args:
         scale: 2, 3 or 4.
-        upscale: factor beyond `scale`, in the same interpolation, for a detector with a larger input.
+        upscale: factor beyond `scale`, in the same interpolation, for a detector with a larger input; at least 1.
 
     Attributes:
-        scale: the factor altogether.
+        scale: the factor altogether, a whole number.
+
+    Raises:
+        UserError: another scale, or the factors make no whole number.
     """
 
     # Four taps: floor(u) - 1 ... floor(u) + 2 around a position u less than half a pixel off.
     capabilities = Capabilities(receptive_radius=2)
     tail = None
 
-    def __init__(self, scale: int, upscale: int = 1):
+    def __init__(self, scale: int, upscale: float = 1.0):
         super().__init__()
-        self.scale = checked_scale(self, scale) * upscale
+        factor = checked_scale(self, scale) * upscale
+        if upscale < 1 or factor != int(factor):
+            raise UserError(f"Bicubic: upscale is {upscale:g}, but x{scale} times it must be whole and no less")
+        self.scale = int(factor)
         self.upscale = upscale
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:

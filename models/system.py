@@ -29,10 +29,10 @@ class ConditionalSRDetector(nn.Module):
     @property
     def scale(self) -> int:
         """HR canvas pixels per pixel of the images that the system takes."""
-        return self.front.scale // self.front.zoom
+        return round(self.front.scale / self.front.zoom)
 
     @property
-    def zoom(self) -> int:
+    def zoom(self) -> float:
         """Pixels of the super-resolved image per HR canvas pixel."""
         return self.front.zoom
 

@@ -1,8 +1,8 @@
-"""The Python API: one object that holds a trained system, and takes whatever people have as images.
+"""The Python API: one object that holds a system, and takes whatever people have as images.
 
     from prediction.api import ConditionalYOLO
 
-    model = ConditionalYOLO("conditional_sr_yolo_jointly_tuned.pth")
+    model = ConditionalYOLO("conditional_sr_yolo_jointly_tuned.pth")  # or detector="yolo11n.pt", without any training
     for result in model.predict("images/", policy="budget=0.25", stream=True):
         print(result.path, result.boxes.xyxy, result.kept_share)
 
@@ -24,15 +24,16 @@ from torch import Tensor
 
 from deployment.latency_profile import with_profile
 from deployment.prepare import how_it_runs
-from loading.checkpoints import load_front
+from loading.assembled_system import assemble_system
+from loading.checkpoints import checkpoint_kind, load_front
 from loading.shipped_weights import SHIPPED
 from loading.systems import load_system, with_halo
-from models.mask_policy import POLICIES, WITH_VALUE, MaskPolicy, parse_policy
+from models.mask_policy import POLICIES, WITH_MASKER, WITH_VALUE, MaskPolicy, parse_policy
 from models.sr_network import SRNetwork
 from prediction.image_input import MAX_PIXELS, one_image, open_source, without_skipped
 from prediction.predictor import PredictOptions, Predictor
 from prediction.results import ConditionalResults
-from prediction.super_resolver import SuperResolver, checkpoint_kind, image_features
+from prediction.super_resolver import SuperResolver, image_features
 from utils.device import choose_device, compute_type
 from utils.errors import UserError
 
@@ -42,14 +43,20 @@ LEAST_MEMORY_MB = 16  # as inference.py
 
 
 class ConditionalYOLO:
-    """A trained system ready to predict: LR images of any kind in, boxes in their own pixels out.
+    """A system ready to predict: LR images of any kind in, boxes in their own pixels out.
 
     Args:
         weights: checkpoint of stage 3, with a masker or without; or of an SR network alone, which only has `upscale`:
-            what `load_sr` reads, or `shipped` for the strongest of the project's own weights for `scale`.
+            what `load_sr` reads, or `shipped` for the strongest of the project's own weights for `scale`. None where
+            `detector` is given.
         device: auto, cpu or cuda; auto picks CUDA when there is one.
         half: compute in 16 bit (fp16 on CUDA, bf16 on CPU).
-        scale: factor of an SR network alone; None takes its own, and x4 of the shipped ones.
+        detector: instead of `weights`: a deployed detector as it is, behind SR networks as they are, without training:
+            Ultralytics .pt, state dict, or checkpoint of stage 1.
+        sr: before `detector`: `shipped` (SR_Fast, and SR_Quality where the policy says), FAST,QUALITY, or one network:
+            a weight file, the name of a shipped one (edsr_8x32) or of a network (bicubic); see `load_ready_front`.
+        detector_model: model YAML of a state dict as `detector`; None recognises it.
+        scale: factor of an SR network alone, or before `detector`; None takes its own, and x4 of the shipped ones.
         halo: LR pixels of neighbours around SR_Quality's patches, exact: the receptive field; None takes that of the
             checkpoint.
         profile: latency profile of this system on this device (python -m tools.latency), for the policy latency_ms.
@@ -62,10 +69,13 @@ class ConditionalYOLO:
 
     def __init__(
         self,
-        weights: str | Path,
+        weights: str | Path | None = None,
         device: str = "auto",
         half: bool = False,
         *,
+        detector: str | Path | None = None,
+        sr: str | Path | None = None,
+        detector_model: str | None = None,
         scale: float | None = None,
         halo: int | Literal["exact"] | None = None,
         profile: str | Path | None = None,
@@ -78,12 +88,26 @@ class ConditionalYOLO:
             )
         if memory_mb < LEAST_MEMORY_MB:
             raise UserError(f"memory_mb is {memory_mb}; give {LEAST_MEMORY_MB} or more")
-        self.weights, self._has_profile = str(weights), profile is not None
+        self._has_profile, self._masker_trained = profile is not None, True
         self._predictor: Predictor | None = None
         self._resolver: SuperResolver | None = None
+        if detector is not None:
+            if weights is not None or profile is not None:
+                raise UserError("detector stands instead of weights, and no latency profile fits it; leave those out")
+            self.weights, place = str(detector), choose_device(device)
+            ready = assemble_system(detector, SHIPPED if sr is None else sr, scale, detector_model)
+            self._masker_trained = ready.masker_trained
+            system = with_halo(self.weights, ready.system, halo).with_seed(seed)
+            self._predictor = Predictor(system, place, half, memory_mb)
+            return
+        if weights is None or sr is not None or detector_model is not None:
+            raise UserError("give weights; or detector, and only with it sr and detector_model")
+        self.weights = str(weights)
         kind = None if weights == SHIPPED else checkpoint_kind(weights)
         if kind == "detector":
-            raise UserError(f"{weights}: a detector alone, as stage 1 trains it; give a checkpoint of stage 3")
+            raise UserError(
+                f"{weights}: a detector alone, as stage 1 trains it; give it as detector, or a checkpoint of stage 3"
+            )
         if kind != "system":
             self._resolver = SuperResolver(weights, scale, device, half, seed=seed, memory_mb=memory_mb)
             if halo is not None or profile is not None:
@@ -122,8 +146,13 @@ class ConditionalYOLO:
 
     @property
     def conditional(self) -> bool:
-        """Whether there is a masker, so that mask policies apply."""
+        """Whether SR_Quality runs on chosen patches, so that mask policies apply."""
         return self._predictor is not None and self._predictor.system.patch is not None
+
+    @property
+    def has_masker(self) -> bool:
+        """Whether there is a masker that was trained, so that those mask policies apply which ask it."""
+        return self.conditional and self._masker_trained
 
     @property
     def how(self) -> str:
@@ -131,25 +160,33 @@ class ConditionalYOLO:
         return how_it_runs(self.predictor.system)
 
     def policies(self) -> dict[str, str]:
-        """Mask policies of this system: form, such as budget=R -> meaning; empty without a masker."""
+        """Mask policies of this system: form, such as budget=R -> meaning; empty where no patches are chosen."""
         if not self.conditional:
             return {}
         known = {kind: meaning for kind, meaning in POLICIES.items() if kind != "latency_ms" or self._has_profile}
+        if not self._masker_trained:
+            known = {kind: meaning for kind, meaning in known.items() if kind not in WITH_MASKER}
         return {f"{kind}={WITH_VALUE[kind]}" if kind in WITH_VALUE else kind: text for kind, text in known.items()}
 
     def checked_policy(self, text: str | None) -> MaskPolicy:
-        """A policy as users write it, checked against this system; None: a quarter of the patches, if there are any.
+        """A policy as users write it, checked against this system; None: a quarter of the patches, if there are any, or
+        SR_Fast everywhere where no masker was trained.
 
         Raises:
             UserError: no valid form, or this system has no masker or no latency profile for it.
         """
         if text is None:
-            text = DEFAULT_POLICY if self.conditional else "learned"
+            text = "learned" if not self.conditional else DEFAULT_POLICY if self._masker_trained else "all_fast"
         if not isinstance(text, str):
             raise UserError(f"policy is {text!r}; give it as text, such as 'budget=0.25'")
         policy = parse_policy(text)
         if not self.conditional and policy.kind != "learned":
             raise UserError(f"{self.weights}: this system has no masker; leave out policy {policy}")
+        if self.conditional and policy.needs_masker and not self._masker_trained:
+            raise UserError(
+                f"policy {policy} asks a masker, and none was trained for this detector and these SR networks; take "
+                "all_fast, all_quality, random=R or edge=R, or train a front end with adapt.py"
+            )
         if policy.kind == "latency_ms" and not self._has_profile:
             raise UserError(
                 f"policy {policy} needs a latency profile; measure one with `python -m tools.latency` and name it with "
@@ -175,7 +212,7 @@ class ConditionalYOLO:
         Args:
             source: path of an image, folder, glob or video, Pillow image, NumPy array, tensor, or a list or iterator of
                 these; shapes, types and ranges: see `open_source`.
-            policy: where SR_Quality runs, one of `policies()`; None: budget=0.25.
+            policy: where SR_Quality runs, one of `policies()`; None: see `checked_policy`.
             conf: lowest score.
             iou: overlap above which non-maximum suppression drops the weaker of two boxes of a class.
             max_det: most detections per image.
@@ -218,7 +255,7 @@ class ConditionalYOLO:
 
         Args:
             source, stream, channels, on_bad_image, max_pixels: see `predict`.
-            policy: where SR_Quality runs, for systems with a masker; None: budget=0.25.
+            policy: as in `predict`.
             scale: factor of an SR network alone, any for arbitrary-scale networks; None takes `self.scale`.
 
         Returns:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data.sources import Frame, Skipped
 from deployment.prepare import largest_tile
+from loading.checkpoints import checkpoint_kind
 from loading.cmsr_files import use_tables
 from loading.shipped_weights import SHIPPED, strongest_shipped
 from models.arbitrary_scale import seeded
@@ -19,7 +20,7 @@ from models.sr_network import SRNetwork
 from prediction.image_input import MAX_PIXELS, one_image, open_source, without_skipped
 from prediction.sr_inference import SRInference, hr_size, load_sr_for
 from prediction.stage_times import StageTimes
-from utils.checkpoint import CheckpointError, load_network
+from utils.checkpoint import CheckpointError
 from utils.convert import to_image, to_tensor
 from utils.device import choose_device, is_out_of_memory
 
@@ -180,11 +181,3 @@ def load_network_alone(path: str, scale: float | None) -> SRNetwork:
                 "the images that it makes, or give the weights of an SR network"
             ) from error
         raise
-
-
-def checkpoint_kind(path: str | Path) -> str | None:
-    """What a checkpoint of the stage scripts holds: sr, detector or system; None for any other file."""
-    try:
-        return load_network(path)["kind"]
-    except CheckpointError:
-        return None

@@ -359,11 +359,6 @@ def test_a_halo_that_nothing_uses_is_said(project: Project, tmp_path: Path, caps
             "two of them make a row a_budget_0.333333;",
         ),
         ({"systems": {"a": "@joint"}, "sr_fast": "x.pth"}, ValueError, "sr_fast and sr_quality need `detector`"),
-        (
-            {"systems": {"a": "@joint"}, "detector": "@detector", "sr_fast": "shipped"},
-            ValueError,
-            "sr_fast: shipped means",
-        ),
         ({"detectors": {"a": "@espcn"}}, ValueError, "images of its front end espcn; name it under `systems`"),
         ({"detectors": {"a": "@detector"}, "data.lr": "native"}, ValueError, "detectors.a: sees HR images"),
         ({"systems": {"a": "@hr"}, "data.lr": "native"}, ValueError, "systems.a: sees HR images"),

@@ -64,7 +64,8 @@ def pictures_of(
     """
     from loading.checkpoints import load_front
     from loading.shipped_weights import SHIPPED
-    from prediction.super_resolver import SuperResolver, checkpoint_kind
+    from loading.checkpoints import checkpoint_kind
+    from prediction.super_resolver import SuperResolver
     from utils.convert import to_tensor
     from utils.errors import UserError
 

@@ -278,7 +278,7 @@ def test_constructor_refusals(weights, tmp_path, sr_weights):
     save_network(detector, "detector", "yolo", {}, {}, {})
     for arguments, message in (
         ((tmp_path / "gone.pth",), "does not exist"),
-        ((detector,), "a detector alone, as stage 1 trains it; give a checkpoint of stage 3"),
+        ((detector,), "a detector alone, as stage 1 trains it; give it as detector, or a checkpoint"),
         ((weights, "cuda:1"), "device is 'cuda:1'"),
         (("shipped", "cpu", False, 7), "none are shipped for x7"),
         ((weights, "cpu", False, 2), "for x4, not x2"),
@@ -345,7 +345,7 @@ def test_shipped_weights_and_any_scale(good, tmp_path):
 
 
 def test_a_detector_alone_is_no_system():
-    with pytest.raises(UserError, match="a detector alone, as stage 1 trains it; give a checkpoint of stage 3"):
+    with pytest.raises(UserError, match="a detector alone, as stage 1 trains it; give it as detector, or a checkpoint"):
         ConditionalYOLO(ROOT / "tests/fixtures/old/stage1/yolo_pretrained_hr.pth", device="cpu")
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from models.detector_yolo import YoloDetector
 from tests.conftest import ROOT
 from tests.prediction.running import noise
 
@@ -26,6 +28,7 @@ def test_the_code_of_a_page(weights, tmp_path, monkeypatch, page: str):
     trained.mkdir(parents=True)
     for folder in (tmp_path, trained):
         shutil.copyfile(weights, folder / "conditional_sr_yolo_jointly_tuned.pth")
+    torch.save(YoloDetector("yolo11n.yaml", tuple(map(str, range(80)))).net.state_dict(), tmp_path / "yolo11n.pt")
     (tmp_path / "images").mkdir()
     for name, size in (("image.png", (17, 23)), ("images/a.png", (20, 24)), ("images/b.png", (20, 24))):
         Image.fromarray(noise(*size, 3)).save(tmp_path / name)
