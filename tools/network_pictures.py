@@ -62,9 +62,8 @@ def pictures_of(
     Raises:
         UserError: weights that cannot be read, a part or a policy that they do not have.
     """
-    from loading.checkpoints import load_front
+    from loading.checkpoints import checkpoint_kind, load_front
     from loading.shipped_weights import SHIPPED
-    from loading.checkpoints import checkpoint_kind
     from prediction.super_resolver import SuperResolver
     from utils.convert import to_tensor
     from utils.errors import UserError
