@@ -223,6 +223,7 @@ class Stage2Config:
         one_step: how one_step_diffusion is trained.
         gradient_checkpointing: recompute blocks in the backward pass: less memory, about a third more time.
         val_every: epochs between validations.
+        val_images: validation images of which each validation draws LR, SR and HR, as PNG files and into TensorBoard.
     """
 
     run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/stage2"))
@@ -242,6 +243,7 @@ class Stage2Config:
     one_step: OneStepConfig = field(default_factory=OneStepConfig)
     gradient_checkpointing: bool = False
     val_every: PositiveInt = 5
+    val_images: NonNegativeInt = 2
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ class SRDataConfig:
         train: folders of HR images, searched recursively (or prepared sub-images, see data/prepare_sr_data.py).
         lr_train: folders of LR images of the same names, one per train folder; empty makes LR by `degradation`.
         val: folders of HR images, or folders with HR/ and LR_bicubic/X{scale}/ inside (Set5 style).
+        lr_val: folders of LR images of the same names, one per val folder; empty takes those inside, or makes them.
         val_scales: factors to validate arbitrary-scale networks at; empty takes `scale`.
         patch: side of the LR training patch in pixels.
         scales: [lowest, highest] factor, drawn per micro-batch, for arbitrary-scale networks; empty takes `scale`.
@@ -105,6 +106,7 @@ class SRDataConfig:
     train: list[str] = field(default_factory=list)
     lr_train: list[str] = field(default_factory=list)
     val: list[str] = field(default_factory=list)
+    lr_val: list[str] = field(default_factory=list)
     val_scales: list[Annotated[float, Range(1, 30)]] = field(default_factory=list)
     patch: PositiveInt = 48
     scales: list[Annotated[float, Range(1, 30)]] = field(default_factory=list)

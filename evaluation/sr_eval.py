@@ -30,18 +30,32 @@ def dataset_name(folder: str | Path) -> str:
     return folder.parent.name if folder.name.lower() in ("hr", "gt", "images") and folder.parent.name else folder.name
 
 
-def validation_sets(folders: Sequence[str | Path], scales: Sequence[float], max_pixels: int) -> dict[str, tuple]:
+def validation_sets(
+    folders: Sequence[str | Path], scales: Sequence[float], max_pixels: int, lr_folders: Sequence[str | Path] = ()
+) -> dict[str, tuple]:
     """{"Set5": (scale, pairs), ...}, or {"Set5_x2": ..., "Set5_x3.5": ...} where there are several scales.
 
+    Args:
+        folders: see `benchmark_pairs`.
+        scales: factors.
+        max_pixels: see `benchmark_pairs`.
+        lr_folders: LR images of one scale, one folder per HR folder; empty takes those inside, or makes them.
+
     Raises:
-        ValueError: two folders of one name.
+        ValueError: two folders of one name, not one LR folder per HR folder, or LR folders with several scales.
         ImageError: see `benchmark_pairs`.
     """
+    if lr_folders and len(lr_folders) != len(folders):
+        counts = f"data.lr_val names {len(lr_folders)} folders, but data.val {len(folders)}"
+        raise UserError(f"{counts}: give one LR folder per HR folder, or none at all")
+    if lr_folders and len(scales) > 1:
+        raise UserError("data.lr_val holds the LR images of one scale, but there are several to validate at")
+    lr_of = dict(zip(folders, lr_folders, strict=False))
     if len({dataset_name(folder) for folder in folders}) < len(folders):
         raise UserError(f"data.val: two folders of one name in {list(folders)}; rename one, their figures would mix")
     endings = {scale: f"_x{scale:g}" if len(scales) > 1 else "" for scale in scales}
     return {
-        dataset_name(folder) + ending: (scale, benchmark_pairs(folder, scale, max_pixels))
+        dataset_name(folder) + ending: (scale, benchmark_pairs(folder, scale, max_pixels, lr_of.get(folder)))
         for folder in folders
         for scale, ending in endings.items()
     }

@@ -83,7 +83,7 @@ def train_in_phases(
             name, log = f"stage 2 {role} {phase.name}".rstrip(), MetricsLog(place, main=main)
             validation = None
             if phase is phases[-1]:
-                validation = SRValidation(role, network, config, optim, folder, accelerator.device, scales)
+                validation = SRValidation(role, network, config, optim, folder, accelerator.device, scales, log)
             trainers.append(Trainer(name, task, data, phase.optim, config.run, place, log, accelerator, validation))
             return trainers[-1]
 
