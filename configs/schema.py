@@ -107,7 +107,8 @@ class NetworkConfig:
     """One SR network.
 
     Args:
-        name: bicubic, espcn, fsrcnn, edsr, srresnet, carn, carn_m, imdn, rfdn, span, rcan, rdn, swinir_light or swinir.
+        name: bicubic, espcn, fsrcnn, edsr, srresnet, carn, carn_m, imdn, rfdn, span, rcan, rdn, swinir_light or swinir;
+            lm_liif, lm_lte, lm_ciaosr or lm_hybrid for any scale; difiisr_dwt (diffusion).
         args: keyword arguments of the network, besides scale.
         weights: checkpoint of stage 2, or of a stage 3 with this network alone (name and args must agree), published
             weights (they say what they are), or `shipped`: those of the project for this network and scale (folder

@@ -22,6 +22,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 
+from models.difiisr_dwt.network import DifIISRDWT
 from models.lmf import lm_ciaosr, lm_hybrid, lm_liif, lm_lte
 from models.networks.carn import CARN
 from models.networks.imdn import IMDN
@@ -56,6 +57,7 @@ SR_NETWORKS: dict[str, Callable[..., SRNetwork]] = {
     "lm_lte": lm_lte,
     "lm_ciaosr": lm_ciaosr,
     "lm_hybrid": lm_hybrid,
+    "difiisr_dwt": DifIISRDWT,
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.sr_networks import SKIPPED
 from deployment.cuda_graphs import GraphedNetwork
 from deployment.prepare import InferencePreparation, prepare_front
 from models import SR_NETWORKS, build_sr
@@ -29,7 +30,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in SR_NETWORKS if name != "spandrel"])
+@pytest.mark.parametrize("name", [name for name in SR_NETWORKS if name not in SKIPPED])
 def test_every_network_carries_the_record(name: str):
     args = {"n_blocks": 1, "n_feats": 8} if name.startswith("lm_") else SMALL.get(name, {})
     network = build_sr(name, 2, args)

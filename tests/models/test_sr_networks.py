@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.sr_networks import SKIPPED
 from models import SR_NETWORKS, build_sr
 from models.sr_fast import ESPCN, FSRCNN, Bicubic, interpolation_matrix
 from models.sr_quality import EDSR, SRResNet
@@ -299,6 +300,6 @@ def test_networks_with_very_few_maps_can_be_built(name, args):
 
 
 def test_every_network_is_tested_here():
-    # tests/loading/test_published_weights.py, tests/models/lmf
-    elsewhere = {name for name in SR_NETWORKS if name.startswith("lm_")} | {"spandrel"}
+    # tests/loading/test_published_weights.py, tests/models/lmf, and a folder of each diffusion system
+    elsewhere = {name for name in SR_NETWORKS if name.startswith("lm_") or name in SKIPPED}
     assert {name for name, _ in SMALL} | elsewhere == set(SR_NETWORKS)

@@ -6,4 +6,6 @@ SR_PHASES: networks that are trained in a way of their own: name in SR_NETWORKS 
 
 from __future__ import annotations
 
-SR_PHASES: dict[str, str] = {}
+SR_PHASES: dict[str, str] = {
+    "difiisr_dwt": "training.tasks.difiisr_dwt",
+}
