@@ -14,7 +14,8 @@ from data.sampler import EpochBatchSampler
 from utils.config import changed_keys
 
 ROLES = {"sr_fast": "optim_fast", "sr_quality": "optim_quality"}
-DATA_KEYS = ("data.train", "data.lr_train", "data.val", "loss.perceptual_weights")
+UNTOLD = ("train", "val", "test", "images", "hr", "gt")  # names of folders in every data set
+DATA_KEYS = ("data.train", "data.lr_train", "data.val", "data.lr_val", "loss.perceptual_weights")
 LR = {
     "bicubic": "antialiased bicubic interpolation (MATLAB's imresize) of the whole HR image",
     "realesrgan": "two rounds of random blur, resizing, noise and JPEG (Real-ESRGAN, arXiv:2107.10833)",
@@ -66,8 +67,7 @@ def macs(rows: Sequence[dict]) -> str:
 def data(config: Stage2Config, arbitrary: bool) -> str:
     """Training images and where their LR versions come from."""
     names, lr_names = (
-        " and ".join(PurePath(folder).name for folder in folders)
-        for folders in (config.data.train, config.data.lr_train)
+        " and ".join(place(folder) for folder in folders) for folders in (config.data.train, config.data.lr_train)
     )
     if lr_names:
         return f"{names}, LR read from {lr_names}"
@@ -141,7 +141,7 @@ def training_command(config: Stage2Config, role: str) -> str:
         if key.split(".")[0] not in (other, ROLES[other]):
             value = at(config, key)
             if key in DATA_KEYS:
-                value = [f"datasets/{PurePath(path).name}" for path in value]
+                value = [f"datasets/{place(path)}" for path in value]
             elif key.split(".")[-1] in ("weights", "init") and value is not None:
                 value = short(value)
             options += [f"--{key}", flow(value)]
@@ -156,6 +156,13 @@ def comparison_command(name: str, rows: Sequence[dict], config: Stage2Config) ->
     scale = f"{scales[0]:g}" if len(scales) == 1 else flow(scales)
     weights = f"weights/{name}.safetensors"
     return shlex.join(["python", "evaluate.py", "sr", "--weights", weights, "--hr", folders, "--scale", scale])
+
+
+def place(path: str) -> str:
+    """End of a folder's path, from the last name on that says something: hit_uav/images/train."""
+    parts = PurePath(path).parts
+    known = next((number for number, part in enumerate(reversed(parts), 1) if part.lower() not in UNTOLD), 1)
+    return "/".join(parts[-known:])
 
 
 def short(path: str) -> str:

@@ -13,7 +13,8 @@ from evaluation.comparison.catalogue import FRONT_END_RECIPES, ROWS
 from evaluation.old_rows import key_of, key_of_old_name
 from evaluation.row_key import SHARES, RowKey, by_key
 
-RESULTS = sorted((Path(__file__).resolve().parents[2] / "docs" / "results").glob("*.json"))
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "results"
+RESULTS = sorted(file for file in FOLDER.glob("*.json") if "comparison" in json.loads(file.read_text()))
 SHARE = st.sampled_from([0.05, 0.1, 0.25, 0.5, 1e-05, 1.0, 0.0])
 POLICIES = st.one_of(
     st.tuples(st.sampled_from([None, "learned", "all_fast", "all_quality"]), st.none()),

@@ -12,7 +12,7 @@ from evaluation.comparison.catalogue import FAMILIES
 from evaluation.comparison.report import report_markdown
 
 FOLDER = Path(__file__).resolve().parents[3] / "docs" / "results"
-PAGES = sorted(FOLDER.glob("*.json"))
+PAGES = sorted(file for file in FOLDER.glob("*.json") if "comparison" in json.loads(file.read_text(encoding="utf-8")))
 
 
 def regenerated(file: Path) -> tuple[dict, str]:
