@@ -21,7 +21,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "generative.json"
-SYSTEMS = ("ldcsr", "ldcsr_kd", "difiisr_dwt", "one_step_diffusion")
 DATA = {"HIT-UAV": ("hit_uav/images/test", (4.0,)), "RSSCN7": ("rsscn7/test", (2.0, 2.6, 4.0))}
 MACHINE = ("date", "git", "versions", "platform", "cpu", "cpu_cores")
 PARTS = ("quality", "memory", "conditional")
@@ -67,12 +66,12 @@ def main(argv: list[str] | None = None) -> int:
 def measure(options) -> dict:
     """Everything that is asked for and not there yet; JSON and page are written after each part."""
     from evaluation.generative_report import page
-    from loading.shipped_weights import shipped_specs
+    from loading.shipped_weights import ONLY_BY_NAME, shipped_specs
     from utils.atomic_file import replace_text
     from utils.errors import UserError
     from utils.logger import environment
 
-    shipped = [file for file, spec in shipped_specs().items() if spec["name"] in SYSTEMS]
+    shipped = [file for file, spec in shipped_specs().items() if spec["name"] in ONLY_BY_NAME]
     systems = options.systems or shipped
     baselines = sorted(options.baselines.glob("*.safetensors")) if options.baselines else []
     missing = [file for file in systems if not file.is_file()]

@@ -11,6 +11,8 @@ from utils.checkpoint import CheckpointError
 from utils.errors import UserError
 
 SHIPPED = "shipped"  # what configurations write instead of a path
+# Diffusion systems need requirements-generative.txt and invent detail: whoever wants that names them.
+ONLY_BY_NAME = ("ldcsr", "ldcsr_kd", "difiisr_dwt", "one_step_diffusion")
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
 
 
@@ -35,13 +37,16 @@ def shipped_specs() -> dict[Path, dict]:
 def strongest_shipped(scale: float | None) -> Path:
     """The largest file for a scale (None: x4), which `inference.py --sr-only` takes where no weights are named.
 
+    Diffusion systems are left out, see ONLY_BY_NAME.
+
     Raises:
         ValueError: nothing is shipped for this scale.
     """
     wanted = 4 if scale is None else scale
-    files = [path for path, spec in shipped_specs().items() if spec["args"].get("scale") == wanted]
+    specs = {path: spec for path, spec in shipped_specs().items() if spec["name"] not in ONLY_BY_NAME}
+    files = [path for path, spec in specs.items() if spec["args"].get("scale") == wanted]
     if not files:
-        held = sorted({spec["args"].get("scale") for spec in shipped_specs().values()})
+        held = sorted({spec["args"].get("scale") for spec in specs.values()})
         raise UserError(
             f"no weights given, and none are shipped for x{wanted:g}, only for {', '.join(f'x{s}' for s in held)}; "
             "name a weight file with --weights"

@@ -13,6 +13,7 @@ from evaluation.sr_eval import benchmark, validation_sets
 from inference import main
 from loading.load_sr import build_or_load_sr, load_sr, shipped_file
 from loading.shipped_weights import SHIPPED, shipped_specs, strongest_shipped
+from models.sr_fast import Bicubic
 from tests.drawn import draw_photographs
 from utils.checkpoint import CheckpointError
 
@@ -34,14 +35,37 @@ def test_configurations_get_them_by_name_and_arguments(path: Path):
     assert network.scale == scale and network.spec["name"] == SPECS[path]["name"] and not network.training
 
 
-@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def stated_on(name: str, path: Path) -> re.Match | None:
+    """PSNR and SSIM on a data set in a card."""
+    return re.search(rf"^\| {name} \| (\S+) dB / (\S+):", path.with_suffix(".md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [path for path in SPECS if stated_on("Set5", path)], ids=lambda path: path.stem)
 def test_they_reach_what_their_cards_say(shared_data, path: Path):
     set5, scale = shared_data("sr_bench") / "Set5", SPECS[path]["args"]["scale"]
-    stated = re.search(r"^\| Set5 \| (\S+) dB / (\S+):", path.with_suffix(".md").read_text(), re.MULTILINE)
+    stated = stated_on("Set5", path)
     measured = benchmark(load_sr(path), validation_sets([set5], [scale], 10**8), torch.device("cpu"))
     assert measured["psnr/Set5"] == pytest.approx(float(stated[1]), abs=0.011)
     assert measured["psnr/Set5"] > BICUBIC_SET5[scale] + 0.3
     assert measured["ssim/Set5"] == pytest.approx(float(stated[2]), abs=0.0002)
+
+
+@pytest.mark.parametrize("images", [2, pytest.param(160, marks=pytest.mark.slow)])
+def test_the_infrared_network_beats_bicubic_interpolation_in_both_measures(shared_data, tmp_path: Path, images: int):
+    (path,) = (path for path, spec in SPECS.items() if spec["name"] == "difiisr_dwt")
+    files = sorted((shared_data("hit_uav") / "images" / "test").iterdir())
+    folder = tmp_path / "hit_uav_test"
+    folder.mkdir()
+    for file in files[:: len(files) // images]:
+        (folder / file.name).symlink_to(file)
+    sets = validation_sets([folder], [4], 10**8)
+    measured, bicubic = (benchmark(network, sets, torch.device("cpu")) for network in (load_sr(path), Bicubic(4)))
+    assert measured["psnr/hit_uav_test"] > bicubic["psnr/hit_uav_test"] + 1
+    assert measured["ssim/hit_uav_test"] > bicubic["ssim/hit_uav_test"] + 0.005
+    if images == len(files):
+        stated = stated_on("hit_uav_test", path)
+        assert measured["psnr/hit_uav_test"] == pytest.approx(float(stated[1]), abs=0.011)
+        assert measured["ssim/hit_uav_test"] == pytest.approx(float(stated[2]), abs=0.0002)
 
 
 def test_what_is_not_shipped_is_refused_with_a_list():
@@ -63,3 +87,13 @@ def test_sr_only_works_without_naming_weights(tmp_path: Path, capsys):
     options = ["--source", str(tmp_path / "images"), "--out", str(tmp_path / "out"), "--device=cpu"]
     assert main(["--sr-only", *options]) == 0
     assert strongest_shipped(None).name in capsys.readouterr().out
+
+
+def test_the_default_is_no_diffusion_system_however_large(tmp_path: Path, monkeypatch):
+    from safetensors.torch import save_file
+
+    for name, size in (("espcn", 10), ("difiisr_dwt", 1000)):
+        header = {"name": name, "args": '{"scale": 4}'}
+        save_file({"x": torch.zeros(size)}, tmp_path / f"{name}.safetensors", header)
+    monkeypatch.setattr("loading.shipped_weights.FOLDER", tmp_path)
+    assert strongest_shipped(None) == tmp_path / "espcn.safetensors" and len(shipped_specs()) == 2
