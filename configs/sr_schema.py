@@ -56,6 +56,7 @@ class DegradationConfig:
         kind: bicubic, or realesrgan (two rounds of blur, resizing, noise and JPEG, arXiv:2107.10833, on the device).
         first: first round of realesrgan.
         second: second round of realesrgan.
+        second_order: probability that a batch has the second round at all.
         final_sinc: probability of a sinc filter at the end of realesrgan.
         sharpen: unsharp masking of HR first; what is learnt is the sharpened image.
         shrink: factor by which realesrgan shrinks HR; bicubic interpolation then makes the LR size of it. 0: it shrinks
@@ -75,6 +76,7 @@ class DegradationConfig:
             poisson=[0.05, 2.5],
         )
     )
+    second_order: UnitInterval = 1.0
     final_sinc: UnitInterval = 0.8
     sharpen: bool = False
     shrink: Annotated[float, Range(0, 30)] = 0.0

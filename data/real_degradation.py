@@ -83,9 +83,10 @@ class RealDegradation:
         x = add_noise(x, numbers[:, :3], source)
         x = jpeg(x, numbers[:, 3])
 
-        x = blur(x, kernels[1])
-        x = resize_torch(x, draw_size(rng, second, inner), draw_mode(rng))
-        x = add_noise(x, numbers[:, NUMBERS : NUMBERS + 3], source)
+        if self.has_second_round(key):
+            x = blur(x, kernels[1])
+            x = resize_torch(x, draw_size(rng, second, inner), draw_mode(rng))
+            x = add_noise(x, numbers[:, NUMBERS : NUMBERS + 3], source)
         # One order is that of a picture saved and then shrunk, the other of one shrunk and then saved.
         mode = draw_mode(rng)
         if rng.random() < 0.5:
@@ -94,6 +95,11 @@ class RealDegradation:
             x = blur(resize_torch(jpeg(x, numbers[:, -1]), inner, mode), kernels[2])
         x = resize_torch(x, size, "bicubic")
         return (x.clamp(0, 1) * 255).round() / 255
+
+    def has_second_round(self, key: tuple[int, int]) -> bool:
+        """Whether the batch that begins with this key has one; from random numbers of its own, so that at probability 1
+        all others stay what they are."""
+        return bool(np.random.default_rng((self.seed, *key, STREAM, 2)).random() < self.config.second_order)
 
     def target(self, hr: Tensor) -> Tensor:
         """What is degraded and learnt: the HR batch (B, 3, H, W), sharpened where that is configured."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from configs.schema import NetworkConfig, OptimConfig, Stage2Config
 from data.sampler import EpochBatchSampler
+from training.tasks import SR_PHASES
 from utils.config import changed_keys
 
 ROLES = {"sr_fast": "optim_fast", "sr_quality": "optim_quality"}
@@ -106,8 +107,10 @@ def protocol(config: Stage2Config, network: nn.Module, meta: dict) -> str:
 
 
 def loss(config: Stage2Config, network: nn.Module) -> str:
-    """What is minimised; networks that can colour single pixels are trained there."""
-    setting = config.loss
+    """What is minimised; networks that colour single pixels are trained there, some have a training of their own."""
+    setting, own = config.loss, SR_PHASES.get(network.spec["name"])
+    if own:
+        return f"phases and losses of `{own.replace('.', '/')}.py`"
     if network.capabilities.samples and setting.queries:
         return f"L1 at {setting.queries:,} random pixels per HR patch"
     text = "L1" if setting.pixel == "l1" else f"Charbonnier (epsilon {setting.epsilon:g})"

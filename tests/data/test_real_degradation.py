@@ -244,3 +244,15 @@ def test_runs_on_the_gpu():
     hr = as_tensor(picture()).repeat(4, 1, 1, 1).cuda()
     runs = [degradation(hr, draws, keys[0], (12, 16)) for _ in range(2)]
     assert runs[0].is_cuda and torch.equal(*runs)
+
+
+def test_a_part_of_the_batches_has_one_round_only():
+    hr, keys = as_tensor(picture(64, 64)), [(0, index) for index in range(200)]
+    always, half, never = (RealDegradation(replace(SMALL, second_order=p), 3) for p in (1.0, 0.5, 0.0))
+    share = sum(half.has_second_round(key) for key in keys) / len(keys)
+    assert 0.4 < share < 0.6 and all(always.has_second_round(key) for key in keys)
+    for key in keys[:6]:
+        draws = stacked(half, [key])
+        expected = (always if half.has_second_round(key) else never)(hr, draws, key, (16, 16))
+        assert torch.equal(half(hr, draws, key, (16, 16)), expected)
+        assert not torch.equal(always(hr, draws, key, (16, 16)), never(hr, draws, key, (16, 16)))

@@ -199,6 +199,8 @@ def test_protocol_in_words():
     )
     assert loss(configured(), build_sr("lm_lte", 4)) == "L1 at 2,304 random pixels per HR patch"
     assert loss(configured(loss__queries=0), build_sr("lm_lte", 4)) == "L1"
+    small = build_sr("difiisr_dwt", 4, {"channels": 8, "mult": "1", "swin_dim": 32})
+    assert loss(configured(), small) == "phases and losses of `training/tasks/difiisr_dwt.py`"
     steps = OptimConfig(schedule="step", milestones=[2, 4], gamma=0.5)
     assert schedule(steps, 1000) == "times 0.5 after steps 2,000, 4,000"
     assert schedule(replace(steps, milestones=[]), 1000) == "throughout"

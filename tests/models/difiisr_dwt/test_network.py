@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from models import build_sr
+from models.conditional_sr import ConditionalSR
 from models.difiisr_dwt.codecs import CODECS
 from models.difiisr_dwt.network import parse_mult
+from models.mask_policy import GivenMask
+from models.masker import Masker
 from models.noise import normal_field
 from models.sr_fast import Bicubic
 from utils.errors import UserError
@@ -144,3 +147,15 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(UserError, match="scale is 5"):
         small(5)
     assert parse_mult("1-2-2-4") == (1, 2, 2, 4)
+
+
+def test_as_sr_quality_a_patch_is_the_same_whatever_the_mask():
+    network = trained(small(steps=2, predict="residual", channels=4))
+    system = ConditionalSR(Masker(patch=16, channels=4), Bicubic(4), network).eval()
+    lr = 0.4 + 0.2 * torch.rand(1, 3, 32, 48)
+    one, other = torch.zeros(2, 1, 2, 3, dtype=torch.bool)
+    one[0, 1, 1] = other[0, 0, 2] = other[0, 1, 2] = True
+    fast, first, second, both = (system.infer(lr, GivenMask(m)).sr for m in (one & other, one, other, one | other))
+    assert torch.equal(system.infer(lr, GivenMask(one)).sr, first)
+    assert (first - fast).abs().max() > 1e-2 and first.min() > 0 and second.max() < 1  # nothing was clamped
+    assert (both - (first + second - fast)).abs().max() < 1e-5
