@@ -51,8 +51,12 @@ def test_they_reach_what_their_cards_say(shared_data, path: Path):
 
 
 @pytest.mark.parametrize("images", [2, pytest.param(160, marks=pytest.mark.slow)])
-def test_the_infrared_network_beats_bicubic_interpolation_in_both_measures(shared_data, tmp_path: Path, images: int):
-    (path,) = (path for path, spec in SPECS.items() if spec["name"] == "difiisr_dwt")
+@pytest.mark.parametrize(
+    "path", [path for path in SPECS if stated_on("hit_uav_test", path)], ids=lambda path: path.stem
+)
+def test_infrared_ones_beat_bicubic_interpolation_in_both_measures(
+    shared_data, tmp_path: Path, path: Path, images: int
+):
     files = sorted((shared_data("hit_uav") / "images" / "test").iterdir())
     folder = tmp_path / "hit_uav_test"
     folder.mkdir()
