@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from configs.bounds import NonNegativeFloat, PositiveInt, UnitInterval
+from configs.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
 
 
 @dataclass(frozen=True)
@@ -33,4 +33,30 @@ class DifIISRConfig:
 
 @dataclass(frozen=True)
 class OneStepConfig:
-    """One-step diffusion restoration: degradation pre-removal, then LoRA with an adversarial loss."""
+    """One-step diffusion restoration: degradation pre-removal, then LoRA with an adversarial loss.
+
+    The generator learns in every second step, the discriminator in the others; optim_quality counts both.
+
+    Args:
+        autoencoder_epochs: epochs at the start in which a random autoencoder (preset small) learns HR images; 0: none.
+        pre_removal_epochs: epochs in which its encoder then learns to give clean images of degraded ones; 0: none.
+        autoencoder_lr: learning rate of these two phases; all else is that of optim_quality.
+        mse: weight of the mean squared error, of images in [-1, 1].
+        lpips: weight of LPIPS, whose weight files loss.perceptual_weights names; 0 leaves it out.
+        adversarial: weight of the adversarial loss; 0 trains without a discriminator.
+        real_target: what the discriminator shall say of real images, where 1 is certainty.
+        g_target: what the generator wants it to say of its own; below 1, it holds back where it does better than that.
+        backbone: ConvNeXt by timm's name that the discriminator looks through, such as convnext_xxlarge.
+        backbone_weights: its weight file, of timm or open_clip (CLIP); null leaves it random.
+    """
+
+    autoencoder_epochs: NonNegativeInt = 0
+    pre_removal_epochs: NonNegativeInt = 0
+    autoencoder_lr: UnitInterval = 1e-4
+    mse: NonNegativeFloat = 1.0
+    lpips: NonNegativeFloat = 5.0
+    adversarial: NonNegativeFloat = 0.5
+    real_target: UnitInterval = 0.8
+    g_target: UnitInterval = 0.8
+    backbone: str = "convnext_xxlarge"
+    backbone_weights: str | None = None

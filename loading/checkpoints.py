@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from loading.build_network import build_network, network_of_role
 from loading.published_weights import check_finite
-from models import build_sr
 from models.build_front import build_front
 from models.front_end import FrontEnd
 from models.sr_network import SRNetwork
@@ -52,7 +52,7 @@ def load_stage2(path: str | Path) -> SRNetwork:
     """SR network of a stage-2 checkpoint, on the CPU, in evaluation mode. Raises CheckpointError."""
     payload = load_network(path, kind="sr")
     args = dict(payload["args"])
-    return rebuilt(path, lambda: build_sr(payload["name"], args.pop("scale"), args), payload["weights"])
+    return rebuilt(path, lambda: build_network(payload["name"], args.pop("scale"), args), payload["weights"])
 
 
 def load_front(path: str | Path) -> FrontEnd:
@@ -63,4 +63,4 @@ def load_front(path: str | Path) -> FrontEnd:
     """
     payload = load_network(path, kind="system")
     weights = {key.removeprefix(FRONT): x for key, x in payload["weights"].items() if key.startswith(FRONT)}
-    return rebuilt(path, lambda: build_front(payload["args"]["front"]), weights)
+    return rebuilt(path, lambda: build_front(payload["args"]["front"], network_of_role), weights)

@@ -6,11 +6,12 @@ import inspect
 from pathlib import Path
 
 from configs.schema import NetworkConfig
+from loading.build_network import build_network
 from loading.checkpoints import load_front, load_stage2
 from loading.published_weights import check_network_scale, load_community_sr, spec_text
 from loading.shipped_weights import SHIPPED, shipped_specs
 from loading.state_dict_file import is_community_file
-from models import SR_NETWORKS, build_sr
+from models import SR_NETWORKS
 from models.sr_network import SRNetwork
 from utils.checkpoint import CheckpointError, load_network
 from utils.errors import UserError
@@ -56,7 +57,7 @@ def build_or_load_sr(config: NetworkConfig, scale: int) -> SRNetwork:
         ValueError: unknown network or argument, the checkpoint holds another network or scale, or both are named.
         CheckpointError: see `load_sr`.
     """
-    network = build_sr(config.name, scale, config.args)
+    network = build_network(config.name, scale, config.args)
     if config.init is not None:
         if config.weights is not None:
             raise UserError(f"{config.name}: weights and init are both given; weights already sets every tensor")

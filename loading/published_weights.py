@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loading.build_network import build_network
 from loading.key_maps import FAMILIES, Match, UnusableWeights
 from loading.lmf_official import LAYOUT, READS, read_official
 from loading.state_dict_file import own_spec, read_state_dict
-from models import build_sr
 from models.capabilities import WHOLE_SCALES
 from models.networks.spandrel_any import spandrel_arguments
 from models.sr_network import SRNetwork
@@ -138,7 +138,7 @@ def check_finite(path: str | Path, weights: dict[str, Tensor]) -> None:
 
 def _built(path: str | Path, name: str, scale: int | None, args: dict) -> SRNetwork:
     try:
-        return build_sr(name, scale, args)
+        return build_network(name, scale, args)
     except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:  # PyTorch's own: too large a tensor
         raise CheckpointError(f"{path}: describes a network that cannot be built here: {error}") from error
 

@@ -32,6 +32,7 @@ from models.networks.rfdn import RFDN
 from models.networks.span import SPAN
 from models.networks.spandrel_any import SpandrelNetwork
 from models.networks.swinir import SwinIR
+from models.one_step_diffusion import OneStepDiffusion
 from models.sr_fast import ESPCN, FSRCNN, Bicubic
 from models.sr_network import SRNetwork
 from models.sr_quality import EDSR, SRResNet
@@ -58,6 +59,7 @@ SR_NETWORKS: dict[str, Callable[..., SRNetwork]] = {
     "lm_ciaosr": lm_ciaosr,
     "lm_hybrid": lm_hybrid,
     "difiisr_dwt": DifIISRDWT,
+    "one_step_diffusion": OneStepDiffusion,
 }  # fmt: skip
 
 

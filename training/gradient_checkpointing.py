@@ -20,11 +20,16 @@ def checkpoint_blocks(network: nn.Module) -> int:
     Gradients stay the same; names and values of parameters and the evaluation mode are not touched.
 
     Returns:
-        Number of blocks, 0 where the network repeats none.
+        Number of blocks, or of parts that diffusers makes and recomputes in its own way; 0 where nothing is repeated.
 
     Raises:
         ValueError: a block has BatchNorm, whose running statistics the recomputation would update twice.
     """
+    library = [module for module in network.modules() if hasattr(module, "enable_gradient_checkpointing")]
+    if library:  # the parts that diffusers makes know best what to recompute
+        for module in library:
+            module.enable_gradient_checkpointing()
+        return len(library)
     blocks = repeated_blocks(network)
     if any(isinstance(module, _BatchNorm) for block in blocks for module in block.modules()):
         raise UserError(

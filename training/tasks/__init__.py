@@ -8,4 +8,5 @@ from __future__ import annotations
 
 SR_PHASES: dict[str, str] = {
     "difiisr_dwt": "training.tasks.difiisr_dwt",
+    "one_step_diffusion": "training.tasks.one_step_diffusion",
 }
