@@ -42,7 +42,7 @@ def settings(options: argparse.Namespace, args: dict) -> Stage2Config:
 
     config = load_config(Stage2Config, options.config)
     own = dict(config.sr_quality.args) | args
-    own["steps"] = min(options.sampling or own["timesteps"], own["timesteps"])
+    own["steps"] = own["timesteps"]
     data = replace(config.data, train=options.train, val=options.val, samples_per_epoch=options.samples)
     optim = replace(config.optim_quality, epochs=options.epochs, batch=options.batch)
     loss = replace(config.loss, perceptual_weights=options.lpips)
@@ -53,8 +53,8 @@ def settings(options: argparse.Namespace, args: dict) -> Stage2Config:
     )  # fmt: skip
 
 
-def trained_row(name: str, config: Stage2Config, limit: int, device: Device) -> dict:
-    """Train one variant (or take up its training), and measure it."""
+def rows_of(name: str, config: Stage2Config, options: argparse.Namespace, device: Device) -> list[dict]:
+    """Train one variant (or take up its training), and measure it; the base with fewer sampling steps, too."""
     from models import build_sr
     from training.sr_phases import train_in_phases
     from training.sr_training import build_network
@@ -65,12 +65,20 @@ def trained_row(name: str, config: Stage2Config, limit: int, device: Device) -> 
     own = replace(config, data=replace(config.data, val=[]))  # measured once, at the end
     train_in_phases("sr_quality", network, own, config.optim_quality, folder)
     network.to(device).eval()
-    height, width = 720 // config.scale, 1280 // config.scale
-    steps = config.data.samples_per_epoch // config.optim_quality.batch * config.optim_quality.epochs
-    args = config.sr_quality.args
-    one_step = build_sr("difiisr_dwt", config.scale, args | {"steps": 1})
-    costs = {"params_k": count_parameters(network) / 1e3, "gmacs": count_macs_at(one_step, height, width) / 1e9}
-    return {"changed": name, "args": args, **quality(network, config, limit, device), **costs, "train_steps": steps}
+    one_step = build_sr("difiisr_dwt", config.scale, config.sr_quality.args | {"steps": 1})
+    costs = {
+        "params_k": count_parameters(network) / 1e3,
+        "gmacs": count_macs_at(one_step, 720 // config.scale, 1280 // config.scale) / 1e9,
+        "train_steps": config.data.samples_per_epoch // config.optim_quality.batch * config.optim_quality.epochs,
+    }
+    found = {name: network}
+    if name == "base":
+        fewer = (steps for steps in options.sampling if steps < network.steps)
+        found |= {f"base, sampling {steps}": network.with_sampling(steps) for steps in fewer}
+    return [
+        {"changed": label, "args": which.spec["args"], **quality(which, config, options.limit, device), **costs}
+        for label, which in found.items()
+    ]
 
 
 def quality(network, config: Stage2Config, limit: int, device: Device) -> dict[str, float | None]:
@@ -110,7 +118,8 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
         "# DifIISR-DWT, one setting changed at a time\n\n"
         f"Base: {base}. Trained on {', '.join(Path(folder).name for folder in options.train)}, measured on"
         f" {', '.join(Path(folder).name for folder in options.val)}: PSNR and SSIM on Y, border = scale, LR by bicubic"
-        " interpolation. GMAC of one sampling step, for an output of 1280 x 720.\n\n"
+        " interpolation. All T steps are sampled unless the line says otherwise. GMAC of one of them, for an output of"
+        " 1280 x 720.\n\n"
     ) + "\n".join([*lines, ""])
 
 
@@ -124,7 +133,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--levels", nargs="*", type=int, default=[1, 2, 3], help="of the wavelet transform")
     parser.add_argument("--steps", nargs="*", type=int, default=[5, 10, 15, 20], help="T of the diffusion")
     parser.add_argument("--kappas", nargs="*", type=float, default=[1.0, 2.0, 4.0], help="strengths of the noise")
-    parser.add_argument("--sampling", type=int, default=0, help="sampling steps, at most T; 0 takes all T")
+    parser.add_argument("--sampling", nargs="*", type=int, default=[1, 5], help="sampling steps of the base, besides T")
     parser.add_argument("--epochs", type=int, default=4, help="of each training")
     parser.add_argument("--samples", type=int, default=2000, help="patches an epoch")
     parser.add_argument("--batch", type=int, default=8, help="patches a step")
@@ -149,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     floor = quality(Bicubic(configs["base"].scale), configs["base"], options.limit, device)
     rows = [{"changed": "bicubic", **floor, "params_k": None, "gmacs": None, "train_steps": None}]
     for name, config in configs.items():
-        rows.append(trained_row(name, config, options.limit, device))
+        rows += rows_of(name, config, options, device)
         replace_text(options.out / "ablation.json", json.dumps(rows, indent=1))  # after each: a run may be stopped
         replace_text(options.out / "ablation.md", table(rows, options))
     print(table(rows, options))

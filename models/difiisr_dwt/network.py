@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -93,13 +93,10 @@ class DifIISRDWT(SRNetwork):
     ):
         super().__init__()
         self.scale, self.seed = checked_scale(self, scale), 0
-        for name, value, valid in (("sampler", sampler, SAMPLERS), ("cond", cond, ("encoded", "raw")),
-                                   ("predict", predict, ("x0", "residual"))):  # fmt: skip
-            if value not in valid:
-                raise UserError(f"{type(self).__name__}: {name} is {value!r}; use {' or '.join(valid)}")
         self.schedule = ShiftSchedule(timesteps, kappa, least=min_noise)
-        self.schedule.timesteps(steps)  # raises where there are too many
-        self.steps, self.sampler, self.cond, self.predict = steps, sampler, cond, predict
+        self.set_sampling(steps, sampler)
+        self.cond = checked("cond", cond, ("encoded", "raw"))
+        self.predict = checked("predict", predict, ("x0", "residual"))
         self.codec = build_codec(codec, wavelet, levels)
         bands = self.codec.channels
         self.register_buffer("residual_std", torch.ones(bands, 1, 1))
@@ -134,6 +131,22 @@ class DifIISRDWT(SRNetwork):
         other = copy.copy(self)
         other.seed = seed
         return other
+
+    def with_sampling(self, steps: int, sampler: str = "ancestral") -> DifIISRDWT:
+        """A copy that shares the weights and samples otherwise: neither steps nor sampler concern the training.
+
+        Raises:
+            UserError: not 1 to T steps, or an unknown sampler.
+        """
+        other = copy.copy(self)
+        other.set_sampling(steps, sampler)
+        other.capabilities = replace(self.capabilities, steps=steps)
+        other.spec = self.spec | {"args": self.spec["args"] | {"steps": steps, "sampler": sampler}}
+        return other
+
+    def set_sampling(self, steps: int, sampler: str) -> None:
+        self.schedule.timesteps(steps)  # raises where there are too many
+        self.steps, self.sampler = steps, checked("sampler", sampler, SAMPLERS)
 
     @property
     def has_statistics(self) -> bool:
@@ -198,6 +211,17 @@ class DifIISRDWT(SRNetwork):
             return normal_field(self.seed, draw, y.shape[1], cells, size, y.device).to(y.dtype)
 
         return sample(denoise, y, self.schedule, self.steps, self.sampler, noise)
+
+
+def checked(name: str, value: str, valid: tuple[str, ...]) -> str:
+    """The value, where it is valid.
+
+    Raises:
+        UserError: it is not.
+    """
+    if value not in valid:
+        raise UserError(f"DifIISRDWT: {name} is {value!r}; use {' or '.join(valid)}")
+    return value
 
 
 def parse_mult(text: str) -> tuple[int, ...]:

@@ -110,6 +110,19 @@ def test_the_two_samplers_agree_in_one_step_and_differ_in_two():
     assert networks == {1: True, 2: False}
 
 
+def test_a_trained_network_samples_in_other_ways():
+    network, lr = trained(small(codec="v1")), torch.rand(1, 3, 8, 8)
+    one = network.with_sampling(1, "deterministic")
+    assert (network.steps, network.capabilities.steps, network.sampler) == (2, 2, "ancestral")
+    again = build_sr(one.spec["name"], 4, one.spec["args"]).eval()
+    again.load_state_dict(network.state_dict())
+    assert one.capabilities.steps == 1 and torch.equal(one(lr), again(lr)) and not torch.equal(one(lr), network(lr))
+    with pytest.raises(UserError, match="sampler is 'ddim'"):
+        network.with_sampling(1, "ddim")
+    with pytest.raises(UserError, match="16 sampling steps"):
+        network.with_sampling(16)
+
+
 def test_gradients_reach_the_denoiser_and_what_decodes():
     network = trained(small(codec="v4"))
     network(torch.rand(1, 3, 8, 8)).square().mean().backward()

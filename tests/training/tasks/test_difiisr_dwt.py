@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,8 +26,11 @@ from training.tasks.difiisr_dwt import (
     ramp,
 )
 from utils.checkpoint import load_network
+from utils.config import load_config
 from utils.errors import UserError
+from utils.flops_counter import count_parameters
 
+CONFIGS = Path(__file__).parents[3] / "configs"
 SMALL = {"channels": 8, "mult": "1-2", "n_blocks": 1, "swin_depth": 1, "swin_dim": 32, "window": 2, "steps": 1}
 START = Progress(0, 100)
 
@@ -182,6 +186,18 @@ def test_phases_measure_only_where_nothing_is_known():
         phases(
             network, replace(config, difiisr_dwt=DifIISRConfig(perceptual=[1.0])), OptimConfig(), torch.device("cpu")
         )
+
+
+@pytest.mark.parametrize(
+    ("folder", "millions", "steps"), [("difiisr_dwt", 118.788, 150_000), ("difiisr_dwt_small", 0.404, 5_000)]
+)
+def test_configurations_fit_their_networks(folder, millions, steps):
+    config = load_config(Stage2Config, CONFIGS / folder / "stage2_sr_pretrain.yaml")
+    with torch.device("meta"):
+        network = build_sr(config.sr_quality.name, config.scale, config.sr_quality.args)
+    assert round(count_parameters(network) / 1e6, 3) == millions
+    assert config.data.patch % network.capabilities.size_multiple == 0
+    assert config.data.samples_per_epoch // config.optim_quality.batch * config.optim_quality.epochs == steps
 
 
 @pytest.fixture
