@@ -10,20 +10,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import yaml
 
 from configs.schema import DetectionDataConfig
-from data.images import IMAGE_SUFFIXES, ImageError, check_image, list_images
+from data.data_yaml import DataSetError, class_names, keypoint_columns, read_data_yaml
+from data.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, ImageError, list_images, unread_images, unread_note
+from data.images import inspect_image
 from data.labels import LabelError, label_path, parse_label_file
-from utils.errors import UserError
 
 SPLITS = ("train", "val", "test")
 LARGEST_LOSS = 0.1
 EXAMPLES = 3
-
-
-class DataSetError(UserError):
-    """A data set that cannot be used: which YAML or split, what is wrong, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +31,16 @@ class DataSpec:
         names: class names by class id.
         splits: image files of each split that was found (they need not exist or be readable).
         missing: why each other split that the YAML mentions cannot be used.
+        unread: image files of each split in formats that nothing here reads; they are left out.
+        keypoints: numbers that follow the box on each line of pose labels (`kpt_shape`), 0 elsewhere.
     """
 
     yaml: Path
     names: tuple[str, ...]
     splits: dict[str, tuple[Path, ...]]
     missing: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    keypoints: int = 0
 
     def images(self, split: str) -> tuple[Path, ...]:
         """Image files of a split. Raises DataSetError where it is absent, missing or empty."""
@@ -55,7 +55,8 @@ class DataSpec:
 @dataclass(frozen=True)
 class Record:
     """One usable image: file, label file, size in pixels (EXIF upright), classes int64 (n,), boxes float32 (n, 4)
-    normalised cx, cy, w, h; `labelled` is false where the labels are withheld, see data/label_share.py."""
+    normalised cx, cy, w, h; `labelled` is false where the labels are withheld, see data/label_share.py; `common` is
+    that of `data.images.ImageInfo`."""
 
     image: Path
     label: Path
@@ -64,12 +65,13 @@ class Record:
     classes: np.ndarray
     boxes: np.ndarray
     labelled: bool = True
+    common: str | None = ""
 
 
 @dataclass
 class ScanReport:
-    """What a scan found: images listed, used, without objects, without a label file; boxes; and for each cause how many
-    images were left out, with the messages of the first few."""
+    """What a scan found: images listed, used, without objects, without a label file; boxes; for each cause how many
+    images were left out, with the messages of the first few; and images in formats that nothing here reads."""
 
     split: str
     listed: int
@@ -79,6 +81,7 @@ class ScanReport:
     unlabelled: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    unread: tuple[Path, ...] = ()
 
     def summary(self) -> str:
         """One line for the console."""
@@ -88,6 +91,8 @@ class ScanReport:
         for cause, count in self.dropped.items():
             more = f" and {count - len(self.examples[cause])} more" if count > len(self.examples[cause]) else ""
             text += f"; {count} skipped for a {cause}: {' | '.join(self.examples[cause])}{more}"
+        if self.unread:
+            text += f"; {unread_note(self.unread)}"
         if self.used and self.unlabelled == self.used:
             text += "; WARNING: no label file at all was found, expected labels/ beside images/"
         return text
@@ -106,70 +111,49 @@ def load_data_spec(yaml_file: str | os.PathLike) -> DataSpec:
         DataSetError: no such file, not such a YAML, names and nc disagree, or none of its splits exists.
     """
     file = Path(yaml_file)
-    if not file.is_file():
-        raise DataSetError(f"{file}: no such data-set YAML; check data.yaml in the configuration")
-    try:
-        # The base loader keeps every value as text: a class called `no` or `007` stays what it is.
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataSetError(f"{file}: not a YAML file ({error}); correct it") from None
-    if not isinstance(content, dict):
-        raise DataSetError(f"{file}: holds no keys; expected path, train, val, names")
-    content = {key: value for key, value in content.items() if value not in ("", "~", "null", [], {})}
-    if "validation" in content:
-        content.setdefault("val", content["validation"])
-    names = _names(file, content)
+    content = read_data_yaml(file)
+    names = class_names(file, content)
     entries = {split: content[split] for split in SPLITS if split in content}
     if not entries:
         raise DataSetError(f"{file}: none of the keys train, val, test; add at least one")
+    if not isinstance(content.get("path", "."), str):
+        raise DataSetError(f"{file}: `path` must be one folder; correct it")
+    for split, entry in entries.items():
+        if not all(isinstance(item, str) for item in _as_list(entry)):
+            raise DataSetError(f"{file}: `{split}` must be a path or a list of paths; correct it")
     root = _root(file, content, entries)
-    splits, missing = {}, {}
+    splits, missing, unread = {}, {}, {}
     for split, entry in entries.items():
         try:
-            images = _split_images(root, entry)
+            images, unread[split] = _split_images(root, entry)
         except FileNotFoundError as error:
-            missing[split] = f"{file}: `{split}: {entry}` not found, looked for {error}; {_remedy(content)}"
+            missing[split] = f"{file}: `{split}: {entry}` not found, looked for {error}; {_remedy(content, entry)}"
         except UnicodeDecodeError:
             missing[split] = f"{file}: `{split}: {entry}` is no folder and no .txt list of images; correct the entry"
         else:
             if images:
                 splits[split] = images
             else:
-                missing[split] = f"{file}: `{split}: {entry}` holds no image ({', '.join(IMAGE_SUFFIXES)}); add images"
+                found = f"{unread_note(unread[split])}, and no other is there" if unread[split] else "add images"
+                missing[split] = f"{file}: `{split}: {entry}` holds no image ({', '.join(IMAGE_SUFFIXES)}); {found}"
     if not splits:
         raise DataSetError(next(iter(missing.values())))
-    return DataSpec(file, names, splits, missing)
+    return DataSpec(file, names, splits, missing, unread, keypoint_columns(file, content))
 
 
-def _remedy(content: dict) -> str:
+def _remedy(content: dict, entry: str | list[str]) -> str:
     fetch = " (nothing is downloaded here: fetch the data set first)" if "download" in content else ""
-    return f"correct `path` or the entry in the YAML, or put the data there{fetch}"
-
-
-def _names(file: Path, content: dict) -> tuple[str, ...]:
-    """Class names in the order of their ids, from a list, a mapping, or `nc` alone."""
-    names, count = content.get("names"), content.get("nc")
-    if count is not None and not (str(count).isdecimal() and int(count) > 0):
-        raise DataSetError(f"{file}: `nc: {count}` is not a number of classes; correct it")
-    if names is None and count is None:
-        raise DataSetError(f"{file}: no class names; add `names:` (a list, or 0: first, 1: second, ...)")
-    if names is None:
-        return tuple(f"class_{i}" for i in range(int(count)))
-    if isinstance(names, dict):
-        if not all(key.isdecimal() for key in names) or sorted(map(int, names)) != list(range(len(names))):
-            raise DataSetError(f"{file}: the ids of `names` must be 0..{len(names) - 1}, got {', '.join(names)}")
-        names = [names[key] for key in sorted(names, key=int)]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataSetError(f"{file}: `names` must be a list of names or a mapping from id to name")
-    if count is not None and int(count) != len(names):
-        raise DataSetError(f"{file}: nc is {count}, but `names` has {len(names)} entries; make them agree")
-    return tuple(names)
+    windows = os.sep == "/" and "\\" in f"{content.get('path', '')}{entry}".replace("\\\\", "\\")
+    hint = "; \\ separates folders on Windows only, write /" if windows else ""
+    return f"correct `path` or the entry in the YAML, or put the data there{fetch}{hint}"
 
 
 def _root(file: Path, content: dict, entries: dict) -> Path:
     """The folder that split entries are relative to: the first candidate in which train, else val, exists."""
-    path = Path(content.get("path", "."))
-    candidates = [file.parent / path, Path.cwd() / path] if "path" in content else [file.parent]
+    candidates = [file.parent]
+    if "path" in content:
+        paths = map(Path, _spellings(content["path"]))
+        candidates = [folder / path for path in paths for folder in (file.parent, Path.cwd())]
     for split in ("train", "val", "test"):
         for candidate in candidates:
             entry = entries.get(split, [])
@@ -182,14 +166,20 @@ def _as_list(entry: str | list[str]) -> list[str]:
     return entry if isinstance(entry, list) else [entry]
 
 
+def _spellings(text: str) -> list[str]:
+    """A path as it is written, and with / for the backslashes of Windows."""
+    return list(dict.fromkeys((text, text.replace("\\", "/") if os.sep == "/" else text)))
+
+
 def _located(root: Path, item: str) -> Path | None:
     """The file or folder that an entry means; `../` may also mean `./`, as in Ultralytics' older YAMLs."""
-    candidates = [root / item] + ([root / item[3:]] if item.startswith("../") else [])
-    return next((path for path in candidates if path.exists()), None)
+    spellings = [text for way in _spellings(item) for text in ([way, way[3:]] if way.startswith("../") else [way])]
+    return next((path for path in (root / text for text in spellings) if path.exists()), None)
 
 
-def _split_images(root: Path, entry: str | list[str]) -> tuple[Path, ...]:
-    """Image files of one entry, sorted; an image listed twice stays twice, which is how people give it more weight.
+def _split_images(root: Path, entry: str | list[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Image files of one entry, sorted, and those that nothing here reads; an image listed twice stays twice, which is
+    how people give it more weight.
 
     Raises FileNotFoundError with the place that was looked at.
     """
@@ -200,19 +190,20 @@ def _split_images(root: Path, entry: str | list[str]) -> tuple[Path, ...]:
             raise FileNotFoundError(root / item)
         if found.is_dir():
             # Links to folders are resolved before labels are looked for, as Ultralytics does.
-            images += list_images(os.path.realpath(found))
-        elif found.suffix.lower() in IMAGE_SUFFIXES:
+            images += list_images(os.path.realpath(found)) + unread_images(os.path.realpath(found))
+        elif found.suffix.lower() in IMAGE_SUFFIXES + UNREAD_SUFFIXES:
             images.append(Path(os.path.abspath(found)))
         else:
             lines = found.read_text(encoding="utf-8-sig").splitlines()
             images += [_listed(line.strip(), found.parent, root) for line in lines if line.strip()]
-    return tuple(sorted(images))
+    unread = tuple(path for path in images if path.suffix.lower() in UNREAD_SUFFIXES)
+    return tuple(sorted(path for path in images if path.suffix.lower() not in UNREAD_SUFFIXES)), unread
 
 
 def _listed(line: str, folder: Path, root: Path) -> Path:
     """An image named in a .txt list: absolute, or relative to the list's folder, the data-set folder or the working
     directory."""
-    candidates = [Path(os.path.abspath(base / line)) for base in (folder, root, Path.cwd())]
+    candidates = [Path(os.path.abspath(base / way)) for way in _spellings(line) for base in (folder, root, Path.cwd())]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
@@ -260,14 +251,15 @@ def scan_split(
         ImageError, LabelError: the first bad file, where that is asked for.
     """
     images = spec.images(split)
-    report = ScanReport(split, len(images))
+    report = ScanReport(split, len(images), unread=spec.unread.get(split, ()))
     records = []
 
     def inspect(image: Path) -> Record | ImageError | LabelError:
         label = label_path(image)
         try:
-            height, width = check_image(image, max_pixels)
-            return Record(image, label, height, width, *parse_label_file(label, len(spec.names)))
+            info = inspect_image(image, max_pixels)
+            objects = parse_label_file(label, len(spec.names), spec.keypoints)
+            return Record(image, label, info.height, info.width, *objects, common=info.common)
         except (ImageError, LabelError) as error:
             return error
 
@@ -280,7 +272,10 @@ def scan_split(
             cause, choice = ("bad image", on_bad_image) if bad_image else ("bad label", on_bad_label)
             if choice == "error":
                 pool.shutdown(cancel_futures=True)
-                raise found
+                setting = "data.on_bad_image" if bad_image else "data.on_bad_label"
+                remedy = f"{found.remedy}, or leave such images out with {setting}: skip"
+                where = (found.path,) if bad_image else (found.path, found.line)
+                raise type(found)(*where, found.reason, remedy) from found
             report.dropped[cause] = report.dropped.get(cause, 0) + 1
             report.examples.setdefault(cause, [])
             if len(report.examples[cause]) < EXAMPLES:

@@ -1,7 +1,8 @@
 """A copy-free view of a detection data set that Ultralytics may write to.
 
 Ultralytics puts label caches beside the labels and replaces JPEG files that it finds imperfect. The view holds links to
-the images that passed the scan and freshly written labels, so the user's folders are only read.
+the images that passed the scan and freshly written labels, so the user's folders are only read. Images that Ultralytics
+would read otherwise than this project, or not at all, are written as PNG.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
+from PIL import Image
 
 from data.data_spec import Record
+from data.images import read_rgb
 from utils.errors import UserError
 
 
@@ -44,8 +47,15 @@ def build_view(folder: Path, names: Sequence[str], splits: Mapping[str, Sequence
         images, labels = folder / "images" / split, folder / "labels" / split
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
-        for name, record in zip(unique_names([r.image for r in records]), records, strict=True):
-            _link(Path(record.image).absolute(), images / name)
+        shown = [
+            Path(r.image).with_suffix(Path(r.image).suffix if r.common == "" else r.common or ".png") for r in records
+        ]
+        for name, record in zip(unique_names(shown), records, strict=True):
+            if record.common is None:
+                pixels = read_rgb(record.image, record.height * record.width)
+                Image.fromarray(pixels).save(images / name, compress_level=1)
+            else:
+                _link(Path(record.image).absolute(), images / name)
             (labels / name).with_suffix(".txt").write_text(label_file_text(record), encoding="utf-8")
         config[split] = f"images/{split}"
     file.write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False), encoding="utf-8")

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from utils.errors import UserError
+from data.image_files import RAW_SUFFIXES, ImageError, list_images
+from data.pillow_open import open_image
+from data.tiff import MAGIC as TIFF_MAGIC
+from data.tiff import TiffRefused, read_layout
 
-# Pillow's own limit would hide the size of a huge image from the message; `max_pixels` takes its place.
-Image.MAX_IMAGE_PIXELS = None
+__all__ = [
+    "ImageError",
+    "ImageInfo",
+    "check_image",
+    "inspect_image",
+    "list_images",
+    "pillow_to_rgb",
+    "read_rgb",
+    "to_8_bit",
+]
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Formats that OpenCV, with which Ultralytics reads, decodes to the same pixels, and their suffixes there.
+COMMON_FORMATS = {
+    "BMP": (".bmp",), "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",),
+    "TIFF": (".tif", ".tiff"), "WEBP": (".webp",),
+}  # fmt: skip
+COMMON_TIFF = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
+CONVERT = "convert it to JPEG or PNG"
 END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 TAIL_BYTES = 1024
 ORIENTATION_TAG = 0x0112
@@ -30,58 +48,56 @@ ORIENTATIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 EXIF_ERRORS = (AttributeError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error)
+# Orientation as one number of 16 bits, as a tag is stored: little- and big-endian.
+SHORT_ORIENTATION = (b"\x12\x01\x03\x00\x01\x00\x00\x00", b"\x01\x12\x00\x03\x00\x00\x00\x01")
+UNREAD_MARKS = {
+    (b"<!doctype", b"<html"): "a web page and no image",
+    (b"version https://git-lfs",): "a Git-LFS pointer and no image",
+    (b"<svg", b"<?xml"): "a drawing (SVG) or other XML, not read here",
+    (b"\xff\x0a", b"\x00\x00\x00\x0cjxl "): "JPEG XL, not read here",
+}
 REPLACE = "replace or remove the file"
 
 
-class ImageError(UserError):
-    """An image file that cannot be used: which one, why, and what to do."""
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a file's header tells.
 
-    def __init__(self, path: str | os.PathLike, reason: str, remedy: str):
-        super().__init__(f"{path}: {reason}; {remedy}")
-        self.path, self.reason, self.remedy = Path(path), reason, remedy
-
-    def __reduce__(self):
-        """Errors travel from data-loading processes by pickle, which needs the three arguments."""
-        return type(self), (self.path, self.reason, self.remedy)
-
-
-def list_images(folder: str | os.PathLike) -> list[Path]:
-    """Image files in `folder` and below, sorted by path; hidden files are left out, linked folders are followed.
-
-    Raises:
-        ImageError: the folder does not exist.
+    Args:
+        height, width: in pixels as `read_rgb` returns them, EXIF orientation included.
+        common: suffix under which OpenCV and Ultralytics read the same pixels, empty: as it is named; None where only
+            `read_rgb` does.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ImageError(folder, "no such folder", "check the path in the configuration")
-    found, seen = [], set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        # A link to a folder above would be walked for ever.
-        folders[:] = [] if real in seen else sorted(folders)
-        if real not in seen:
-            found += [Path(root, f) for f in files if f.lower().endswith(IMAGE_SUFFIXES) and not f.startswith(".")]
-        seen.add(real)
-    return sorted(found)
+
+    height: int
+    width: int
+    common: str | None
 
 
 def check_image(path: str | os.PathLike, max_pixels: int) -> tuple[int, int]:
+    """(height, width) of a file by `inspect_image`, with the same errors."""
+    info = inspect_image(path, max_pixels)
+    return info.height, info.width
+
+
+def inspect_image(path: str | os.PathLike, max_pixels: int) -> ImageInfo:
     """Check a file by its header and its end, without decoding JPEG and PNG; other formats are decoded.
 
     Args:
         path: image file.
         max_pixels: largest height x width accepted.
 
-    Returns:
-        (height, width) in pixels as `read_rgb` will return it, EXIF orientation included.
-
     Raises:
-        ImageError: missing, empty, not an image, truncated, or larger than `max_pixels`.
+        ImageError: missing, empty, not an image, truncated, of an unusual kind, or larger than `max_pixels`.
     """
     with _opened(path, max_pixels) as image:
-        turned = _orientation(image) >= 5
-        _check_end(path, image)
-        return image.size if turned else image.size[::-1]
+        orientation = _orientation(image)
+        common = _common_suffix(path, image, orientation)
+        if _has_end(path, image):
+            width, height = image.size[::-1] if orientation >= 5 else image.size
+        else:
+            height, width = _pixels(path, image, orientation).shape[:2]
+        return ImageInfo(height, width, common)
 
 
 def read_rgb(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
@@ -98,9 +114,8 @@ def read_rgb(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
         ImageError: missing, empty, not an image, truncated, of an unusual kind, or larger than `max_pixels`.
     """
     with _opened(path, max_pixels) as image:
-        orientation = _orientation(image)
-        _check_end(path, image)
-        return _pixels(path, image, orientation)
+        _has_end(path, image)
+        return _pixels(path, image, _orientation(image))
 
 
 def pillow_to_rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -124,31 +139,82 @@ def to_8_bit(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
-    """Open a file up to its header and refuse what is missing, no image or too large."""
+    """Open a file up to its header and refuse what is missing, no image or too large; odd TIFF files are decoded."""
+    path = Path(path)
     try:
         if os.path.getsize(path) == 0:
             raise ImageError(path, "the file is empty (0 bytes)", REPLACE)
-        image = Image.open(path)
+        if path.suffix.lower() in RAW_SUFFIXES:
+            raise ImageError(path, "a camera's raw file", "develop it to JPEG, PNG or TIFF")
+        image = _opened_tiff(path, max_pixels) or open_image(path)
     except UnidentifiedImageError:
-        raise ImageError(path, "not an image of a known format, or its header is damaged", REPLACE) from None
+        raise ImageError(path, *_why_unknown(path)) from None
     except FileNotFoundError:
-        raise ImageError(path, "no such file", "check the path") from None
+        windows = "\\" in str(path) and os.sep == "/"
+        hint = "; its backslashes separate folders on Windows only" if windows else ""
+        raise ImageError(path, "no such file", f"check the path{hint}") from None
     except ImageError:
         raise
     except Exception as error:  # Pillow's readers raise many kinds on damaged headers
         raise ImageError(path, f"cannot be opened ({error})", REPLACE) from error
     with image:
-        width, height = image.size
-        if width * height > max_pixels:
-            reason = f"{width}x{height} = {width * height:,} pixels, more than the limit of {max_pixels:,}"
-            raise ImageError(path, reason, "shrink or tile the image, or raise max_pixels")
+        _check_size(path, *image.size, max_pixels)
         yield image
 
 
+def _opened_tiff(path: Path, max_pixels: int) -> Image.Image | None:
+    """A TIFF file, decoded and upright where Pillow does not read it rightly; None for all other files."""
+    with path.open("rb") as file:
+        if file.read(4) not in TIFF_MAGIC:
+            return None
+    try:
+        layout = read_layout(path)
+        if layout is None:
+            return None
+        if not layout.is_odd:
+            with contextlib.suppress(*(UnidentifiedImageError,) * layout.is_known):
+                return open_image(path)
+        _check_size(path, layout.width, layout.height, max_pixels)
+        values = layout.pixels()
+    except TiffRefused as refused:
+        raise ImageError(path, refused.reason, refused.remedy) from refused
+    values = to_8_bit(values) if values.dtype == np.uint16 else values
+    return Image.fromarray(np.repeat(values, 3, -1) if values.shape[-1] == 1 else np.ascontiguousarray(values))
+
+
+def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        reason = f"{width}x{height} = {width * height:,} pixels, more than the limit of {max_pixels:,}"
+        raise ImageError(path, reason, "shrink or tile the image, or raise max_pixels")
+
+
+def _why_unknown(path: Path) -> tuple[str, str]:
+    """Reason and remedy for a file that Pillow does not know, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start[:4] in TIFF_MAGIC:
+        with contextlib.suppress(TiffRefused):
+            layout = read_layout(path)
+            if layout is not None:
+                return f"{layout}, which no reader here decodes", "convert it to 8- or 16-bit RGB"
+    if start[4:8] == b"ftyp":
+        return f"of the kind {start[8:12].decode('latin-1')} (HEIC, AVIF or a video), not read here", CONVERT
+    for marks, kind in UNREAD_MARKS.items():
+        if start.lstrip().lower().startswith(marks):
+            return kind, CONVERT if kind.endswith("not read here") else "download the image itself"
+    return "not an image of a known format, or its header is damaged", REPLACE
+
+
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8 that is still to be applied; a damaged EXIF block counts as upright."""
+    """EXIF orientation 1..8 that is still to be applied; one of another value or type, or damaged EXIF, is upright."""
+    value = _exif_orientation(image)
+    return value if type(value) is int and value in ORIENTATIONS else 1
+
+
+def _exif_orientation(image: Image.Image) -> object:
+    """The tag as it is stored, 1 where there is none."""
     # Pillow turns TIFF by itself, and would decode a whole PNG to look for EXIF behind the pixels.
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
@@ -158,26 +224,44 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _check_end(path: str | os.PathLike, image: Image.Image) -> None:
-    """Refuse a truncated file: JPEG and PNG by their end marker, decoding only where that does not tell."""
+def _common_suffix(path: str | os.PathLike, image: Image.Image, orientation: int) -> str | None:
+    """See `ImageInfo.common`; `image` is not decoded yet."""
+    suffixes = COMMON_FORMATS.get(image.format or "")
+    if suffixes is None:
+        return None
+    if image.format == "TIFF" and (image.mode not in ("L", "RGB") or image.info.get("compression") not in COMMON_TIFF):
+        return None
+    # OpenCV takes the first two bytes of the value whatever its type, and for a big-endian number of 32 bits that is 0.
+    stored, exif = _exif_orientation(image), image.info.get("exif", b"")
+    if type(stored) is not int or (orientation != 1 and not any(entry in exif for entry in SHORT_ORIENTATION)):
+        return None
+    return "" if Path(path).suffix.lower() in suffixes else suffixes[0]
+
+
+def _has_end(path: str | os.PathLike, image: Image.Image) -> bool:
+    """Whether a JPEG or PNG has its end marker, so that it is whole; False where only decoding can tell.
+
+    Raises:
+        ImageError: a JPEG or PNG without one.
+    """
     marker = END_MARKERS.get(image.format or "")
-    if marker is not None:
-        with open(path, "rb") as file:
-            file.seek(max(os.path.getsize(path) - TAIL_BYTES, 0))
-            if marker in file.read():
-                return
-            file.seek(0)
-            if marker not in file.read():
-                raise ImageError(path, f"truncated ({image.format} without its end marker)", REPLACE)
-    # Other data may follow the image, or the marker found is that of a thumbnail.
-    _decode(path, image)
+    if marker is None:
+        return False
+    with open(path, "rb") as file:
+        file.seek(max(os.path.getsize(path) - TAIL_BYTES, 0))
+        if marker in file.read():
+            return True
+        file.seek(0)
+        if marker not in file.read():
+            raise ImageError(path, f"truncated ({image.format} without its end marker)", REPLACE)
+    return False  # Other data may follow the image, or the marker found is that of a thumbnail.
 
 
 def _pixels(path: str | os.PathLike, image: Image.Image, orientation: int) -> np.ndarray:
     """Decode, convert to RGB and turn upright -> uint8 (H, W, 3)."""
     _decode(path, image)
     rgb = _to_rgb(path, image)
-    if orientation in ORIENTATIONS:
+    if orientation != 1:
         rgb = rgb.transpose(ORIENTATIONS[orientation])
     return np.array(rgb)
 
@@ -193,7 +277,7 @@ def _to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
     """Convert any decoded mode to 8-bit RGB."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
+        if values.size and (values.min() < 0 or values.max() > 65535):
             raise ImageError(path, f"pixel values {values.min()}..{values.max()} exceed 16 bit", "convert it to 8 bit")
         image = Image.fromarray(to_8_bit(values))
     if image.mode == "F":

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from data.data_spec import DataSetError
-from data.images import IMAGE_SUFFIXES, list_images
+from data.image_files import IMAGE_SUFFIXES, list_images, warn_of_unread
 
 
 def find_lr_images(images: list[Path], folder: Path, scale: int) -> list[Path]:
@@ -26,6 +26,7 @@ def find_lr_images(images: list[Path], folder: Path, scale: int) -> list[Path]:
     make = f"make the copies with `python -m data.prepare_detection_data lr --scale {scale}`, or correct data.lr_folder"
     if not folder.is_dir():
         raise DataSetError(f"data.lr_folder: {folder}: no such folder; {make}")
+    warn_of_unread(folder)
     by_stem: dict[str, list[Path]] = {}
     for path in list_images(folder):
         by_stem.setdefault(str(path.relative_to(folder).with_suffix("")), []).append(path)

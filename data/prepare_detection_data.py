@@ -25,7 +25,8 @@ from PIL import Image
 
 from data.annotations import Annotated, AnnotationError, normalise, read_coco, read_voc, voc_files
 from data.data_spec import DataSetError, load_data_spec
-from data.images import ImageError, check_image, list_images, read_rgb
+from data.image_files import ImageError, list_images
+from data.images import check_image, read_rgb
 
 EXAMPLE = """examples:
   python -m data.prepare_detection_data voc --images VOC/JPEGImages --annotations VOC/Annotations \\

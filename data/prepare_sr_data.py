@@ -112,9 +112,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from tqdm import tqdm
 
-    from data.images import ImageError, list_images
+    from data.image_files import ImageError, list_images, warn_of_unread
 
     files = list_images(arguments.source)
+    warn_of_unread(arguments.source)
     if not files:
         print(f"{arguments.source}: no images in this folder; check the path", file=sys.stderr)
         return 1

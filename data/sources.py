@@ -12,7 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.images import IMAGE_SUFFIXES, ImageError, read_rgb
+from data.image_files import IMAGE_SUFFIXES, ImageError
+from data.images import read_rgb
 from utils.errors import UserError
 
 VIDEO_SUFFIXES = (".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")

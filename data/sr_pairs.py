@@ -17,11 +17,12 @@ from tqdm import tqdm
 from configs.sr_schema import SRDataConfig
 from data.bad_images import BadImages
 from data.image_cache import ImageCache
-from data.images import ImageError, check_image, list_images, read_rgb
+from data.image_files import ImageError
+from data.images import check_image, read_rgb
+from data.pair_files import PairFiles, find_pairs, hr_folder_of
 from utils.errors import UserError
 from utils.resize import resize
 
-PairFiles = tuple[Path, Path | None]
 FLIPS = {1: 1, 2: 0, 3: -1}  # lowest two bits of a symmetry -> flip code of OpenCV
 
 
@@ -75,7 +76,8 @@ class SRPairDataset(Dataset):
         self.symmetries = 2 if data.symmetries == "mirror" else 8
         pairs: list[PairFiles] = []
         for number, folder in enumerate(data.train):
-            pairs += _find_pairs(_hr_folder(folder), data.lr_train[number] if data.lr_train else None, scale)
+            found = find_pairs(hr_folder_of(folder), data.lr_train[number] if data.lr_train else None, scale)
+            pairs += [(hr, None) for hr, _ in found] if scales or draw else found
         self.bad = BadImages(data.on_bad_image, len(set(pairs)))
         self.files: list[PairFiles] = []
         self.too_small: list[Path] = []
@@ -215,7 +217,8 @@ def benchmark_pairs(
     """Whole images for measuring SR.
 
     Args:
-        folder: HR images, of which LR is made by bicubic; or HR/ and LR_bicubic/X{scale}/ inside (Set5 style).
+        folder: HR images, of which LR is made by bicubic; or HR/ and LR_bicubic/X{scale}/ inside (Set5 style); or both
+            beside one another, see `data.pair_files.find_pairs`.
         scale: super-resolution factor; a fractional one always makes LR by bicubic, unless `lr_folder` is given.
         max_pixels: images with more pixels than this are refused before decoding.
         lr_folder: LR images of the same names, instead of those inside.
@@ -233,13 +236,13 @@ def benchmark_pairs(
 def benchmark_files(folder: str | Path, scale: float, lr_folder: str | Path | None = None) -> list[PairFiles]:
     """HR and LR files (None: LR is made) of `benchmark_pairs`, with the same errors about folders."""
     folder = Path(folder)
-    hr_folder = _hr_folder(folder)
+    hr_folder = hr_folder_of(folder)
     if lr_folder is None and hr_folder != folder and float(scale).is_integer():
         lr_folder = folder / "LR_bicubic" / f"X{int(scale)}"
         if not lr_folder.is_dir():
             remedy = f"give {folder / 'HR'} to have LR made by bicubic, or choose another scale"
             raise ImageError(lr_folder, "no such folder", remedy)
-    return _find_pairs(hr_folder, lr_folder, scale)
+    return find_pairs(hr_folder, lr_folder, scale)
 
 
 def read_hr(file: Path, scale: float, max_pixels: int) -> np.ndarray:
@@ -306,31 +309,6 @@ def _planes(image: np.ndarray, symmetry: int) -> Tensor:
     planes = torch.empty(3, *image.shape[:2], dtype=torch.uint8)
     cv2.split(image, list(planes.numpy()))
     return planes
-
-
-def _hr_folder(folder: str | Path) -> Path:
-    """HR/ of a folder that also holds LR_bicubic/, else the folder itself."""
-    folder = Path(folder)
-    return folder / "HR" if (folder / "HR").is_dir() and (folder / "LR_bicubic").is_dir() else folder
-
-
-def _find_pairs(hr_folder: Path, lr_folder: str | Path | None, scale: float) -> list[PairFiles]:
-    """HR files of a folder, each with its LR file or None."""
-    hr_files = list_images(hr_folder)
-    if not hr_files:
-        raise ImageError(hr_folder, "no images in this folder", "check the path, or the file names' endings")
-    if lr_folder is None:
-        return [(file, None) for file in hr_files]
-    lr_files = {file.relative_to(lr_folder).with_suffix(""): file for file in list_images(lr_folder)}
-    pairs = []
-    for file in hr_files:
-        name = file.relative_to(hr_folder).with_suffix("")
-        lr_file = lr_files.get(name) or lr_files.get(name.with_name(f"{name.name}x{scale:g}"))
-        if lr_file is None:
-            reason = f"no LR image for {file}"
-            raise ImageError(lr_folder, reason, f"add {name}.png or {name}x{scale:g}.png, or take the right folder")
-        pairs.append((file, lr_file))
-    return pairs
 
 
 def _check_scale(lr_file: Path, lr_size: tuple[int, int], hr_size: tuple[int, int], scale: float) -> None:

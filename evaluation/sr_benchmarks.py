@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.sr_schema import EvaluateSRConfig
-from data.images import ImageError, list_images
+from data.image_files import ImageError, list_images
 from data.sr_pairs import benchmark_files
 from evaluation.fid import LEAST_IMAGES
 from evaluation.sr_candidates import as_list

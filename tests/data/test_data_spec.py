@@ -191,3 +191,101 @@ def test_real_data_set(shared_data):
         "val": (120, 1359),
         "test": (160, 1212),
     }
+
+
+# Other people's files
+
+
+def test_backslashes_of_windows_are_read(tmp_path):
+    root = make_set(tmp_path / "sets" / "one")
+    spec = load_data_spec(write(root, train=r"images\train", val=r"..\one\images\val"))
+    assert stems(spec) == stems(spec, "val") == ["0", "1", "2"]
+    assert stems(load_data_spec(write(tmp_path, path=r"sets\one"))) == ["0", "1", "2"]
+    (root / "list.txt").write_text("images\\train\\0.png\r\n.\\images\\train\\1.png\r\n")
+    records, report = scan_split(load_data_spec(write(root, train="list.txt")), "train")
+    assert [len(record.classes) for record in records] == [0, 1] and report.unlabelled == 0
+    with pytest.raises(DataSetError, match="separates folders on Windows only"):
+        load_data_spec(write(root, train=r"C:\data\train", val=None))
+    (root / "list.txt").write_text("D:\\images\\0.png\n")
+    with pytest.raises(ImageError, match=r"backslash.*data\.on_bad_image: skip"):
+        scan_split(load_data_spec(write(root, train="list.txt")), "train", on_bad_image="error")
+
+
+def test_a_file_whose_name_holds_a_backslash_comes_first(tmp_path):
+    root = make_set(tmp_path)
+    (root / "images/train/0.png").rename(root / "images\\train.png")
+    assert stems(load_data_spec(write(root, train="images\\train.png"))) == ["images\\train"]
+
+
+def test_images_that_nothing_reads_are_counted(tmp_path):
+    root = make_set(tmp_path)
+    for name in ("a.heic", "b.HEIC", "c.exr"):
+        (root / "images/train" / name).write_bytes(b"x")
+    _, report = scan_split(load_data_spec(write(root)), "train")
+    assert report.listed == 3 and report.used == 3
+    assert "3 files are left out, nothing here reads .heic (2), .exr (1)" in report.summary()
+    (root / "list.txt").write_text("images/train/0.png\nimages/train/a.heic\n")
+    _, report = scan_split(load_data_spec(write(root, train="list.txt")), "train")
+    assert "1 file is left out" in report.summary() and report.used == 1
+    for i in range(3):
+        (root / f"images/val/{i}.png").rename(root / f"images/val/{i}.heif")
+    with pytest.raises(DataSetError, match=r"holds no image.*\.heif \(3\)"):
+        load_data_spec(write(root)).images("val")
+
+
+def test_other_suffixes_are_used(tmp_path):
+    root = make_set(tmp_path)
+    (root / "images/train/0.png").rename(root / "images/train/0.apng")
+    Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(root / "images/train/1.jfif", "JPEG")
+    (root / "images/train/1.png").unlink()
+    records, _ = scan_split(load_data_spec(write(root)), "train")
+    assert [len(record.classes) for record in records] == [0, 1, 0]
+    assert [record.common for record in records] == [".png", ".jpg", ""]
+
+
+def test_polygons_and_pose_labels_are_read(tmp_path):
+    root = make_set(tmp_path)
+    (root / "labels/train/0.txt").write_text("0 0.1 0.2 0.5 0.2 0.5 0.6 0.1 0.6\n")
+    records, _ = scan_split(load_data_spec(write(root)), "train")
+    np.testing.assert_allclose(records[0].boxes, [[0.3, 0.4, 0.4, 0.4]], atol=1e-6)
+    (root / "labels/train/0.txt").write_text("0 0.3 0.4 0.4 0.4 0.1 0.1 2 0.5 0.5 1\n")
+    records, _ = scan_split(load_data_spec(write(root, kpt_shape=[2, 3])), "train")
+    np.testing.assert_allclose(records[0].boxes, [[0.3, 0.4, 0.4, 0.4]], atol=1e-6)
+    with pytest.raises(DataSetError, match="kpt_shape"):
+        load_data_spec(write(root, kpt_shape=[2]))
+
+
+def test_a_box_larger_than_its_image_names_the_way_out(tmp_path):
+    root = make_set(tmp_path, images=12)
+    (root / "labels/train/0.txt").write_text("0 0.5 0.5 0.5 1.0371\n")
+    spec = load_data_spec(write(root))
+    with pytest.raises(LabelError, match=r"1\.0371 is above 1.*data\.on_bad_label: skip"):
+        scan_split(spec, "train")
+    records, report = scan_split(spec, "train", on_bad_label="skip")
+    assert len(records) == 11 and "1 skipped for a bad label" in report.summary()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: a\ntrain: b\nnames: [x]\n", "the key `train` stands in line 1 already"),
+        ("train: a\nnames:\n  0: x\n  1: y\n  0: z\n", "the key `0` stands in line 3 already"),
+        ("train: a\nnames:\n  0: x\n  00: y\n", "class id twice"),
+        ("train: {a: b}\nnames: [x]\n", "`train` must be a path"),
+        ("train: [[a]]\nnames: [x]\n", "`train` must be a path"),
+        ("path: [a]\ntrain: a\nnames: [x]\n", "`path` must be one folder"),
+        ("? [a]\n: b\ntrain: a\n", "not a YAML file"),
+        ("a: " + "[" * 2000, "not a YAML file"),
+    ],
+)
+def test_doubled_keys_and_odd_structures_are_refused(tmp_path, text, message):
+    (make_set(tmp_path) / "data.yaml").write_text(text)
+    with pytest.raises(DataSetError, match=message):
+        load_data_spec(tmp_path / "data.yaml")
+
+
+def test_a_huge_yaml_is_refused_unread(tmp_path):
+    with (tmp_path / "data.yaml").open("wb") as file:
+        file.truncate(40_000_000_000)
+    with pytest.raises(DataSetError, match="40,000,000,000 bytes"):
+        load_data_spec(tmp_path / "data.yaml")

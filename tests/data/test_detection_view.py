@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,14 @@ def test_labels_keep_single_precision(tmp_path):
     text = label_file_text(Record(tmp_path, tmp_path, 1, 1, np.zeros(50, np.int64), boxes))
     again = np.array([line.split()[1:] for line in text.splitlines()], np.float32)
     np.testing.assert_allclose(again, boxes, rtol=1e-7)
+
+
+def test_images_that_ultralytics_reads_otherwise_are_written_as_png(tmp_path):
+    image = draw(tmp_path / "a" / "x.png").rename(tmp_path / "a" / "x.ppm.png")
+    odd = replace(record(image), common=None)
+    named = replace(record(draw(tmp_path / "b" / "y.png").rename(tmp_path / "b" / "y.apng")), common=".png")
+    build_view(tmp_path / "view", ["cat"], {"train": [odd, named]})
+    view = tmp_path / "view" / "images" / "train"
+    assert sorted(path.name for path in view.iterdir()) == ["x.ppm.png", "y.png"]
+    assert not (view / "x.ppm.png").is_symlink() and (view / "y.png").is_symlink()
+    np.testing.assert_array_equal(np.asarray(Image.open(view / "x.ppm.png")), np.zeros((8, 8, 3), np.uint8))

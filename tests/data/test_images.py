@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from data.images import ImageError, check_image, list_images, read_rgb
+from data.image_files import (
+    IMAGE_SUFFIXES,
+    UNREAD_SUFFIXES,
+    ImageError,
+    list_images,
+    unread_images,
+    unread_note,
+    warn_of_unread,
+)
+from data.images import check_image, inspect_image, read_rgb
 
 LIMIT = 10**8
 
@@ -87,7 +96,7 @@ def test_sixteen_bit_grey_is_scaled(tmp_path: Path) -> None:
 
 
 def test_pixels_without_an_8_bit_form_are_refused(tmp_path: Path) -> None:
-    for values, word in ((np.full((2, 2), 70000, np.int32), "70000"), (np.full((2, 2), 0.5, np.float32), "floating")):
+    for values, word in ((np.full((2, 2), 70000, np.int32), "32-bit"), (np.full((2, 2), 0.5, np.float32), "floating")):
         Image.fromarray(values).save(tmp_path / "a.tif")
         with pytest.raises(ImageError, match=word):
             read_rgb(tmp_path / "a.tif", LIMIT)
@@ -221,3 +230,110 @@ def test_list_images(tmp_path: Path) -> None:
     assert names == ["a.jpeg", "b.PNG", "sub/a.jpg", "sub/deep/c.tiff"]
     with pytest.raises(ImageError, match="no such folder"):
         list_images(tmp_path / "missing")
+
+
+# Suffixes and formats
+
+
+def exif_block(kind: int, value: bytes, count: int = 1, order: str = "<") -> bytes:
+    """EXIF with nothing but the orientation, in a type of one's own."""
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    entry = struct.pack(order + "HHI", 0x0112, kind, count) + value.ljust(4, b"\0")
+    return b"Exif\0\0" + head + struct.pack(order + "IH", 8, 1) + entry + b"\0\0\0\0"
+
+
+@pytest.mark.parametrize("value", [0, 9, 10, 255, 65535])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_an_orientation_outside_1_to_8_is_ignored(tmp_path, pixels, value, suffix) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path, exif=exif)
+    assert check_image(path, LIMIT) == read_rgb(path, LIMIT).shape[:2] == (20, 30)
+
+
+@pytest.mark.parametrize("kind", [1, 2, 5, 7, 10, 11, 12])
+@pytest.mark.parametrize("order", "<>")
+def test_an_orientation_of_another_type_is_ignored(tmp_path, pixels, kind, order) -> None:
+    """BYTE, ASCII, RATIONAL, UNDEFINED, ...; and stage 1 gets the pixels instead of the file."""
+    for value, count in ((b"\6", 1), (b"6\0", 2), (b"\6\0\6\0", 4)):
+        Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif_block(kind, value, count, order))
+        info = inspect_image(tmp_path / "a.jpg", LIMIT)
+        assert (info.height, info.width) == read_rgb(tmp_path / "a.jpg", LIMIT).shape[:2] == (20, 30)
+
+
+def test_common_images_are_read_alike_by_ultralytics(tmp_path, pixels) -> None:
+    """`common` is a promise: the named suffix, and the same height, width and (nearly) pixels by its reader."""
+    from ultralytics.utils.patches import imread
+
+    blocks = [exif_block(3, struct.pack(o + "H", n), 1, o) for o in "<>" for n in (1, 3, 6, 8, 9)]
+    blocks += [exif_block(kind, b"\6", 1, o) for kind in (1, 2, 4, 7) for o in "<>"]
+    found = []
+    for number, exif in enumerate(blocks):
+        path = tmp_path / f"{number}.jpg"
+        Image.fromarray(pixels).save(path, exif=exif, quality=100, subsampling=0)
+        if inspect_image(path, LIMIT).common is None:
+            continue
+        found.append(number)
+        ours, theirs = read_rgb(path, LIMIT), imread(path)[..., ::-1]
+        assert ours.shape == theirs.shape and np.abs(ours.astype(int) - theirs).max() <= 8
+    assert found[:10] == list(range(10))
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "mpo", "avif", "jp2", "ppm", "pnm", "apng", "dib", "tga"])
+def test_other_suffixes_are_images_too(tmp_path, pixels, suffix) -> None:
+    path = tmp_path / f"a.{suffix}"
+    kind = {"jfif": "JPEG", "jpe": "JPEG", "jp2": "JPEG2000", "pnm": "PPM", "apng": "PNG"}.get(suffix, suffix.upper())
+    Image.fromarray(pixels).save(path, kind)
+    if f".{suffix}" in UNREAD_SUFFIXES:
+        pytest.skip(f"this Pillow does not read {suffix}")
+    assert list_images(tmp_path) == [path] and unread_images(tmp_path) == []
+    result = read_rgb(path, LIMIT)
+    assert result.shape == (20, 30, 3) == (*check_image(path, LIMIT), 3)
+    assert np.abs(result.astype(int) - pixels).mean() < 6
+
+
+@pytest.mark.parametrize("suffix", ["avif", "jp2", "ppm", "tga", "mpo"])
+def test_other_formats_are_refused_where_truncated(tmp_path, suffix) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(noise).save(path, {"jp2": "JPEG2000"}.get(suffix, suffix.upper()))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    both_refuse(path)
+
+
+def test_what_nothing_reads_is_named_and_counted(tmp_path, capsys) -> None:
+    for name in ("a.HEIC", "b.heic", "deep/c.dng", "d.exr", "e.png", "f.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    unread = unread_images(tmp_path)
+    assert [path.name for path in unread] == ["a.HEIC", "b.heic", "d.exr", "c.dng"]
+    note = unread_note(unread)
+    assert note.startswith("4 files are left out, nothing here reads .heic (2)") and ".dng (1)" in note
+    assert unread_note([]) == "" and not set(IMAGE_SUFFIXES) & set(UNREAD_SUFFIXES)
+    warn_of_unread(tmp_path), warn_of_unread(tmp_path)
+    assert capsys.readouterr().err.count("4 files are left out") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "heic"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git-LFS pointer"),
+        (b"\xff\x0a" + bytes(50), "JPEG XL"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg">', "SVG"),
+    ],
+)
+def test_what_a_foreign_file_is_is_said(tmp_path, content, word) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    both_refuse(tmp_path / "a.jpg", word)
+
+
+def test_a_pfm_has_no_known_range(tmp_path) -> None:
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n4 3\n-1.0\n" + np.ones(12, "<f4").tobytes())
+    both_refuse(tmp_path / "a.pfm", "floating-point")
+
+
+def test_a_backslash_in_a_path_gets_a_hint(tmp_path) -> None:
+    both_refuse(tmp_path / "images\\a.jpg", "no such file", "backslash")

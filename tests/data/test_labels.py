@@ -72,8 +72,12 @@ def test_boxes_are_cut_at_the_border(tmp_path):
         ("\u0660 0.5 0.5 0.1 0.1", "not a finite number"),
         ("0 0.5 0.5 0.1", "4 columns"),
         ("0 0.5 0.5 0.1 0.1 0.9", "6 columns.*score"),
-        ("0 0.1 0.1 0.5 0.1 0.5 0.5", "7 columns.*polygon.*bounding box"),
-        ("0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5", "9 columns.*polygon"),
+        ("0 0.5 0.5 0.1 1.0371", r"box value 1\.0371 is above 1.*larger than its image.*correct or remove the line"),
+        ("0 0.1 0.1 0.5 0.1 0.5 0.5 0.5", "8 columns.*polygon.*kpt_shape"),
+        ("0 0.1 0.1 0.5 0.1 0.5 0.5 2 0.5", "polygon value 2 is above 1.*kpt_shape"),
+        ("0 10 10 50 10 50 50", "polygon value 50 is above 1.*divide x by the image width"),
+        ("0 0.1 0.1 0.5 0.1 0.9 0.1", "polygon of width 0.8 and height 0"),
+        ("0 0.1 0.1 0.5 0.1 -0.5 0.5", "below 0"),
     ],
 )
 def test_faulty_lines_are_named(tmp_path, line, message):
@@ -148,3 +152,47 @@ def test_any_bytes_give_boxes_or_a_label_error(tmp_path, content):
 )
 def test_label_path_follows_ultralytics(image, label):
     assert label_path(image) == Path(label)
+
+
+points = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=30)
+
+
+@SHARED_TMP
+@given(st.lists(points, min_size=1, max_size=4), st.booleans())
+def test_polygons_and_oriented_boxes_become_boxes(tmp_path, polygons, with_box):
+    """The smallest box around the points, as Ultralytics takes it for detection; lines with a box may stand beside."""
+    box = "2 0.5 0.5 0.25 0.125\n" if with_box else ""
+    text = "".join(f"1 {' '.join(f'{x!r} {y!r}' for x, y in polygon)}\n" for polygon in polygons)
+    around = []
+    for polygon in polygons:
+        (x1, y1), (x2, y2) = np.min(polygon, axis=0), np.max(polygon, axis=0)
+        around.append((x1, y1, x2, y2))
+    if any(np.float32(x2 - x1) <= 0 or np.float32(y2 - y1) <= 0 for x1, y1, x2, y2 in around):
+        with pytest.raises(LabelError, match=r"polygon of width|is empty"):
+            parse(tmp_path, box + text)
+        return
+    classes, boxes = parse(tmp_path, box + text)
+    assert classes.tolist().count(2) == with_box
+    found = boxes[classes == 1]
+    corners = np.concatenate([found[:, :2] - found[:, 2:] / 2, found[:, :2] + found[:, 2:] / 2], axis=1)
+    assert all(np.abs(corners - row).max(axis=1).min() < 1e-6 for row in around)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (17, 3), (4, 2), (5, 2)])
+def test_pose_labels_keep_the_box(tmp_path, shape):
+    """Also where the number of columns is that of a polygon, and whatever the visibilities."""
+    tail = " ".join(["0.9 0.1 2.0", "0 0 0"][i % 2] if shape[1] == 3 else "0.9 0.1" for i in range(shape[0]))
+    line = f"1 0.5 0.25 0.1 0.2 {tail}"
+    (tmp_path / "a.txt").write_text(f"{line}\n0 0.5 0.5 0.5 0.5\n")
+    classes, boxes = parse_label_file(tmp_path / "a.txt", 2, shape[0] * shape[1])
+    assert classes.tolist() == [1, 0]
+    np.testing.assert_allclose(boxes, [[0.5, 0.25, 0.1, 0.2], [0.5, 0.5, 0.5, 0.5]])
+    with pytest.raises(LabelError, match="kpt_shape"):
+        parse_label_file(tmp_path / "a.txt", 2, shape[0] * shape[1] + 1)
+
+
+def test_a_huge_file_is_refused_unread(tmp_path):
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(40_000_000_000)
+    with pytest.raises(LabelError, match="40,000,000,000 bytes, more than the limit"):
+        parse_label_file(tmp_path / "a.txt", 1)
