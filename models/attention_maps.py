@@ -134,24 +134,24 @@ def _laid_out(name: str, call: _Call, padded: tuple[int, ...], sides: tuple[int,
         if values.shape[-2:] == (1, 1):
             return Attention(name, "channels", values.flatten())
         return Attention(name, "places", values[0].mean(0))
-    places = _windows(values, padded) if len(values) > 1 else _grid(values[0], padded)
+    places = _windows(values, padded, call.shift) if len(values) > 1 else _grid(values[0], padded)
     if places is None:
         return None
-    places = places.roll((call.shift, call.shift), (0, 1))  # shifted windows see the image moved up and left
     if places.shape == padded:
         places = places[: sides[0], : sides[1]]
     return Attention(name, "places", places)
 
 
-def _windows(values: Tensor, padded: tuple[int, ...]) -> Tensor | None:
-    """(windows, side * side), row by row over the padded image -> (h', w')."""
+def _windows(values: Tensor, padded: tuple[int, ...], shift: int) -> Tensor | None:
+    """(windows, side * side), row by row over the padded image, moved up and left by `shift` -> (h', w')."""
     side = math.isqrt(values.shape[1])
     if side * side != values.shape[1] or any(length % side for length in padded):
         return None
     rows, columns = (length // side for length in padded)
     if rows * columns != len(values):
         return None
-    return values.view(rows, columns, side, side).transpose(1, 2).reshape(padded)
+    shift = shift if min(rows, columns) > 1 else 0  # a window as large as the image is not shifted
+    return values.view(rows, columns, side, side).transpose(1, 2).reshape(padded).roll((shift, shift), (0, 1))
 
 
 def _grid(values: Tensor, padded: tuple[int, ...]) -> Tensor | None:
