@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lr", type=int, default=160, help="LR pixels a side of the image of the conditional rows")
     parser.add_argument("--patch", type=int, default=16, help="LR pixels a side of its patches")
     parser.add_argument("--output", type=int, default=OUTPUT, help="pixels a side of the image of the memory rows")
-    parser.add_argument("--memory-mb", type=int, default=1024, help="what a call may take there")
+    parser.add_argument("--memory-mb", type=int, default=1024, help="what one call may take there, and on patches")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--seed", type=int, default=0, help="of the noise and of the mask")
     parser.add_argument("--json", type=Path, default=RESULTS, help="results; the page lies beside it")
@@ -236,6 +236,7 @@ def conditional_row(file: Path, options) -> dict:
     import numpy as np
     import torch
 
+    from deployment.prepare import prepare_front
     from loading.load_sr import load_sr
     from models import build_sr
     from models.arbitrary_scale import seeded
@@ -249,6 +250,7 @@ def conditional_row(file: Path, options) -> dict:
     quality = seeded(load_sr(file).eval(), options.seed)
     fast, patch = build_sr("bicubic", quality.scale), options.patch
     front = ConditionalSR(Masker(patch), fast, quality, Execution(halo=None)).eval()
+    front = prepare_front(front, torch.device("cpu"), torch.float32, options.memory_mb)
     lr, side = to_tensor(photograph(options.lr), "cpu"), -(-options.lr // patch)
     kept = np.zeros(side * side, bool)
     kept[np.random.default_rng(options.seed).permutation(side * side)[: round(KEPT * side * side)]] = True
@@ -256,7 +258,7 @@ def conditional_row(file: Path, options) -> dict:
     calls = {
         "tenth": lambda: front.infer(lr, GivenMask(some)),
         "all": lambda: front.infer(lr, GivenMask(torch.ones_like(some))),
-        "dense": lambda: quality(lr),
+        "dense": lambda: front.sr_quality(lr),
     }
     with torch.inference_mode():
         taken = measure_interleaved(calls, options.rounds, 1, torch.device("cpu"))
