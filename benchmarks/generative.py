@@ -17,6 +17,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     parser.add_argument("--lpips", nargs="+", default=[], help="weight files of LPIPS (default: no LPIPS)")
     parser.add_argument("--fid", help="weight file of the FID's InceptionV3 (default: no FID)")
-    parser.add_argument("--limit", type=int, default=0, help="only the first images of each data set, 0 takes all")
+    parser.add_argument("--limit", type=int, default=40, help="images of each data set, evenly spread; 0 takes all")
     parser.add_argument("--rounds", type=int, default=5, help="timed calls of each network")
     parser.add_argument("--lr", type=int, default=160, help="LR pixels a side of the image of the conditional rows")
     parser.add_argument("--patch", type=int, default=16, help="LR pixels a side of its patches")
@@ -110,7 +111,7 @@ def command(options) -> str:
     if options.lpips:
         words += ["--lpips", *(Path(file).name for file in options.lpips)]
     words += ["--fid", Path(options.fid).name] if options.fid else []
-    words += ["--limit", str(options.limit)] if options.limit else []
+    words += ["--limit", str(options.limit)]
     return shlex.join(["python", "-m", "benchmarks.generative", *words])
 
 
@@ -136,7 +137,7 @@ def described(file: Path) -> dict:
 # ------------------------------------------------------------------------------------------------------------- quality
 
 
-def add_quality(results: dict, files: list[Path], options, save: Callable[[], None]) -> None:
+def add_quality(results: dict, weights: list[Path], options, save: Callable[[], None]) -> None:
     """Rows of `evaluate.py sr` of every network on every data set and scale that it has."""
     from configs.sr_schema import EvaluateSRConfig
     from evaluation.sr_benchmarks import list_benchmarks
@@ -145,21 +146,25 @@ def add_quality(results: dict, files: list[Path], options, save: Callable[[], No
     from loading.load_inception import load_inception
     from loading.load_lpips import load_lpips
     from utils.device import choose_device
+    from utils.timing import spread
 
     device = choose_device("cpu")
     lpips = load_lpips(options.lpips) if options.lpips else None
     inception = load_inception(options.fid) if options.fid else None
-    names = {BICUBIC: BICUBIC} | {str(file): file.stem for file in files}
+    names = {BICUBIC: BICUBIC} | {str(file): file.stem for file in weights}
     for title, (folder, scales) in DATA.items():
         config = EvaluateSRConfig(
-            weights=[BICUBIC, *(str(file) for file in files)], hr=str(options.data / folder), scale=list(scales),
-            timing_runs=options.rounds, limit=options.limit, seed=options.seed, threads=options.threads,
-            fid=options.fid, out=str(options.json.parent),
+            weights=[BICUBIC, *(str(file) for file in weights)], hr=str(options.data / folder), scale=list(scales),
+            timing_runs=options.rounds, seed=options.seed, threads=options.threads, out=str(options.json.parent),
         )  # fmt: skip
         every = load_candidates(config, device)
         for benchmark in list_benchmarks(config):
+            count = len(benchmark.files)
+            files = [benchmark.files[number] for number in spread(count, options.limit or count)]
+            benchmark = replace(benchmark, files=files)
             known = {row["network"]: row for row in results["quality"] if is_of(row, title, benchmark.scale)}
-            wanted = [c for c in every[benchmark.scale] if not is_known(known, names[c.weights], results, options)]
+            here = every[benchmark.scale]
+            wanted = [c for c in here if not is_known(known.get(names[c.weights]), len(files), results, options)]
             if not wanted:
                 continue
             evaluation = SREvaluation({benchmark.scale: wanted}, config, device, lpips, inception)
@@ -169,7 +174,8 @@ def add_quality(results: dict, files: list[Path], options, save: Callable[[], No
                 digest = results["networks"].get(name, {}).get("sha256")
                 known[name] = row | {"network": name, "sha256": digest, "dataset": title}
             others = [row for row in results["quality"] if not is_of(row, title, benchmark.scale)]
-            results["quality"] = [*others, *(known[name] for name in names.values() if name in known)]
+            rows = [*others, *(known[name] for name in names.values() if name in known)]
+            results["quality"] = sorted(rows, key=lambda row: (list(DATA).index(row["dataset"]), row["scale"]))
             save()
 
 
@@ -177,12 +183,12 @@ def is_of(row: dict, dataset: str, scale: float) -> bool:
     return (row["dataset"], row["scale"]) == (dataset, scale)
 
 
-def is_known(known: dict[str, dict], name: str, results: dict, options) -> bool:
-    """Whether a row of this weight file is there, with the figures that are asked for."""
-    row, file = known.get(name), results["networks"].get(name, {})
-    if row is None or row["sha256"] != file.get("sha256"):
+def is_known(row: dict | None, images: int, results: dict, options) -> bool:
+    """Whether a row is one of the present weight file, of these images, with the figures that are asked for."""
+    if row is None or row["images"] != images:
         return False
-    return (row["lpips"] is not None or not options.lpips) and (row["fid"] is not None or not options.fid)
+    same = row["sha256"] == results["networks"].get(row["network"], {}).get("sha256")
+    return same and (row["lpips"] is not None or not options.lpips) and (row["fid"] is not None or not options.fid)
 
 
 # -------------------------------------------------------------------------------------------------- memory, conditional
