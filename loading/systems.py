@@ -151,7 +151,17 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
         names: class names of the data set.
 
     Raises:
-        UserError, CheckpointError: see `build_or_load_sr` and `build_or_load_detector`.
+        UserError, CheckpointError: see `configured_front` and `build_or_load_detector`.
+    """
+    front = configured_front(config)
+    return ConditionalSRDetector(front, build_or_load_detector(config.detector, names))
+
+
+def configured_front(config: Stage3Config) -> FrontEnd:
+    """Front end as a stage-3 configuration describes it, with the weights of stage 2 or of `start`.
+
+    Raises:
+        UserError, CheckpointError: see `build_or_load_sr`.
     """
     if config.start is not None:
         config = replace(config, sr_fast=replace(config.sr_fast, weights=None, init=None))
@@ -170,7 +180,7 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
         front = for_windows(front, quality, config)
     if config.start is not None:
         take_front(config.start, front, config.sr)
-    return ConditionalSRDetector(front, build_or_load_detector(config.detector, names))
+    return front
 
 
 def for_windows(front: FrontEnd, quality: SRNetwork, config: Stage3Config) -> FrontEnd:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from configs.schema import Stage3Config
-from data.data_spec import DataSpec, Record
+from data.data_spec import Record
 from data.detection import DetectionDataset, canvas_size
 from data.detection_batch import collate_detection
 from deployment.latency_profile import architecture_fingerprint, load_profile
@@ -56,11 +56,31 @@ def build_joint_training(config: Stage3Config, device: torch.device, say: Say = 
         UserError: see `scan_split`, `build_system`, `build_teacher` and `cost_target`.
     """
     spec, records = read_records("stage 3", config.data, config.data.unlabelled, say)
-    labelled = sum(record.labelled for record in records["train"])
     torch.manual_seed(config.run.seed)
-    system = build_system(config, spec.names)
+    return joint_training(config, build_system(config, spec.names), records, device, say)
+
+
+def joint_training(
+    config: Stage3Config,
+    system: ConditionalSRDetector,
+    records: dict[str, list[Record]],
+    device: torch.device,
+    say: Say = print,
+) -> JointTraining:
+    """The same with a system and images that are there already.
+
+    Args:
+        config: of the stage; its data-set YAML and weights are not looked at.
+        system: what is trained.
+        records: images by split, "train" and "val".
+        device, say: as in `build_joint_training`.
+
+    Raises:
+        UserError: see `build_teacher` and `cost_target`.
+    """
+    labelled = sum(record.labelled for record in records["train"])
     system.to(memory_format=torch.channels_last)
-    train, val = detection_sets(config, spec, records, system.detector.stride)
+    train, val = detection_sets(config, system.detector.names, records, system.detector.stride)
     freeze_parts(system, config.mode, config.freeze)
     system.detector.set_epochs(config.optim.epochs)
     if config.freeze_bn:
@@ -69,14 +89,14 @@ def build_joint_training(config: Stage3Config, device: torch.device, say: Say = 
 
 
 def detection_sets(
-    config: Stage3Config, spec: DataSpec, records: dict[str, list[Record]], stride: int
+    config: Stage3Config, names: tuple[str, ...], records: dict[str, list[Record]], stride: int
 ) -> tuple[DetectionDataset, DetectionDataset]:
     """Training images, augmented, and validation images as they are, on canvases that fit the detector's stride."""
     data = config.data
     shared = {"canvas": canvas_size(data.imgsz, data.scale, stride), "scale": data.scale}
     shared |= {"lr": data.lr, "lr_folder": data.lr_folder, "seed": config.run.seed, "max_pixels": data.max_pixels}
-    train = DetectionDataset(records["train"], spec.names, augment=config.augment, epochs=config.optim.epochs, **shared)
-    return train, DetectionDataset(records["val"], spec.names, augment=None, epochs=0, **shared)
+    train = DetectionDataset(records["train"], names, augment=config.augment, epochs=config.optim.epochs, **shared)
+    return train, DetectionDataset(records["val"], names, augment=None, epochs=0, **shared)
 
 
 def joint_task(

@@ -60,7 +60,12 @@ class Task(nn.Module):
     Networks that only judge (a teacher, a perceptual distance) do not belong into its state: keep them in a tuple or in
     a plain object. What a loss draws at random must be a pure function of (seed, epoch, sample index) or of the step:
     then a resumed run goes on bit for bit.
+
+    Attributes:
+        on_bar: loss terms that the progress bar shows beside the total.
     """
+
+    on_bar: tuple[str, ...] = ()
 
     def optimizers(self, optim: OptimConfig) -> dict[str, OptimizerSpec]:
         """Optimisers by name; asked for once, before training. One is usually called `MAIN`.

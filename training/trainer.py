@@ -196,13 +196,18 @@ class Trainer:
                 self.log_window()
             if self.step % self.run.checkpoint_every == 0 and self.step % self.steps_per_epoch:
                 self.save()
-            bar.update(shown({key: value for key, value in losses.items() if key.endswith("total")}))
+            bar.update(f"{shown(self.on_bar(losses))}, {self.time_left()} to the last step")
         bar.close()
         took = time.perf_counter() - began
         self.accelerator.print(
             f"{self.stage} epoch {epoch + 1}/{self.optim.epochs}: {shown(self.epoch_window.flush())}, {took:.1f} s,"
             f" waiting for data {waited / max(1e-9, took):.1%}, {self.time_left()} left"
         )
+
+    def on_bar(self, losses: Terms) -> Terms:
+        """The terms that stand behind the progress bar: sums, and what the task names."""
+        wanted = ("total", *self.task.on_bar)
+        return {key: value for key, value in losses.items() if key.rpartition("/")[2] in wanted}
 
     def time_left(self) -> str:
         """Until the last step, at the mean speed so far, validation included; h:mm:ss."""

@@ -38,7 +38,7 @@ def parse_config(config_class: type[Config], description: str, argv: list[str] |
     """Read `--config FILE` and then `--section.key value` overrides, wherever they stand.
 
     `--key` alone sets a boolean, `--section.args.name value` one entry of a mapping; `-` may stand for `_`, and
-    `--resume` for `--run.resume`.
+    `--resume` and `--out` for `--run.resume` and `--run.out`.
 
     Args:
         config_class: dataclass of configs/schema.py.
@@ -50,8 +50,8 @@ def parse_config(config_class: type[Config], description: str, argv: list[str] |
             status 0 after --help.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if any(field.name == "run" for field in fields(config_class)):  # the one option that everybody types
-        argv = ["--run." + token[2:] if token.split("=")[0] == "--resume" else token for token in argv]
+    if any(field.name == "run" for field in fields(config_class)):  # the options that everybody types
+        argv = ["--run." + token[2:] if token.split("=")[0] in ("--resume", "--out") else token for token in argv]
     wants_help = "-h" in argv or "--help" in argv
     try:
         file, options = _split(config_class, [token for token in argv if token not in ("-h", "--help")])

@@ -176,18 +176,8 @@ def coco_map(ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarra
     Raises:
         ValueError: the lists differ in length, shapes are wrong, or a class is not in `names`.
     """
-    if len(ground_truth) != len(detections):
-        raise ValueError(f"{len(ground_truth)} images of ground truth, but {len(detections)} of detections")
-    truth, found = [], []
-    for image, ((boxes, classes, _), rows) in enumerate(zip(ground_truth, detections, strict=True)):
-        rows = _rows(rows, 6, image, "detections")
-        boxes, classes = _rows(boxes, 4, image, "ground-truth boxes"), np.asarray(classes)
-        truth += _annotations(image, boxes, classes, np.ones(len(boxes)), len(names))
-        found += _annotations(image, rows[:, :4], rows[:, 5], rows[:, 4], len(names))
-    images = [{"id": i, "height": size[0], "width": size[1]} for i, (_, _, size) in enumerate(ground_truth)]
+    evaluation = coco_evaluation(ground_truth, detections, names)
     with redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_index(images, truth, names), _index(images, found, names), "bbox")
-        evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     keys = {"map50_95": 0, "map50": 1, "ap_small": 3, "ap_medium": 4, "ap_large": 5}
@@ -201,6 +191,25 @@ def coco_map(ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarra
         name: curve.tolist() if curve[0] >= 0 else None for name, curve in zip(names, curves, strict=True)
     }
     return result
+
+
+def coco_evaluation(
+    ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarray], names: Sequence[str]
+) -> COCOeval:
+    """Every detection matched with ground truth, image by image, ready to `accumulate`; as `coco_map`."""
+    if len(ground_truth) != len(detections):
+        raise ValueError(f"{len(ground_truth)} images of ground truth, but {len(detections)} of detections")
+    truth, found = [], []
+    for image, ((boxes, classes, _), rows) in enumerate(zip(ground_truth, detections, strict=True)):
+        rows = _rows(rows, 6, image, "detections")
+        boxes, classes = _rows(boxes, 4, image, "ground-truth boxes"), np.asarray(classes)
+        truth += _annotations(image, boxes, classes, np.ones(len(boxes)), len(names))
+        found += _annotations(image, rows[:, :4], rows[:, 5], rows[:, 4], len(names))
+    images = [{"id": i, "height": size[0], "width": size[1]} for i, (_, _, size) in enumerate(ground_truth)]
+    with redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(_index(images, truth, names), _index(images, found, names), "bbox")
+        evaluation.evaluate()
+    return evaluation
 
 
 def _rows(values: np.ndarray, columns: int, image: int, what: str) -> np.ndarray:

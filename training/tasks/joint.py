@@ -49,6 +49,8 @@ class JointTask(Task):
         label_share: share of the training images that have labels.
     """
 
+    on_bar = ("det", "distill", "distill_outputs")  # what the detector has of it; the other terms are of the masks
+
     def __init__(
         self,
         system: ConditionalSRDetector,

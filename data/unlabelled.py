@@ -1,0 +1,61 @@
+"""Pictures without labels, as records of a detection data set; label files that lie beside them are not looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from data.data_spec import LARGEST_LOSS, DataSetError, Record
+from data.images import ImageError, check_image
+from data.labels import label_path
+
+
+def unlabelled_records(
+    files: Sequence[Path],
+    on_bad_image: Literal["skip", "error"] = "skip",
+    max_pixels: int = 100_000_000,
+    say: Callable[[str], None] = print,
+) -> list[Record]:
+    """Usable pictures, checked by their headers, without boxes; what was left out goes to `say`.
+
+    Raises:
+        ImageError: the first bad one, where that is asked for.
+        DataSetError: more than 10 % cannot be used, or there are none.
+    """
+    records, bad = [], []
+    for file in files:
+        try:
+            size = check_image(file, max_pixels)
+        except ImageError as error:
+            if on_bad_image == "error":
+                raise
+            bad.append(str(error))
+            continue
+        records.append(
+            Record(file, label_path(file), *size, np.zeros(0, np.int64), np.zeros((0, 4), np.float32), False)
+        )
+    if not records or len(bad) > LARGEST_LOSS * len(files):
+        first = f", such as {bad[0]}" if bad else ""
+        raise DataSetError(f"{len(bad)} of {len(files)} pictures cannot be used{first}; give others or repair them")
+    if bad:
+        say(f"{len(bad)} of {len(files)} pictures skipped: {' | '.join(bad[:3])}")
+    return records
+
+
+def hold_out(records: Sequence[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """(the others, a random share of the pictures, at least one of each), both in their order.
+
+    Raises:
+        DataSetError: there are fewer than two.
+    """
+    if len(records) < 2:
+        raise DataSetError(f"{len(records)} picture is too few: some are trained on and some are held out; give more")
+    count = min(len(records) - 1, max(1, round(share * len(records))))
+    held = set(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
+    split: tuple[list[Record], list[Record]] = ([], [])
+    for index, record in enumerate(records):
+        split[index in held].append(record)
+    return split
