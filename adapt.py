@@ -41,15 +41,18 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     # 2. What there is to win
-    measured = (adaptation.held, adaptation.labelled, config, measuring(config), accelerator.device)
-    before = before_training(folder / BEFORE, lambda: measure_agreement(rows, *measured))
-    print(to_win(before, len(adaptation.held)), flush=True)
+    def measure(timing_runs: int):
+        options = measuring(config, timing_runs)
+        return measure_agreement(rows, adaptation.held, adaptation.labelled, config, options, accelerator.device)
 
-    # 3. Training, and all rows again beside the trained ones
     if config.steps:
+        before = before_training(folder / BEFORE, lambda: measure(timing_runs=0))
+        print(to_win(before, len(adaptation.held)), flush=True)
+
+        # 3. Training, and all rows again beside the trained ones
         system = trained_system(adaptation, folder, accelerator)
         rows += trained_rows(system, config.target)
-    final = measure_agreement(rows, *measured)
+    final = measure(config.timing_runs)
 
     # 4. Result
     save_result(folder, adaptation, rows, final, (time.monotonic() - began) / 60)
@@ -100,7 +103,7 @@ def save_result(folder: Path, adaptation, rows: list, final, minutes: float) -> 
     }
     result |= {"steps": config.steps, "minutes": minutes, "file": DEPLOY}
     result |= {"deploy": advice.deploy, "best": advice.best, "tied": advice.tied, "rows": final.rows}
-    result |= {"judged_by": "map50_95" if adaptation.labelled else "agreement"}
+    result |= {"judged_by": final.judged_by}
     print(write_report(folder, result | {"environment": environment()}))
     print(f"adapt: {folder / DEPLOY}")
 

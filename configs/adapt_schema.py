@@ -48,7 +48,7 @@ class AdaptConfig:
     scale: Annotated[int, Range(2, 4)] = 4
     holdout: Annotated[float, Range(0, 0.9, open_low=True)] = 0.25
     sure: Annotated[float, Range(0.01, 0.99)] = 0.25
-    steps: NonNegativeInt = 800
+    steps: NonNegativeInt = 600
     batch: PositiveInt = 4
     lr: PositiveFloat = 1e-4
     lr_masker: PositiveFloat = 1e-3

@@ -9,6 +9,7 @@ from evaluation.detection_report import json_value, markdown
 from utils.atomic_file import replace_text
 
 REPORT, PAGE = "report.json", "report.md"
+FEW = 30  # pictures; a bootstrap of fewer is optimistic
 HEADINGS = ("row", "agreement", "95 %", "behind the best", "mAP", "95 %", "kept", "GMAC", "ms")
 
 
@@ -35,8 +36,8 @@ def span(interval: list[float] | None) -> str:
 
 
 def to_win(rows: list[dict], pictures: int) -> str:
-    """What resolution costs, and what is won back without training; rows of the first measurement."""
-    figures = {row["name"]: row["agreement"] for row in rows}
+    """What resolution costs, and what is won back without training."""
+    figures = {row["name"]: row["agreement"] for row in rows if row["recipe"] is None}
     lost = 1 - figures["bicubic"]
     others = {name: value for name, value in figures.items() if name not in ("hr", "bicubic")}
     won = ", ".join(f"{name} {value - figures['bicubic']:+.3f}" for name, value in others.items())
@@ -71,7 +72,11 @@ def write_report(folder: Path, result: dict) -> str:
         folder: run folder.
         result: JSON types; rows, pictures, deploy, best, tied, judged_by, steps, and what else is to be kept.
     """
-    page = f"{heading(result)}\n\n{table(result['rows'])}\n\n{deployed(result)}\n{usage(folder, result)}"
+    won = to_win(result["rows"], result["pictures"])
+    parts = [heading(result), table(result["rows"]), won, deployed(result), usage(folder, result)]
+    if result["pictures"] < FEW:
+        parts.insert(3, f"Fewer than {FEW} pictures are held out: intervals of so few are too narrow; give more.")
+    page = "\n\n".join(parts)
     replace_text(folder / PAGE, page + "\n")
     # Last, because its presence says that the run is complete.
     replace_text(folder / REPORT, json.dumps(json_value(result), indent=1, allow_nan=False) + "\n")
@@ -83,10 +88,10 @@ def heading(result: dict) -> str:
     return (
         f"{result['detector']}, x{result['scale']}, detector input {result['canvas'][1]}x{result['canvas'][0]}: "
         f"{result['pictures']} held-out pictures with {result['objects']} boxes above a score of {result['sure']:g}, "
-        f"{result['training_pictures']} for the training ({result['steps']} steps, {result['minutes']:.1f} minutes in all)."
+        f"{result['training_pictures']} to train on ({result['steps']} steps, {result['minutes']:.1f} minutes in all)."
     )
 
 
 def usage(folder: Path, result: dict) -> str:
     """How to run what is deployed."""
-    return f"\n    python inference.py --weights {folder / result['file']} --source my/lowres\n"
+    return f"    python inference.py --weights {folder / result['file']} --source my/lowres"

@@ -7,7 +7,7 @@ as ground truth; HR pictures themselves have 1 by construction. Labels, where th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -42,12 +42,14 @@ class Measurement:
     Args:
         rows: JSON types: the fields of RowKey, `agreement` and, with labels, `map50_95`, both with the 95 % interval of
             a bootstrap over pictures (`*_interval`), the interval `behind` the best row, and costs.
-        advice: which of them to deploy; judged by labels where they are known.
+        advice: which of them to deploy.
+        judged_by: the figure by which: `map50_95` where there are labels, else `agreement`.
         objects: sure boxes in the HR pictures.
     """
 
     rows: list[dict]
     advice: Advice
+    judged_by: str
     objects: int
 
 
@@ -112,9 +114,7 @@ def measure_agreement(
             f"the detector finds nothing above a score of {config.sure:g} in {len(dataset)} held-out HR pictures; give "
             "other pictures or another imgsz, or lower `sure`"
         )
-    table = evaluation.table(
-        {name: replace(split, ground_truth=reference) for name, split in quality.items()}, evaluation.cost()
-    )
+    table = evaluation.executed(quality, evaluation.cost())
     truths = {"agreement": reference}
     if labelled:
         truths["map50_95"] = quality[rows[0].name].ground_truth
@@ -123,13 +123,14 @@ def measure_agreement(
         figure: {row.name: sampled(truth, quality[row.name].detections, dataset.names, draws) for row in rows}
         for figure, truth in truths.items()
     }
-    judged = samples["map50_95" if labelled else "agreement"]
+    by = max(samples, key=lambda figure: (np.isfinite(samples[figure][rows[0].name][0]), figure == "map50_95"))
+    judged = samples[by]
     candidates = [row.name for row in rows if not row.method.sees_hr]
     costs = {entry["name"]: entry["total_gmacs"] for entry in table}
     advice = advise(
         {name: judged[name][0] for name in candidates}, {name: judged[name][1:] for name in candidates}, costs
     )
-    return Measurement([entry_of(entry, samples, advice) for entry in table], advice, objects)
+    return Measurement([entry_of(entry, samples, advice) for entry in table], advice, by, objects)
 
 
 def sure_boxes(split: SplitResult, score: float) -> list[GroundTruth]:
@@ -151,7 +152,7 @@ def entry_of(entry: dict, samples: dict[str, dict[str, np.ndarray]], advice: Adv
     """A row of the report from one of `DetectionEvaluation.table`."""
     name, row = entry["name"], {"name": entry["name"]} | {key: entry[key] for key in asdict(RowKey(""))}
     for figure, values in samples.items():
-        known = np.isfinite(values[name]).all()
+        known = np.isfinite(values[name][0])
         row[figure] = float(values[name][0]) if known else None
         row[f"{figure}_interval"] = list(interval(values[name][1:])) if known else None
     row["behind"] = list(advice.behind[name]) if name in advice.behind else None

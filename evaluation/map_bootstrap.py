@@ -16,7 +16,7 @@ from torch import Tensor
 from utils.metrics import GroundTruth, coco_evaluation
 
 MOST = 100  # detections of an image and class that count, as in COCO
-RECALLS = torch.linspace(0, 1, 101, dtype=torch.float64)
+RECALLS = torch.from_numpy(np.linspace(0, 1, 101))  # pycocotools compares with these very numbers
 CELLS = 4_000_000  # numbers in one tensor, bounds the memory
 LOW, HIGH = 2.5, 97.5  # percentiles of an interval
 
@@ -40,12 +40,11 @@ def class_matches(
     ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarray], names: Sequence[str]
 ) -> list[ClassMatches]:
     """Of every class that has ground truth; arguments as `coco_map`."""
-    evaluation, images = coco_evaluation(ground_truth, detections, names), len(ground_truth)
-    areas, thresholds = len(evaluation.params.areaRng), len(evaluation.params.iouThrs)
+    evaluation, images = coco_evaluation(ground_truth, detections, names, by_size=False), len(ground_truth)
+    thresholds = len(evaluation.params.iouThrs)
     matches = []
     for category in range(len(names)):
-        start = category * areas * images  # the first area is that of all sizes
-        found = evaluation.evalImgs[start : start + images]
+        found = evaluation.evalImgs[category * images : (category + 1) * images]
         objects = torch.tensor([0 if one is None else len(one["gtIds"]) for one in found], dtype=torch.float64)
         if not objects.any():
             continue

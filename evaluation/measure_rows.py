@@ -136,21 +136,29 @@ class DetectionEvaluation:
 
     def table(self, quality: dict[str, SplitResult], costs: dict[str, dict]) -> list[dict]:
         """The rows of results.json."""
+        table = []
+        for ran in self.executed(quality, costs):
+            metrics = quality[ran["name"]].metrics(self.dataset.names)
+            entry = {key: metrics[key] for key in ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")}
+            entry |= {"ap_per_class": metrics["per_class"], "pr_curve": metrics["pr_curve"]}
+            table.append(ran | entry | {"pr_curve_per_class": metrics["pr_curve_per_class"]})
+        return table
+
+    def executed(self, quality: dict[str, SplitResult], costs: dict[str, dict]) -> list[dict]:
+        """What ran in every row, and what it cost, without what was found."""
         counter, table = MacCounter(), []
         for row in self.rows:
             split, factor = quality[row.name], self.dataset.scale if row.method.sees_hr else 1
             height, width = (side * factor for side in self.dataset.lr_canvas)
-            metrics = split.metrics(self.dataset.names)
             sr = counter.front(row, height, width, split.patches_per_image)
             total = (sr or 0) + counter.detector(row, height, width)
             entry = {"name": row.name} | row.key.record()
-            entry |= {key: metrics[key] for key in ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")}
             entry |= {"kept_share": split.kept_share, "sr_gmacs": None if sr is None else sr / 1e9}
             params = row.parameters_run(height, width, split.patches_per_image)
             entry |= {"total_gmacs": total / 1e9, "params": params} | costs[row.name]
-            entry |= {"kept_inside": split.kept_inside, "kept_outside": split.kept_outside, "psnr": split.psnr}
-            entry |= {"ap_per_class": metrics["per_class"], "pr_curve": metrics["pr_curve"]}
-            table.append(entry | {"pr_curve_per_class": metrics["pr_curve_per_class"]})
+            table.append(
+                entry | {"kept_inside": split.kept_inside, "kept_outside": split.kept_outside, "psnr": split.psnr}
+            )
         return table
 
     def overlay(self, row: Row, index: int) -> np.ndarray:

@@ -52,6 +52,7 @@ def test_programs_are_found():
         "evaluate",
         "inference",
         "compare",
+        "adapt",
     }
     others = {"data.demo", "data.prepare_sr_data", "data.prepare_detection_data", "deployment.native.build"}
     assert set(PROGRAMS) >= scripts | others

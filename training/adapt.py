@@ -126,11 +126,9 @@ def detection_data(config: AdaptConfig) -> DetectionDataConfig:
     )
 
 
-def measuring(config: AdaptConfig) -> EvaluateConfig:
+def measuring(config: AdaptConfig, timing_runs: int) -> EvaluateConfig:
     """How rows are measured."""
-    return EvaluateConfig(
-        run=config.run, data=detection_data(config), conf=CONF, timing_runs=config.timing_runs, overlays=0
-    )
+    return EvaluateConfig(run=config.run, data=detection_data(config), conf=CONF, timing_runs=timing_runs, overlays=0)
 
 
 def stage3_config(adaptation: Adaptation) -> Stage3Config:

@@ -194,9 +194,10 @@ def coco_map(ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarra
 
 
 def coco_evaluation(
-    ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarray], names: Sequence[str]
+    ground_truth: Sequence[GroundTruth], detections: Sequence[np.ndarray], names: Sequence[str], by_size: bool = True
 ) -> COCOeval:
-    """Every detection matched with ground truth, image by image, ready to `accumulate`; as `coco_map`."""
+    """Every detection matched with ground truth, image by image, ready to `accumulate`; as `coco_map`, which wants it
+    for small, medium and large objects too (`by_size`)."""
     if len(ground_truth) != len(detections):
         raise ValueError(f"{len(ground_truth)} images of ground truth, but {len(detections)} of detections")
     truth, found = [], []
@@ -208,6 +209,8 @@ def coco_evaluation(
     images = [{"id": i, "height": size[0], "width": size[1]} for i, (_, _, size) in enumerate(ground_truth)]
     with redirect_stdout(io.StringIO()):
         evaluation = COCOeval(_index(images, truth, names), _index(images, found, names), "bbox")
+        if not by_size:
+            evaluation.params.areaRng = evaluation.params.areaRng[:1]
         evaluation.evaluate()
     return evaluation
 
