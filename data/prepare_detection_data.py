@@ -1,7 +1,8 @@
 """Converts Pascal VOC XML or COCO JSON to a YOLO data set, and makes LR copies of images.
 
-The source is only read, and what exists is never overwritten. Files that cannot be converted are named and left out,
-and the exit status is then 1.
+The source is only read, and what exists is never overwritten. Files that cannot be converted are named, counted by
+cause and left out, and the exit status is then 1. Objects without a usable box are left out and counted by cause.
+Where nothing is left of a split, nothing is written.
 """
 
 from __future__ import annotations
@@ -9,24 +10,21 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
-import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 if not __package__:
     # Run by its path instead of `python -m data.prepare_detection_data`.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
-import yaml
-from PIL import Image
-
-from data.annotations import Annotated, AnnotationError, normalise, read_coco, read_voc, voc_files
+from data.annotations import AnnotationError
+from data.coco import class_names, load_coco, read_images
+from data.conversion import Conversion, claim, write_lr
 from data.data_spec import DataSetError, load_data_spec
-from data.image_files import ImageError, list_images
-from data.images import check_image, read_rgb
+from data.image_files import ImageError, unread_note
+from data.images import read_rgb
+from data.voc import read_voc, voc_files
+from data.yolo_writer import write_data_set
 
 EXAMPLE = """examples:
   python -m data.prepare_detection_data voc --images VOC/JPEGImages --annotations VOC/Annotations \\
@@ -36,26 +34,6 @@ EXAMPLE = """examples:
   python -m data.prepare_detection_data lr --data voc_yolo/data.yaml --scale 4 --out voc_yolo/images_lr_x4
 """
 LR_COPIES = "Antialiased bicubic copies (MATLAB's imresize) as PNG files, in a folder that mirrors images/."
-
-
-class Conversion:
-    """Counts of one run: images and boxes by split, and the messages of files that could not be used."""
-
-    def __init__(self):
-        self.images, self.boxes, self.bad = Counter(), Counter(), []
-
-    def fail(self, error: Exception | str) -> None:
-        self.bad.append(str(error))
-        print(f"left out: {error}", file=sys.stderr)
-
-    def close(self, out: Path, notes: Iterable[str] = ()) -> int:
-        """Print the summary; returns the exit status."""
-        for split, count in self.images.items():
-            print(f"{split}: {count} images, {self.boxes[split]} boxes")
-        for note in notes:
-            print(note)
-        print(f"{out}: {sum(self.images.values())} images written, {len(self.bad)} files left out")
-        return 1 if self.bad else 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,39 +48,49 @@ def main(argv: list[str] | None = None) -> int:
 
 def convert_voc(options: argparse.Namespace) -> int:
     """Sub-command `voc`."""
-    conversion = Conversion()
-    items = []
+    conversion, items = Conversion(), []
     for split, files in voc_files(options.annotations, options.lists, options.splits).items():
         for file in files:
+            conversion.listed[split] += 1
             try:
                 items.append(read_voc(file, split, options.annotations, options.one_based, not options.drop_difficult))
             except AnnotationError as error:
-                conversion.fail(error)
+                conversion.leave_out(error)
     found = {name for item in items for name, _ in item.objects} - set(options.drop)
-    names = options.classes or sorted(found)
     folders = {item.split: options.images for item in items}
-    return _write_data_set(options, conversion, names, items, folders)
+    sources = [options.images, options.annotations]
+    return write_data_set(options, conversion, options.classes or sorted(found), items, folders, sources)
 
 
 def convert_coco(options: argparse.Namespace) -> int:
     """Sub-command `coco`."""
-    conversion = Conversion()
-    names, items, folders, crowds = None, [], {}, 0
-    for split, file, images in options.split:
-        categories, entries, dropped = read_coco(Path(file), split)
-        if names is not None and categories != names:
-            raise AnnotationError(f"{file}: its categories differ from those of {options.split[0][1]}; make them agree")
+    conversion, items, folders = Conversion(), [], {}
+    for split, _, images in options.split:
         if split in folders:
             raise AnnotationError(f"--split {split} stands twice; name each split once")
-        names, folders[split], crowds = categories, Path(images), crowds + dropped
-        for entry in entries:
+        folders[split] = Path(images)
+    files = [load_coco(Path(file), split) for split, file, _ in options.split]
+    project = files[0].project()
+    if project is not None and any(file.project() != project for file in files):
+        project = None
+    names = class_names(files[0], project)
+    for file in files[1:]:
+        if class_names(file, project) != names:
+            raise AnnotationError(f"{file.path}: its categories differ from those of {files[0].path}; make them agree")
+    if project is not None:
+        conversion.notes.append(
+            f"category `{project.name}` (id {project.number}) is the group of all others and has no objects: no class"
+        )
+    for file in files:
+        conversion.listed[file.split] = 0
+        for entry in read_images(file, folders[file.split], options.keep_crowd):
+            conversion.listed[file.split] += 1
             if isinstance(entry, AnnotationError):
-                conversion.fail(entry)
+                conversion.leave_out(entry)
             else:
                 items.append(entry)
     names = options.classes or [name for name in names if name not in options.drop]
-    notes = [f"{crowds} crowd regions left out, they are no single objects"] if crowds else []
-    return _write_data_set(options, conversion, names, items, folders, notes)
+    return write_data_set(options, conversion, names, items, folders, list(folders.values()))
 
 
 def make_lr(options: argparse.Namespace) -> int:
@@ -110,144 +98,27 @@ def make_lr(options: argparse.Namespace) -> int:
     spec, conversion = load_data_spec(options.data), Conversion()
     jobs = [(split, image) for split in options.splits or spec.splits for image in dict.fromkeys(spec.images(split))]
     taken: dict[str, Path] = {}
-    partial = _claim(options.out, [image.parent for _, image in jobs])
+    partial = claim(options.out, [image.parent for _, image in jobs])
     for split, image in jobs:
         stem = _mirror_stem(image)
+        conversion.listed[split] += 1
         if taken.setdefault(stem, image) == image:
             try:
-                _write_lr(read_rgb(image, options.max_pixels), partial / f"{stem}.png", options.scale)
+                write_lr(read_rgb(image, options.max_pixels), partial / f"{stem}.png", options.scale)
                 conversion.images[split] += 1
             except ImageError as error:
-                conversion.fail(error)
+                conversion.leave_out(error)
         else:
-            conversion.fail(f"{image}: its LR copy would be that of {taken[stem]}; rename one of them")
-    return _finish(options.out, partial, conversion)
-
-
-# ---------------------------------------------------------------------- writing
-
-
-def _write_data_set(
-    options: argparse.Namespace,
-    conversion: Conversion,
-    names: list[str],
-    items: list[Annotated],
-    folders: dict[str, Path],
-    notes: Iterable[str] = (),
-) -> int:
-    """Images, labels and data.yaml from annotated images."""
-    if not names:
-        raise AnnotationError("no objects found, so no class names; name them by --classes")
-    found = {folder: _image_index(folder) for folder in set(folders.values())}
-    partial = _claim(options.out, [*folders.values(), *_sources(options)])
-    taken: set[tuple[str, str]] = set()
-    for item in items:
-        try:
-            if (item.split, item.stem) in taken:
-                raise AnnotationError(f"{item.source}: {item.split}/{item.stem} stands twice; rename one of the images")
-            image = _find_image(item, folders[item.split], found[folders[item.split]])
-            rows = _rows(item, image, names, options)
-            lr = read_rgb(image, options.max_pixels) if options.lr else None
-        except (AnnotationError, ImageError) as error:
-            conversion.fail(error)
-            continue
-        taken.add((item.split, item.stem))
-        target = partial / "images" / item.split / f"{item.stem}{image.suffix.lower()}"
-        label = partial / "labels" / item.split / f"{item.stem}.txt"
-        for path in (target, label):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if options.link:
-            target.symlink_to(os.path.abspath(image))
-        else:
-            shutil.copyfile(image, target)
-        label.write_text("".join(rows), encoding="utf-8")
-        if lr is not None:
-            _write_lr(lr, partial / f"images_lr_x{options.lr}" / item.split / f"{item.stem}.png", options.lr)
-        conversion.images[item.split] += 1
-        conversion.boxes[item.split] += len(rows)
-    # No `path` key: Ultralytics then takes the folder of the YAML, wherever it is moved to.
-    content = {split: f"images/{split}" for split in conversion.images} | {"names": dict(enumerate(names))}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    (partial / "data.yaml").write_text(text, encoding="utf-8")
-    return _finish(options.out, partial, conversion, notes)
-
-
-def _rows(item: Annotated, image: Path, names: list[str], options: argparse.Namespace) -> list[str]:
-    """Label lines of one image."""
-    height, width = check_image(image, options.max_pixels)
-    if item.size not in (None, (height, width)):
-        stated = f"{item.size[1]}x{item.size[0]}"
-        raise AnnotationError(f"{item.source}: is for a {stated} image, {image} is {width}x{height}; correct it")
-    rows = []
-    for name, box in item.objects:
-        if name in options.drop:
-            continue
-        if name not in names:
-            raise AnnotationError(f"{item.source}: class `{name}` is not in --classes; add it, or --drop it")
-        try:
-            values = normalise(box, height, width)
-        except ValueError as error:
-            raise AnnotationError(f"{item.source}: {item.stem}: {name}: {error}; correct it") from None
-        rows.append(f"{names.index(name)} " + " ".join(f"{value:.8f}" for value in values) + "\n")
-    return rows
-
-
-def _image_index(folder: Path) -> dict[str, list[Path]]:
-    """Images of a folder by their path without suffix, and by their bare name."""
-    index: dict[str, list[Path]] = {}
-    for path in list_images(folder):
-        for key in {path.relative_to(folder).with_suffix("").as_posix(), path.stem}:
-            index.setdefault(key, []).append(path)
-    return index
-
-
-def _find_image(item: Annotated, folder: Path, index: dict[str, list[Path]]) -> Path:
-    matches = next((index[name] for name in item.names if name in index), [])
-    if len(matches) != 1:
-        found = f"{len(matches)} images match" if matches else "no image"
-        raise AnnotationError(f"{item.source}: {found} {folder / item.names[0]}.*; expected exactly one")
-    return matches[0]
-
-
-def _write_lr(hr: np.ndarray, path: Path, scale: int) -> None:
-    # Here and not above: it brings SciPy, which --help need not wait for.
-    from data.degradation import degrade_bicubic
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(degrade_bicubic(hr, scale)).save(path)
+            message = f"{image}: its LR copy would be that of {taken[stem]}; rename one of them"
+            conversion.leave_out(AnnotationError(message, "LR copy of the same name"))
+    conversion.notes += [note for note in map(unread_note, spec.unread.values()) if note]
+    return conversion.finish(options.out, partial)
 
 
 def _mirror_stem(image: Path) -> str:
     """Where the LR copy lies below the LR folder, without suffix (see `data/lr_folder.py`)."""
     _, marker, tail = str(image).rpartition(f"{os.sep}images{os.sep}")
     return str(Path(tail).with_suffix("")) if marker else str(Path(image.parent.name, image.stem))
-
-
-def _sources(options: argparse.Namespace) -> list[Path]:
-    return [options.annotations] if options.command == "voc" else []
-
-
-def _claim(out: Path, sources: list[Path]) -> Path:
-    """A new folder beside `out` that becomes `out` when all is written. Raises AnnotationError if `out` is taken."""
-    if out.exists() or out.is_symlink():
-        raise AnnotationError(f"{out}: exists already and is never overwritten; choose another --out")
-    for source in {Path(os.path.realpath(source)) for source in sources}:
-        if Path(os.path.realpath(out)).is_relative_to(source):
-            raise AnnotationError(f"{out}: lies inside the source {source}; choose --out elsewhere")
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        partial.mkdir(parents=True)
-    except FileExistsError:
-        raise AnnotationError(f"{partial}: left by an interrupted run, or another is at work; delete it") from None
-    return partial
-
-
-def _finish(out: Path, partial: Path, conversion: Conversion, notes: Iterable[str] = ()) -> int:
-    if not conversion.images:
-        shutil.rmtree(partial)
-        raise AnnotationError(f"none of the {len(conversion.bad)} files could be used; nothing was written")
-    partial.rename(out)
-    return conversion.close(out, notes)
 
 
 # ---------------------------------------------------------------------- command line
@@ -273,9 +144,12 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     voc.add_argument("--splits", nargs="+", metavar="NAME", help="which splits (default: all there are)")
     voc.add_argument("--one-based", action="store_true", help="coordinates are first and last pixel, counted from 1")
     voc.add_argument("--drop-difficult", action="store_true", help="leave out objects marked difficult")
-    coco = sub.add_parser("coco", help="COCO JSON -> YOLO", description="Crowd regions are left out.", **shape)
+    coco = sub.add_parser(
+        "coco", help="COCO JSON -> YOLO", description="Objects without bbox: box of the polygon.", **shape
+    )
     coco.add_argument("--split", nargs=3, action="append", required=True, metavar=("NAME", "JSON", "IMAGES"),
                       help="name of the split, its JSON file and its image folder; once for each split")  # fmt: skip
+    coco.add_argument("--keep-crowd", action="store_true", help="crowd regions are objects (else they are left out)")
     for command in (voc, coco):
         command.add_argument("--out", type=Path, required=True, help="folder of the new data set; must not exist")
         command.add_argument("--classes", nargs="+", metavar="NAME", help="class names by id (default: all found)")

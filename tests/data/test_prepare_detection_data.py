@@ -224,7 +224,14 @@ def test_bad_coco_entries_are_named_and_left_out(tmp_path, capsys):
     assert run_coco(tmp_path, coco_json(images, annotations, {1: "x"}), "--lr", "4") == 1
     said = capsys.readouterr()
     assert "1 images written, 6 files left out" in said.out
-    for text in ("b: x: box", "(c.png)", "(d.png)", "leaves the image folder", "none", "41x30"):
+    for text in (
+        "b: none of its objects can be used (box without area)",
+        "(c.png)",
+        "(d.png)",
+        "leaves the image folder",
+        "none",
+        "41x30",
+    ):
         assert text in said.err
     assert [p.name for p in (tmp_path / "out/images_lr_x4/train").iterdir()] == ["a.png"]
 
@@ -234,7 +241,7 @@ def test_bad_coco_entries_are_named_and_left_out(tmp_path, capsys):
     [
         ({"images": []}, "key or image id 'categories'"),
         ([], "not a COCO"),
-        ({"images": [], "categories": [], "annotations": [{"image_id": 4}]}, "image id 4"),
+        ({"images": [], "categories": [], "annotations": [{"image_id": 4}]}, "image id '4'"),
         (coco_json([], [], {1: "a", 2: "a"}), "same name"),
     ],
 )
@@ -306,9 +313,10 @@ def test_bccd(shared_data, tmp_path, capsys):
     base = ["voc", "--images", str(source / "JPEGImages"), "--annotations", str(source / "Annotations"), "--link"]
     base += ["--lists", str(source / "ImageSets/Main")]
     # Two files hold a box without area, which only the one-based reading makes a pixel of.
-    assert main([*base, "--out", str(tmp_path / "edges")]) == 1
-    said = capsys.readouterr().err
-    assert "BloodImage_00338.xml" in said and "BloodImage_00343.xml" in said and len(said.splitlines()) == 2
+    assert main([*base, "--out", str(tmp_path / "edges")]) == 0
+    said = capsys.readouterr()
+    assert not said.err and "left out: 2 objects: box without area" in said.out
+    assert "BloodImage_00338" in said.out and "BloodImage_00343" in said.out
     assert main([*base, "--one-based", "--out", str(tmp_path / "pixels")]) == 0
     spec = load_data_spec(tmp_path / "pixels/data.yaml")
     found = {split: scan_split(spec, split)[0] for split in spec.splits}
