@@ -93,7 +93,6 @@ class OneStepDiffusion(SRNetwork):
         parts = sd2_parts() if preset == "sd2" else small_parts(channels, cross, vae_channels, latent)
         self.take_parts(parts)
         self.register_state_dict_post_hook(_without_base)
-        self.register_load_state_dict_pre_hook(_with_base)
 
     # ------------------------------------------------------------------------------------------------------ its parts
 
@@ -119,6 +118,13 @@ class OneStepDiffusion(SRNetwork):
         if self.preset == "small" or is_lora(name):
             return True
         return self.own_encoder and name.startswith(ENCODER)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *more) -> None:
+        """The state dict with what it leaves out filled in, see `keeps`. No hook: that would keep to the original of a
+        copy, which could not be copied once the original is gone."""
+        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        state_dict |= {prefix + name: tensor.detach() for name, tensor in own.items() if not self.keeps(name)}
+        super()._load_from_state_dict(state_dict, prefix, *more)
 
     def with_seed(self, seed: int) -> OneStepDiffusion:
         """The network, its tensors shared, with other noise."""
@@ -259,8 +265,3 @@ def check_arguments(preset: str, channels: int, vae_channels: int, base: str, pr
 def _without_base(network: OneStepDiffusion, state: dict, prefix: str, metadata: dict) -> None:
     for key in [key for key in state if key.startswith(prefix) and not network.keeps(key.removeprefix(prefix))]:
         del state[key]
-
-
-def _with_base(network: OneStepDiffusion, state: dict, prefix: str, *more) -> None:
-    own = dict(network.named_parameters()) | dict(network.named_buffers())
-    state |= {prefix + name: tensor.detach() for name, tensor in own.items() if not network.keeps(name)}

@@ -221,3 +221,9 @@ def test_a_wrong_request_is_explained(args, message):
         build_sr("one_step_diffusion", 4, args)
     with pytest.raises(UserError, match="scale is 9; use a number from 1 to 8"):
         build_sr("one_step_diffusion", 9)
+
+
+def test_a_network_with_another_seed_outlives_the_one_that_it_was_made_of():
+    network, lr = small_network().with_seed(3), torch.rand(1, 3, 8, 8)  # nothing holds the first one any more
+    with torch.no_grad():
+        assert torch.equal(copy.deepcopy(network)(lr), network(lr))
