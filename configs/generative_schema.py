@@ -6,10 +6,44 @@ from dataclasses import dataclass, field
 
 from configs.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
 
+from configs.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
+
 
 @dataclass(frozen=True)
 class LDCSRConfig:
-    """LDCSR: autoencoder, then diffusion."""
+    """LDCSR: autoencoder, then condition network and diffusion; `optim_*` is that of the second phase.
+
+    LPIPS of the autoencoder comes from `loss.perceptual` and `loss.perceptual_weights`; 1.0 in the paper, with VGG16.
+
+    Args:
+        epochs: of the autoencoder.
+        samples_per_epoch: training patches per epoch of the autoencoder, which have `data.patch` LR pixels.
+        batch: images per optimiser step of the autoencoder.
+        lr: highest learning rate of autoencoder and discriminator; it falls as `optim_*` says, without milestones.
+        warmup: optimiser steps of linear warm-up of the autoencoder.
+        clip_norm: largest gradient norm of the autoencoder, whose loss is a sum over pixels; 0 switches clipping off.
+        kl: weight of the KL divergence; the larger, the less the decoder relies on what LR cannot tell.
+        gan: weight of the hinge loss, times a ratio of gradients; 0: no discriminator.
+        gan_start: step from which the discriminator takes part.
+        discriminator_channels: maps of its first layer.
+        hr_patch: side in pixels of the HR patches of the second phase, LR is hr_patch / factor; 0: as in the first.
+        condition: weight of the distance between the condition network's latent and the encoder's.
+        pixel: weight of L1 between HR and the decoded latent of the condition network; 0 in the paper.
+    """
+
+    epochs: PositiveInt = 1000
+    samples_per_epoch: PositiveInt = 4000
+    batch: PositiveInt = 4
+    lr: UnitInterval = 1.8e-5
+    warmup: NonNegativeInt = 0
+    clip_norm: NonNegativeFloat = 0.0
+    kl: NonNegativeFloat = 1e-6
+    gan: NonNegativeFloat = 0.5
+    gan_start: NonNegativeInt = 50_001
+    discriminator_channels: PositiveInt = 64
+    hr_patch: NonNegativeInt = 256
+    condition: NonNegativeFloat = 1.0
+    pixel: NonNegativeFloat = 0.0
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ class SRDataConfig:
         lr_val: folders of LR images of the same names, one per val folder; empty takes those inside, or makes them.
         val_scales: factors to validate arbitrary-scale networks at; empty takes `scale`.
         patch: side of the LR training patch in pixels.
+        hr_patch: side of the HR training patch in pixels, for arbitrary-scale networks: LR has hr_patch / factor,
+            rounded down. 0: LR has `patch`, HR follows.
         scales: [lowest, highest] factor, drawn per micro-batch, for arbitrary-scale networks; empty takes `scale`.
         samples_per_epoch: training patches per epoch.
         symmetries: a patch is shown in one of the eight symmetries of the square, or only mirrored left-right or not.
@@ -111,6 +113,7 @@ class SRDataConfig:
     lr_val: list[str] = field(default_factory=list)
     val_scales: list[Annotated[float, Range(1, 30)]] = field(default_factory=list)
     patch: PositiveInt = 48
+    hr_patch: NonNegativeInt = 0
     scales: list[Annotated[float, Range(1, 30)]] = field(default_factory=list)
     samples_per_epoch: PositiveInt = 16_000
     symmetries: Literal["all", "mirror"] = "all"

@@ -30,7 +30,8 @@ class SRPairDataset(Dataset):
     """Random LR-HR patches; image, position and symmetry are a pure function of (seed, epoch, index).
 
     With `scales` the factor of a micro-batch is one of (seed, epoch, index of its first sample); its HR patches have
-    round(factor * patch) pixels a side and are shrunk to `patch` on their own (Chen et al. 2021, LIIF).
+    round(factor * patch) pixels a side and are shrunk to `patch` on their own (Chen et al. 2021, LIIF). With
+    `data.hr_patch` they have that many pixels and are shrunk to floor(hr_patch / factor).
 
     Every file is checked by its header when the data set is made, so that a bad one is found before training. Images
     that are smaller than a patch are left out and listed in `too_small`, those that cannot be read, with
@@ -48,7 +49,8 @@ class SRPairDataset(Dataset):
         draw: (epoch, index) -> random numbers with which LR will be made later; None makes LR here, by bicubic.
 
     Raises:
-        ValueError: no folder, not one LR folder per HR folder, or LR folders together with `scales` or `draw`.
+        ValueError: no folder, not one LR folder per HR folder, LR folders together with `scales` or `draw`, or
+            `data.hr_patch` without `scales`, with `draw`, or smaller than the largest factor.
         ImageError: an empty folder, an unreadable image or too many of them, nothing but too small ones, an LR image
             that is missing or of another scale.
     """
@@ -70,7 +72,13 @@ class SRPairDataset(Dataset):
         if data.lr_train and (scales or draw):
             what = "data.scales" if scales else "data.degradation.kind realesrgan"
             raise UserError(f"data.lr_train holds the LR images of one scale, but {what} makes its own; leave out one")
-        self.scale, self.patch, self.samples_per_epoch = scale, data.patch, data.samples_per_epoch
+        if data.hr_patch and (not scales or draw or data.hr_patch < scales[1]):
+            raise UserError(
+                f"data.hr_patch is {data.hr_patch}: it needs data.scales up to it and data.degradation.kind bicubic; "
+                "set it to 0 to have data.patch"
+            )
+        self.scale, self.patch, self.hr_patch = scale, data.patch, data.hr_patch
+        self.samples_per_epoch = data.samples_per_epoch
         self.seed, self.cache, self.max_pixels = seed, cache, data.max_pixels
         self.scales, self.draw = scales, draw
         self.symmetries = 2 if data.symmetries == "mirror" else 8
@@ -91,9 +99,10 @@ class SRPairDataset(Dataset):
         if not self.files and not self.too_small:
             raise next(iter(self.bad.found.values()))
         if not self.files:
-            side = round(max(scales or (scale,)) * self.patch)
+            side = self.largest_side()
             reason = f"this and all other images have fewer pixels than the HR patch of {side}x{side}"
-            raise ImageError(self.too_small[0], reason, "lower data.patch or give larger images")
+            key = "data.hr_patch" if self.hr_patch else "data.patch"
+            raise ImageError(self.too_small[0], reason, f"lower {key} or give larger images")
 
     def __len__(self) -> int:
         return self.samples_per_epoch
@@ -110,8 +119,8 @@ class SRPairDataset(Dataset):
         if get_worker_info() is not None:
             # Each loading process is one thread; more would only take the processor from each other.
             cv2.setNumThreads(0)
-        side = round(self.batch_scale(keys[0]) * self.patch)
-        return [self.sample(key, side) for key in keys]
+        sides = self.sides(self.batch_scale(keys[0]))
+        return [self.sample(key, *sides) for key in keys]
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         """One sample, as a micro-batch of its own; see `__getitems__`."""
@@ -123,11 +132,20 @@ class SRPairDataset(Dataset):
             return self.scale
         return float(np.random.default_rng((self.seed, *key, 1)).uniform(*self.scales))
 
-    def sample(self, key: tuple[int, int], side: int) -> dict:
-        """One sample with an HR patch of `side` pixels; see `__getitems__`."""
+    def sides(self, scale: float) -> tuple[int, int]:
+        """Pixels a side of the HR and LR patches of a micro-batch with this factor."""
+        if self.hr_patch:
+            return self.hr_patch, math.floor(self.hr_patch / scale)
+        return round(scale * self.patch), self.patch
+
+    def largest_side(self) -> int:
+        """Of the HR patches, in pixels."""
+        return self.sides(max(self.scales or (self.scale,)))[0]
+
+    def sample(self, key: tuple[int, int], side: int, patch: int) -> dict:
+        """One sample with an HR patch of `side` and an LR patch of `patch` pixels; see `__getitems__`."""
         rng = np.random.default_rng((self.seed, *key))
         chosen, lr, hr = self._chosen(rng)
-        patch = self.patch
         if lr is not None:
             y, x = (int(rng.integers(size - patch + 1)) for size in lr.shape[:2])
             lr, hr_y, hr_x = lr[y : y + patch, x : x + patch], self.scale * y, self.scale * x
@@ -208,7 +226,7 @@ class SRPairDataset(Dataset):
         if self.scales is None and self.draw is None:
             return min(hr_size) // self.scale >= self.patch
         # Cropping to a multiple of the scale takes up to scale - 1 pixels.
-        return min(hr_size) // self.scale * self.scale >= round(max(self.scales or (self.scale,)) * self.patch)
+        return min(hr_size) // self.scale * self.scale >= self.largest_side()
 
 
 def benchmark_pairs(

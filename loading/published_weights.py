@@ -1,15 +1,17 @@
 """SR networks from published weight files: finds out what a file holds and builds the network with its weights.
 
 Recognised by their keys are EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN and SwinIR (key_maps.py), and networks for
-any scale (lmf_official.py); what is none of them goes to spandrel, which knows many more. What the keys leave
-open (whether the network was trained on [0, 1] or [0, 255], with or without DIV2K's mean colour) is decided by
-super-resolving a drawn image: the published reading is taken unless another restores it clearly better. Networks
+any scale (lmf_official.py, ldcsr_official.py); what is none of them goes to spandrel, which knows many more. What the
+keys leave open (whether the network was trained on [0, 1] or [0, 255], with or without DIV2K's mean colour) is decided
+by super-resolving a drawn image: the published reading is taken unless another restores it clearly better. Networks
 trained on [0, 255] get the factor folded into their first and last layer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from loading.build_network import build_network
 from loading.key_maps import FAMILIES, Match, UnusableWeights
+from loading.ldcsr_official import read_ldcsr
 from loading.lmf_official import LAYOUT, READS, read_official
 from loading.state_dict_file import own_spec, read_state_dict
 from models.capabilities import WHOLE_SCALES
@@ -29,6 +32,8 @@ from utils.resize import resize
 PROBE_SIDE = 72  # HR pixels, divisible by every scale
 RESTORED = 20.0  # dB on the drawn image above which a reading makes sense at all
 CLEARLY = 0.3  # dB by which another reading must beat the published one
+
+Found = TypeVar("Found")
 
 
 def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[SRNetwork, str]:
@@ -57,15 +62,13 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[SRN
     network = read_official(path, file, scale)
     if network is not None:
         return network, f"{spec_text(network.spec)}, {LAYOUT}{wrapping}"
-    try:
-        match = next((found for family in FAMILIES if (found := family(dict(file.weights))) is not None), None)
-    except UnusableWeights as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except (ArithmeticError, LookupError) as error:  # keys or axes that every copy of a known network has
-        raise CheckpointError(
-            f"{path}: has keys of a known network, but others are missing or have other axes"
-            f" ({type(error).__name__}: {error}); use another copy of it"
-        ) from error
+    found = _known(path, lambda: read_ldcsr(file.weights, scale))
+    if found is not None:
+        network, weights, stage = found
+        return filled(path, network, weights), f"{spec_text(network.spec)}, LDCSR authors' names, {stage}{wrapping}"
+    match = _known(
+        path, lambda: next((found for family in FAMILIES if (found := family(dict(file.weights))) is not None), None)
+    )
     if match is None:
         network = _from_spandrel(path, file.weights, scale)
         return network, f"{spec_text(network.spec)}, recognised by spandrel{wrapping}"
@@ -136,6 +139,19 @@ def check_finite(path: str | Path, weights: dict[str, Tensor]) -> None:
 # ------------------------------------------------------------------- inner parts
 
 
+def _known(path: str | Path, recognise: Callable[[], Found]) -> Found:
+    """What a key map finds; its stumbling over a file that is not whole becomes an error that names the file."""
+    try:
+        return recognise()
+    except (UnusableWeights, UserError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except (ArithmeticError, LookupError, RuntimeError) as error:  # keys or axes that every copy of a network has
+        raise CheckpointError(
+            f"{path}: has keys of a known network, but others are missing or have other axes"
+            f" ({type(error).__name__}: {error}); use another copy of it"
+        ) from error
+
+
 def _built(path: str | Path, name: str, scale: int | None, args: dict) -> SRNetwork:
     try:
         return build_network(name, scale, args)
@@ -170,7 +186,7 @@ def _from_spandrel(path: str | Path, weights: dict[str, Tensor], scale: int | No
     """A network that only spandrel knows."""
     from spandrel import ImageModelDescriptor, ModelLoader
 
-    known = f"EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN, SwinIR, {READS}, or any that spandrel reads"
+    known = f"EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN, SwinIR, {READS}, LDCSR, or any that spandrel reads"
     try:
         found = ModelLoader().load_from_state_dict(dict(weights))
     except Exception as error:  # its detection takes keys for granted and fails in any way

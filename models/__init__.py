@@ -23,6 +23,7 @@ from collections.abc import Callable
 from functools import partial
 
 from models.difiisr_dwt.network import DifIISRDWT
+from models.ldcsr import LDCSR, LDCSRKD
 from models.lmf import lm_ciaosr, lm_hybrid, lm_liif, lm_lte
 from models.networks.carn import CARN
 from models.networks.imdn import IMDN
@@ -60,6 +61,8 @@ SR_NETWORKS: dict[str, Callable[..., SRNetwork]] = {
     "lm_hybrid": lm_hybrid,
     "difiisr_dwt": DifIISRDWT,
     "one_step_diffusion": OneStepDiffusion,
+    "ldcsr": LDCSR,
+    "ldcsr_kd": LDCSRKD,
 }  # fmt: skip
 
 

@@ -349,6 +349,29 @@ def test_a_micro_batch_shares_a_scale_that_its_first_sample_decides(tmp_path: Pa
     assert all(torch.equal(one[k][name], other[k][name]) for k in (0, 1) for name in ("lr", "hr"))
 
 
+def test_hr_patches_of_one_size(tmp_path: Path) -> None:
+    """LR has as many pixels as fit, the factor is then a little larger than the one drawn."""
+    save(tmp_path / "hr" / "a.png", 60, 50)
+    save(tmp_path / "hr" / "small.png", 39, 60)
+    dataset, sides = scaled(tmp_path / "hr", (1.0, 8.0), hr_patch=40), set()
+    assert [file.name for file, _ in dataset.files] == ["a.png"]
+    for first in range(30):
+        batch = collate_pairs(dataset.__getitems__([(0, first), (0, first + 1)]))
+        side = int(40 / dataset.batch_scale((0, first)))
+        assert batch.hr.shape == (2, 3, 40, 40) and batch.lr.shape == (2, 3, side, side)
+        ways = [resize(hr.numpy(), side, side) for hr in (batch.hr[0].permute(1, 2, 0), batch.hr[0].permute(2, 1, 0))]
+        lr = batch.lr[0].permute(1, 2, 0).numpy().astype(int)
+        assert min(np.abs(way - lr).max() for way in (ways[0], ways[1].swapaxes(0, 1))) <= 1
+        sides.add(side)
+    assert len(sides) > 5
+
+
+@pytest.mark.parametrize("more", [{}, {"scales": (1.0, 41.0)}, {"scales": (1.0, 4.0), "draw": lambda *key: {}}])
+def test_hr_patches_of_one_size_need_scales_and_bicubic_lr(photographs: Path, more: dict) -> None:
+    with pytest.raises(ValueError, match=r"data\.hr_patch is 40: it needs data\.scales up to it"):
+        make(photographs, hr_patch=40, **more)
+
+
 def test_scales_through_worker_processes(tmp_path: Path) -> None:
     save(tmp_path / "hr" / "a.png", 60, 50)
     dataset, runs = scaled(tmp_path / "hr"), []

@@ -9,4 +9,5 @@ from __future__ import annotations
 SR_PHASES: dict[str, str] = {
     "difiisr_dwt": "training.tasks.difiisr_dwt",
     "one_step_diffusion": "training.tasks.one_step_diffusion",
+    "ldcsr": "training.tasks.ldcsr",
 }
