@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from configs.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
 
-from configs.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
-
 
 @dataclass(frozen=True)
 class LDCSRConfig:

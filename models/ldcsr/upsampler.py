@@ -32,6 +32,10 @@ class ContinuousUpsampler(nn.Module):
         widths = [levels * channels, *(width,) * 4]
         hidden = [layer for a, b in pairwise(widths) for layer in (nn.Conv2d(a, b, 1), nn.ReLU(inplace=True))]
         self.fuse = nn.Sequential(*hidden, nn.Conv2d(width, 3, 1))
+        for layer in self.fuse:
+            if isinstance(layer, nn.Conv2d):  # PyTorch's own start shrinks four layers' output to nothing, and they die
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
         init_zero(self.last)  # so that the untrained network interpolates
 
     @property
