@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 from configs.generative_schema import OneStepConfig
 from configs.schema import NetworkConfig, OptimConfig, RunConfig, Stage2Config
 from data.sr_batch import SRBatch
+from loading.published_weights import drawn_image
 from models.one_step_diffusion.discriminator import MultiLevelDiscriminator, level_loss
 from models.one_step_diffusion.parts import is_lora
 from tests.extras import needs_generative
@@ -315,3 +317,49 @@ def test_phases_that_do_not_fit_the_weights_are_refused():
     assert len(phases(network, configured(pre_removal_epochs=1), OPTIM, torch.device("cpu"))) == 2
     with pytest.raises(UserError, match="no weights of LPIPS are named"):
         phases(small_network(**TINY), configured(lpips=1.0), OPTIM, torch.device("cpu"))[-1].make({})
+
+
+# One image
+
+
+def fit(task, batch: SRBatch, steps: int, lr: float) -> list[float]:
+    """The first optimiser of a task on one batch again and again; its losses."""
+    name, spec = next(iter(task.optimizers(replace(OPTIM, lr=lr, weight_decay=0.0)).items()))
+    adam = torch.optim.AdamW(spec.groups)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps, lr / 50)
+    found, learning = [], [p for group in spec.groups for p in group["params"]]
+    task.train()
+    for step in range(steps):
+        loss = task.losses(replace(batch, keys=[(step, 0)]), Progress(step, steps, name))["total"]
+        adam.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(learning, 1.0)
+        adam.step()
+        falling.step()
+        found.append(loss.item())
+    task.eval()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_one_image_is_overfitted():
+    """First by the autoencoder, then, from a noisy version that it has not seen, by the additions."""
+    hr = torch.from_numpy(drawn_image()).permute(2, 0, 1)[None, :, :64, :64].contiguous()
+    lr = F.interpolate(hr, scale_factor=0.25, mode="bicubic", antialias=True)
+    lr = (lr + 0.15 * torch.randn(lr.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    network, batch = small_network(), SRBatch(lr, hr, ["drawn"], [(0, 0)])
+
+    def psnr() -> float:
+        with torch.no_grad():
+            return -10 * math.log10(F.mse_loss(network.eval()(lr).clamp(0, 1), hr).item())
+
+    task = AutoencoderTask(network, 0)
+    losses = fit(task, batch, 500, 4e-3)
+    assert losses[-1] < losses[0] / 10
+    with torch.no_grad():
+        network.latent_scale.fill_(task.numbers([batch])["latent_scale"])
+    before = psnr()
+    losses = fit(AdversarialTask(network, replace(WEIGHTS, adversarial=0.0), None, None, 0), batch, 200, 1e-2)
+    print(f"one image: {before:.2f} dB before and {psnr():.2f} dB after the additions have learnt")
+    assert losses[-1] < 0.8 * losses[0] and psnr() > max(30, before + 1)
