@@ -4,7 +4,7 @@ arXiv:2112.09130): small heads judge its features, and only they learn."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -44,10 +44,11 @@ class ConvNeXtBackbone(nn.Module):
         network: timm's, in evaluation mode; its classifier, if it has one, makes the embedding.
     """
 
+    network: Any  # timm's, whose methods a type checker cannot see
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: Any):
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         channels = [stage["num_chs"] for stage in network.feature_info]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,8 @@ class OneStepDiffusion(SRNetwork):
     """
 
     scale: float  # type: ignore[assignment]  # it may be fractional
+    vae: Any  # diffusers' modules, whose methods a type checker cannot see
+    unet: Any
     prompt: Tensor
     latent_scale: Tensor
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,7 @@ def sd2_parts() -> Parts:
         return Parts(unet, vae, torch.empty(1, TOKENS, 1024), vae.config.scaling_factor)
 
 
-def add_lora(unet: nn.Module, rank: int) -> None:
+def add_lora(unet: Any, rank: int) -> None:
     """Freeze the U-Net and add trainable B A to its layers (Hu et al. 2021, arXiv:2106.09685); B begins at zero."""
     peft = require("peft", "generative")
     unet.add_adapter(

@@ -19,6 +19,7 @@ from models.one_step_diffusion.parts import CELL
 if TYPE_CHECKING:
     from models.one_step_diffusion.network import OneStepDiffusion
 
+LARGEST = 64  # latent cells of a window: the size that Stable Diffusion knows; attention costs their fourth power
 VARIANCE = 0.01  # of the blending weights, in squared sides of a window
 Window = tuple[slice, slice]
 
@@ -59,7 +60,7 @@ def blended(parts: Iterator[tuple[Window, Tensor]], size: tuple[int, int]) -> Te
         if total is None or weight is None:
             total = part.new_zeros(*part.shape[:2], *size, dtype=torch.float32)
             weight = part.new_zeros(size, dtype=torch.float32)
-        one = gaussian_weights(*part.shape[-2:], like=part)
+        one = gaussian_weights(part.shape[-2], part.shape[-1], part)
         total[..., rows, columns] += part.float() * one
         weight[rows, columns] += one
     assert total is not None and weight is not None  # there is always a window
@@ -73,23 +74,26 @@ def restore_tiled(network: OneStepDiffusion, lr: Tensor, size: tuple[int, int], 
         network: in evaluation mode.
         lr: LR images (B, 3, h, w) in [0, 1].
         size: of the result.
-        tile: distance of neighbouring windows in LR pixels.
+        tile: distance of neighbouring windows in LR pixels, less where windows would exceed LARGEST cells; one that
+            holds the image computes it whole.
         halo: LR pixels by which a window is larger on each side; neighbours overlap by twice as many.
     """
     factor = size[0] / lr.shape[-2] / CELL  # latent cells of an LR pixel
-    stride = max(1, math.ceil(tile * factor))
-    window = stride + math.ceil(2 * halo * factor)
+    overlap = min(math.ceil(2 * halo * factor), LARGEST // 2)
+    window = min(math.ceil(tile * factor) + overlap, LARGEST)
+    stride = max(1, window - overlap)
     reference = network.enlarged(lr, size)
     image = network.padded(reference)
     cells = (image.shape[-2] // CELL, image.shape[-1] // CELL)
-    windows: list[Window] = list(product(*(window_slices(length, window, stride) for length in cells)))
-    if len(windows) == 1:
+    rows, columns = (window_slices(length, window, stride) for length in cells)
+    windows: list[Window] = list(product(rows, columns))
+    if len(windows) == 1 or tile >= max(lr.shape[-2:]):
         return network(lr, size)
 
     def each(run: Callable[[Tensor], Tensor], source: Tensor, fine: int, grown: int) -> Iterator[tuple[Window, Tensor]]:
         for place in windows:
-            rows, columns = times(place, fine)
-            yield times(place, grown), run(source[..., rows, columns])
+            down, across = times(place, fine)
+            yield times(place, grown), run(source[..., down, across])
 
     moments = blended(each(lambda part: torch.cat(network.posterior(part), 1), image, CELL, 1), cells)
     mean, deviation = moments.to(lr.dtype).chunk(2, 1)

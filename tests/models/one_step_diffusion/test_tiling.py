@@ -130,3 +130,12 @@ def test_all_patches_have_no_seams_and_use_the_noise_of_their_place():
     at_borders = found[[63, 127, 191]].mean()
     elsewhere = found[[k for k in range(7, 255, 8) if k not in (63, 127, 191)]].mean()  # borders of latent cells
     assert at_borders < 1.3 * elsewhere
+
+
+def test_windows_are_never_larger_than_the_base_knows(monkeypatch):
+    monkeypatch.setattr("models.one_step_diffusion.tiling.LARGEST", 6)
+    network, seen = small_network(), []
+    network.unet.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[-2:])))
+    with torch.no_grad():
+        assert network.tiled(torch.rand(1, 3, 24, 20), (96, 80), 20, 2).shape == (1, 3, 96, 80)
+    assert set(seen) == {(6, 6)} and len(seen) == 3 * 2
