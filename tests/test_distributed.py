@@ -48,11 +48,17 @@ RECIPE = [
 TURNS = ["--losses.alternate=true", "--losses.hr_share=0.34", "--masker.shared_stem=true"]
 
 
+PHASES = [
+    "--sr_quality.name=difiisr_dwt", "--difiisr_dwt.measured_patches=8", "--optim_quality.ema=0.9",
+    "--sr_quality.args={codec: v4, channels: 8, mult: '1', n_blocks: 1, swin_depth: 1, swin_dim: 32, window: 2}",
+]  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "steps", "options"),
-    [(2, 8, []), (3, 6, []), (3, 6, RECIPE), (3, 6, TURNS)],
-    ids=["2", "3", "3-recipe", "3-turns"],
+    [(2, 8, []), (2, 8, PHASES), (3, 6, []), (3, 6, RECIPE), (3, 6, TURNS)],
+    ids=["2", "2-phases", "3", "3-recipe", "3-turns"],
 )
 def test_two_processes_follow_one(tmp_path: Path, stage: int, steps: int, options: list[str]):
     if stage == 2:
@@ -69,7 +75,8 @@ def test_two_processes_follow_one(tmp_path: Path, stage: int, steps: int, option
             cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert result.returncode == 0, result.stdout + result.stderr
-        curves[processes] = losses(out / "sr_quality" if stage == 2 else out)
+        folder = out / "sr_quality" if stage == 2 else out
+        curves[processes] = losses(folder / "diffusion" if options is PHASES else folder)
     assert len(curves[1]) == steps
     assert curves[1] == pytest.approx(curves[2], abs=1e-4, rel=1e-5)
     assert max(curves[1]) - min(curves[1]) > 1e-3, "a flat curve would compare nothing"
