@@ -82,12 +82,12 @@ def check_agreement(checkpoint: Path, validated: dict[str, float], rows: list[di
 def training_seconds(folder: Path) -> float:
     """Time between the first and the last log line of a network's TensorBoard files, 0 where there are none.
 
-    A resumed run has several files; the pauses between them do not count.
+    A resumed run has several files, as one of several phases has; the pauses between them do not count.
     """
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     spans = []
-    for file in sorted((folder / "tensorboard").glob("events.out.tfevents.*")):
+    for file in sorted(folder.rglob("tensorboard/events.out.tfevents.*")):
         times = [event.wall_time for event in EventFileLoader(str(file)).Load()]
         spans.append(max(times) - min(times) if times else 0.0)
     return sum(spans)
