@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from loading.state_dict_file import NESTS, is_safetensors, read_content
+from loading.state_dict_file import NESTS, is_safetensors, read_content, without_prefixes
 from models.detector_yolo import YoloDetector, read_ultralytics
-from utils.checkpoint import CheckpointError, load_network
+from utils.checkpoint import CheckpointError, load_network, refuse_other_files
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
+# Without model., which is part of the names that Ultralytics gives (model.0.conv.weight, ...).
 PREFIXES = ("module.", "_orig_mod.", "net.")
 
 
@@ -100,10 +101,11 @@ def read_weights(path: str | Path) -> StoredWeights:
             f"{path}: no such file; stage1_pretrain_yolo.py writes yolo_pretrained_hr.pth, Ultralytics' own .pt files "
             "are at https://github.com/ultralytics/assets/releases (nothing is downloaded here)"
         )
+    refuse_other_files(path)
     content = read_content(path)[0] if is_safetensors(path) else _read_torch(path)
     if "checksum" in content:
         payload = load_network(path, kind="detector")
-        tensors = _without_prefixes(payload["weights"])
+        tensors, _ = without_prefixes(payload["weights"], PREFIXES)
         return StoredWeights(tensors, payload["args"]["model"], list(payload["args"]["names"]), own=True)
     parts = [content[key] for key in ("ema", *NESTS) if isinstance(content.get(key), dict | nn.Module)]
     module = next((part for part in parts if part != {}), content)
@@ -117,14 +119,7 @@ def read_weights(path: str | Path) -> StoredWeights:
             f"{path}: holds neither an Ultralytics model nor named tensors (its keys are {keys or 'none'}); save the "
             "network's state dict alone"
         )
-    return StoredWeights(_without_prefixes(tensors))
-
-
-def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by the names that Ultralytics gives them (model.0.conv.weight, ...)."""
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in tensors)), ""):
-        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    return tensors
+    return StoredWeights(without_prefixes(tensors, PREFIXES)[0])
 
 
 def _read_ultralytics(path: Path) -> dict:

@@ -21,7 +21,7 @@ from loading.build_network import build_network
 from loading.key_maps import FAMILIES, Match, UnusableWeights
 from loading.ldcsr_official import read_ldcsr
 from loading.lmf_official import LAYOUT, READS, read_official
-from loading.state_dict_file import own_spec, read_state_dict
+from loading.state_dict_file import StateDictFile, own_spec, read_state_dict
 from models.capabilities import WHOLE_SCALES
 from models.networks.spandrel_any import spandrel_arguments
 from models.sr_network import SRNetwork
@@ -70,7 +70,7 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[SRN
         path, lambda: next((found for family in FAMILIES if (found := family(dict(file.weights))) is not None), None)
     )
     if match is None:
-        network = _from_spandrel(path, file.weights, scale)
+        network = _from_spandrel(path, file, scale)
         return network, f"{spec_text(network.spec)}, recognised by spandrel{wrapping}"
     scale = _chosen_scale(path, match, scale)
     weights = {key: value for key, value in match.weights.items() if not _of_other_scale(key, match, scale)}
@@ -182,18 +182,35 @@ def _of_other_scale(key: str, match: Match, scale: int) -> bool:
     return any(key.startswith(f"upsample.up{other}.") for other in match.scales if other != scale)
 
 
-def _from_spandrel(path: str | Path, weights: dict[str, Tensor], scale: int | None) -> SRNetwork:
+def readable_architectures() -> str:
+    """Names of all networks that a published weight file may hold."""
+    from spandrel import MAIN_REGISTRY
+
+    theirs = [support.architecture.name for support in MAIN_REGISTRY.architectures()]
+    own = ["EDSR", "CARN", "CARN-M", "RCAN", "RDN", "IMDN", "RFDN", "SPAN", "SwinIR", *READS.split(", "), "LDCSR"]
+    return ", ".join(dict.fromkeys([*own, *sorted(theirs, key=str.casefold)]))
+
+
+def _from_spandrel(path: str | Path, file: StateDictFile, scale: int | None) -> SRNetwork:
     """A network that only spandrel knows."""
     from spandrel import ImageModelDescriptor, ModelLoader
 
-    known = f"EDSR, CARN, CARN-M, RCAN, RDN, IMDN, RFDN, SPAN, SwinIR, {READS}, LDCSR, or any that spandrel reads"
-    try:
-        found = ModelLoader().load_from_state_dict(dict(weights))
-    except Exception as error:  # its detection takes keys for granted and fails in any way
-        some = ", ".join(list(weights)[:4])
+    layouts = [file.weights]
+    if file.prefix.endswith("model."):  # a wrapping elsewhere, but part of the names in ESRGAN's first layout
+        layouts.append({f"model.{key}": value for key, value in file.weights.items()})
+    found, failure = None, None
+    for weights in layouts:
+        try:
+            found = ModelLoader().load_from_state_dict(dict(weights))
+            break
+        except Exception as error:  # its detection takes keys for granted and fails in any way
+            failure = error
+    if found is None:
+        some = ", ".join(list(file.weights)[:4])
         raise CheckpointError(
-            f"{path}: no architecture that can be read here ({known}); its {len(weights)} keys are {some}, ..."
-        ) from error
+            f"{path}: no architecture that can be read here; its {len(file.weights)} keys are {some}, ... Can be read: "
+            + readable_architectures()
+        ) from failure
     kind = found.architecture.name
     if not isinstance(found, ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
         raise CheckpointError(f"{path}: holds {kind}, which does not map an RGB image to another; use SR weights")

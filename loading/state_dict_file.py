@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from utils.checkpoint import CheckpointError, refused_type
+from utils.checkpoint import SAVE_ALONE, CheckpointError, refuse_other_files, refused_type
 
 # Where training frameworks put the weights, best first: a moving average is what their authors report.
 NESTS = (
@@ -21,6 +21,8 @@ NESTS = (
     "network_state_dict", "sd", "model", "net", "netG", "generator", "g", "weights",
 )  # fmt: skip
 PREFIXES = ("module.", "_orig_mod.", "model.", "netG.", "net.", "network.", "generator.", "params.")
+# Of a training with several networks in one state dict: the one that makes images, the averaged one first.
+GENERATORS = ("net_g_ema.", "generator_ema.", "net_g.", "netG.", "generator.")
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,18 @@ class StateDictFile:
     """Weights as a file holds them.
 
     Args:
-        weights: tensors by name, floating ones as float32.
+        weights: tensors by bare names, floating ones as float32.
         wrapping: what was taken off, such as "in 'params_ema', prefix 'module.'"; empty if nothing.
         spec: what stands beside the weights about their network, {"name", "args"} in the layout of LIIF;
             empty elsewhere.
+        prefix: what was taken off every name, such as "module.model.".
         metadata: the header of a safetensors file, empty elsewhere.
     """
 
     weights: dict[str, Tensor]
     wrapping: str
     spec: dict
+    prefix: str
     metadata: dict[str, str]
 
 
@@ -60,6 +64,7 @@ def read_content(path: Path) -> tuple[object, dict[str, str]]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: does not exist; correct the path or download the weights first")
+    refuse_other_files(path)
     metadata: dict[str, str] = {}
     try:
         if is_safetensors(path):
@@ -73,7 +78,13 @@ def read_content(path: Path) -> tuple[object, dict[str, str]]:
         raise CheckpointError(f"{path}: damaged ({error}); use another copy of it") from error
     except Exception as error:  # a damaged or foreign pickle can fail in any way
         kind = refused_type(error)
-        first = f"it holds {kind}" if kind else (str(error).strip().splitlines() or [""])[0][:160]
+        script = "a TorchScript archive" if "TorchScript" in str(error) else ""
+        if kind or script:
+            what = script or f"pickled objects, such as a whole network ({kind})"
+            raise CheckpointError(
+                f"{path}: cannot be read as plain tensors (it holds {what}); nothing in it was executed: {SAVE_ALONE}"
+            ) from error
+        first = (str(error).strip().splitlines() or [""])[0][:160]
         raise CheckpointError(
             f"{path}: cannot be read as plain tensors ({type(error).__name__}: {first}); nothing in it was executed."
             " Use another copy, or save its state dict alone as .safetensors"
@@ -113,8 +124,19 @@ def own_spec(metadata: dict[str, str]) -> tuple[str, dict] | None:
     return (metadata["name"], args) if "name" in metadata and isinstance(args, dict) else None
 
 
-def _unwrap(path: Path, content: object) -> tuple[dict[str, Tensor], str, dict]:
-    """Tensors by bare names, what was taken off, and what stood beside them about the network."""
+def without_prefixes(tensors: dict[str, Tensor], prefixes: tuple[str, ...]) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors without the prefixes that all names have, and these in their order; the counter that PyTorch's averaged
+    models have beside their `module.` is left out."""
+    taken = []
+    others = {key: value for key, value in tensors.items() if key != "n_averaged"}
+    while prefix := next((p for p in prefixes if others and all(key.startswith(p) for key in others)), ""):
+        taken.append(prefix)
+        tensors = others = {key.removeprefix(prefix): value for key, value in others.items()}
+    return tensors, taken
+
+
+def _unwrap(path: Path, content: object) -> tuple[dict[str, Tensor], str, dict, str]:
+    """Tensors by bare names, what was taken off, what stood beside them about the network, and the prefix."""
     steps, spec = [], {}
     # A step count or a learning rate beside the weights may be a tensor too, so the names alone decide.
     while isinstance(content, dict):
@@ -129,7 +151,11 @@ def _unwrap(path: Path, content: object) -> tuple[dict[str, Tensor], str, dict]:
     if not weights:
         keys = f"its keys are {', '.join(map(repr, list(found)[:8]))}" if found else "it is no dictionary"
         raise CheckpointError(f"{path}: holds no named tensors ({keys}); save the network's state dict alone")
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in weights)), ""):
-        steps.append(f"prefix {prefix!r}")
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}, ", ".join(steps), spec
+    part = next((p for p in GENERATORS if any(key.startswith(p) for key in weights)), "")
+    if part and not all(key.startswith(part) for key in weights):
+        steps.append(f"part {part!r}")
+        weights = {key.removeprefix(part): value for key, value in weights.items() if key.startswith(part)}
+    weights, prefixes = without_prefixes(weights, PREFIXES)
+    steps += [f"prefix {prefix!r}" for prefix in prefixes]
+    plain = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+    return plain, ", ".join(steps), spec, "".join(prefixes)

@@ -5,6 +5,7 @@ A network checkpoint says how to rebuild itself: {"kind", "name", "args", "weigh
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import struct
@@ -22,6 +23,9 @@ from utils.errors import UserError
 
 KINDS = ("sr", "detector", "system")
 _CHECKSUM = "checksum"
+SAVE_ALONE = (
+    "open it where its own code is and save the state dict alone: torch.save(network.state_dict(), 'weights.pth')"
+)
 _MADE_BY = {
     "yolo_pretrained_hr.pth": "stage1_pretrain_yolo.py",
     "sr_fast_pretrained.pth": "stage2_pretrain_sr.py",
@@ -73,7 +77,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
             raise CheckpointError(
                 f"{path}: contains Python objects or code ({refused_type(error) or 'unnamed'}), refused and not "
-                "executed; use a file that this project wrote, or the state dict alone (plain tensors only)"
+                f"executed; use a file that this project wrote, or {SAVE_ALONE}"
             ) from error
         raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_replace_it(path)}") from error
     if not isinstance(payload, dict) or not isinstance(payload.get(_CHECKSUM), str):
@@ -197,6 +201,26 @@ def checksum(payload: Any) -> str:
     return digest.hexdigest()
 
 
+def refuse_other_files(path: Path) -> None:
+    """Raises CheckpointError for what holds no weights at all: a web page, a pointer, another text, an archive."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    names = ["data.pkl"]
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        what = "a web page; download the file itself, signed in where the site asks for it"
+    elif start.startswith(b"version https://git-lfs"):
+        what = "a Git-LFS pointer; fetch the file itself (git lfs pull)"
+    elif len(start) >= 5 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
+        what = f"text that begins with {start[:40].decode()!r}; download the file itself"
+    elif not any(name.endswith("data.pkl") for name in names):
+        what = f"an archive of {', '.join(names[:3])}; unpack it and name the weight file in it"
+    else:
+        return
+    raise CheckpointError(f"{path}: no weights and not a checkpoint of this project, but {what}")
+
+
 def refused_type(error: Exception) -> str:
     """What `torch.load` refused to rebuild, such as "argparse.Namespace"; empty where that is not the matter."""
     found = re.search(r"GLOBAL (\S+)", str(error))
@@ -260,11 +284,9 @@ def _check_container(path: Path) -> None:
             start = file.read(4)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    refuse_other_files(path)
     if start[:1] == b"\x80":
-        raise CheckpointError(
-            f"{path}: a bare pickle, which can contain code, refused and not executed; use a file that "
-            "this project wrote"
-        )
+        raise CheckpointError(f"{path}: a bare pickle, which can contain code, refused and not executed; {SAVE_ALONE}")
     if start[:2] != b"PK" and start:
         raise CheckpointError(f"{path}: not a checkpoint of this project; give a .pth file that a stage script wrote")
     if not zipfile.is_zipfile(path):

@@ -39,6 +39,10 @@ def test_a_plain_state_dict_is_one_under_any_suffix(tiny: YoloDetector, tmp_path
         "bare": lambda path: torch.save(tensors, path),
         "nested": lambda path: torch.save({"state_dict": tensors, "epoch": 3}, path),
         "wrapped": lambda path: torch.save({f"module.net.{key}": value for key, value in tensors.items()}, path),
+        "averaged": lambda path: torch.save(
+            {"n_averaged": torch.tensor(3)} | {f"module.{key}": value for key, value in tensors.items()}, path
+        ),
+        "ema": lambda path: torch.save({"params_ema": {f"module.{k}": v for k, v in tensors.items()}}, path),
         "old": lambda path: torch.save(tensors, path, _use_new_zipfile_serialization=False),
         "safe": lambda path: save_file(tensors, path),
     }

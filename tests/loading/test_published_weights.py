@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import torch
 from safetensors.torch import save_file
 
 from configs.schema import NetworkConfig
+from loading.detector_weights import read_weights
 from loading.load_sr import build_or_load_sr, load_sr
 from loading.published_weights import drawn_image, load_community_sr
 from models import build_sr
 from tests.loading import published
-from utils.checkpoint import CheckpointError, save_network
+from utils.checkpoint import CheckpointError, load_network, save_network
 
 
 def save(folder: Path, weights: dict, name: str = "weights.pth", **options) -> Path:
@@ -194,7 +196,56 @@ def test_an_architecture_that_only_spandrel_knows(tmp_path: Path):
     assert torch.equal(twin(lr), network(lr))
 
 
+def old_esrgan(scale: int = 4, wide: int = 8, growth: int = 32) -> dict:
+    """An ESRGAN in the layout of its first release (keys model.0 ... model.10) with random weights."""
+    weights = published.layer("model.0", wide, 3, 3)
+    for block in (1, 2, 3):
+        for k in range(1, 6):
+            outputs = growth if k < 5 else wide
+            weights |= published.layer(f"model.1.sub.0.RDB{block}.conv{k}.0", outputs, wide + (k - 1) * growth, 3)
+    weights |= published.layer("model.1.sub.1", wide, wide, 3)
+    stages = {2: 1, 4: 2}[scale]
+    last = 2 + 3 * stages
+    for number in [3 * stage for stage in range(1, stages + 1)] + [last]:
+        weights |= published.layer(f"model.{number}", wide, wide, 3)
+    return weights | published.layer(f"model.{last + 2}", 3, wide, 3)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("nest", ["", "params_ema", "state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_esrgan_in_its_first_layout(tmp_path: Path, scale: int, nest: str, prefix: str):
+    from spandrel import ModelLoader
+
+    weights = old_esrgan(scale)
+    oracle = ModelLoader().load_from_state_dict(dict(weights)).model.eval()
+    wrapped = {prefix + key: value for key, value in weights.items()}
+    network, found = load_community_sr(save(tmp_path, {nest: wrapped} if nest else wrapped), scale)
+    assert_gives(network, oracle, size=(7, 9))
+    assert "ESRGAN" in found and network.scale == scale
+    build_or_load_sr(NetworkConfig("espcn", weights=str(tmp_path / "weights.pth")), scale)
+
+
 # Containers
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_counter_of_an_averaged_model_is_left_out(tmp_path: Path, prefix: str):
+    weights = published.edsr(2, 255)
+    model = torch.nn.Module()
+    model.register_buffer("n_averaged", torch.tensor(5))
+    averaged = model.state_dict() | {f"module.{prefix}{key}": value for key, value in weights.items()}
+    network, _ = load_community_sr(save(tmp_path, averaged))
+    assert_gives(network, lambda x: published.run_edsr(weights, x), 255)
+
+
+@pytest.mark.parametrize("parts", [("net_g.", "net_d."), ("net_g_ema.", "net_g."), ("generator.", "discriminator.")])
+def test_of_several_networks_the_generator_is_taken(tmp_path: Path, parts: tuple[str, str]):
+    weights, other = published.edsr(2, 255), published.edsr(2, 255)
+    both = {parts[0] + k: v for k, v in weights.items()} | {parts[1] + k: v for k, v in other.items()}
+    network, found = load_community_sr(save(tmp_path, {"state_dict": both}))
+    assert_gives(network, lambda x: published.run_edsr(weights, x), 255)
+    assert f"part {parts[0]!r}" in found
 
 
 @pytest.mark.parametrize("nest", ["params_ema", "params", "state_dict", "model", "net"])
@@ -357,7 +408,7 @@ def test_a_header_with_absurd_sizes_is_refused(tmp_path: Path):
 
 
 def test_damaged_files_and_code_are_refused(tmp_path: Path):
-    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    (tmp_path / "broken.safetensors").write_bytes(b"\xff\0nothing")
     with pytest.raises(CheckpointError, match=r"broken.safetensors: damaged"):
         load_sr(tmp_path / "broken.safetensors")
     with pytest.raises(CheckpointError, match=r"absent.safetensors: does not exist"):
@@ -369,6 +420,64 @@ def test_damaged_files_and_code_are_refused(tmp_path: Path):
         with pytest.raises(CheckpointError, match=r"weights.pth: cannot be read as plain tensors .*not.* executed"):
             load_community_sr(path)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors", ".bin"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html><html>Sign in</html>", "but a web page; download the file itself"),
+        (b"\n  <html lang='en'>", "but a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "but a Git-LFS pointer; fetch"),
+        (b"Entry not found", "but text that begins with 'Entry not found'"),
+        (b'{"error": "access denied"}', "but text that begins with"),
+    ],
+)
+def test_a_page_in_place_of_weights_is_called_so(tmp_path: Path, suffix: str, content: bytes, words: str):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    for load in (load_sr, load_community_sr, read_weights, load_network):
+        with pytest.raises(CheckpointError, match=rf"weights{suffix}: no weights .*{words}"):
+            load(path)
+
+
+def test_an_archive_of_weights_is_to_be_unpacked(tmp_path: Path):
+    save(tmp_path, published.imdn(2), "inner.pth")
+    with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
+        archive.write(tmp_path / "inner.pth", "inner.pth")
+    for load in (load_sr, load_community_sr, read_weights):
+        with pytest.raises(CheckpointError, match=r"an archive of inner.pth; unpack it"):
+            load(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_network_says_what_to_do(tmp_path: Path, zipped: bool):
+    path = save(tmp_path, Network(), _use_new_zipfile_serialization=zipped)
+    for load in (load_sr, load_community_sr):
+        with pytest.raises(CheckpointError, match=r"weights.pth: .*executed.*save the state dict alone: torch.save"):
+            load(path)
+    with pytest.raises(CheckpointError, match=r"Network\)"):
+        load_community_sr(path)
+    torch.jit.script(torch.nn.Conv2d(3, 3, 1)).save(str(tmp_path / "script.pt"))
+    with pytest.raises(CheckpointError, match=r"TorchScript archive.*save the state dict alone"):
+        load_community_sr(tmp_path / "script.pt")
+
+
+def test_a_refusal_lists_all_that_can_be_read(tmp_path: Path):
+    from spandrel import MAIN_REGISTRY
+
+    with pytest.raises(CheckpointError) as caught:
+        load_sr(save(tmp_path, {"conv.weight": torch.zeros(1)}))
+    listed = str(caught.value).rpartition("Can be read: ")[2].split(", ")
+    assert {support.architecture.name for support in MAIN_REGISTRY.architectures()} < set(listed)
+    assert {"EDSR", "CARN-M", "RDN", "IMDN", "RFDN", "SwinIR", "LM-LTE"} < set(listed) and len(set(listed)) == len(
+        listed
+    )
+
+
+class Network(torch.nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 3, 3)
 
 
 class Code:

@@ -181,7 +181,7 @@ def test_overwritten_and_foreign_files(good: Path, tmp_path: Path):
     (tmp_path / "hole.pth").write_bytes(raw)
     assert "damaged" in refused(tmp_path / "hole.pth")
     (tmp_path / "text.pth").write_text("version https://git-lfs.github.com/spec/v1\n")
-    assert "not a checkpoint of this project" in refused(tmp_path / "text.pth")
+    assert "but a Git-LFS pointer; fetch the file itself" in refused(tmp_path / "text.pth")
     torch.save({"weights": "none"}, tmp_path / "foreign.pth")
     assert "not a checkpoint of this project (it carries no checksum)" in refused(tmp_path / "foreign.pth")
     for content in ({"a.weight": torch.ones(3)}, {"state_dict": {"a.weight": torch.ones(3)}}):
@@ -192,7 +192,7 @@ def test_overwritten_and_foreign_files(good: Path, tmp_path: Path):
     assert "not a checkpoint of this project" in refused(tmp_path / "list.pth")
     with zipfile.ZipFile(tmp_path / "zip.pth", "w") as file:
         file.writestr("readme.txt", "hello")
-    assert "damaged" in refused(tmp_path / "zip.pth")
+    assert "but an archive of readme.txt; unpack it" in refused(tmp_path / "zip.pth")
     assert "is a folder" in refused(tmp_path)
 
 
