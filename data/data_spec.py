@@ -247,7 +247,7 @@ def scan_split(
         Records in the order of the image paths, and the report.
 
     Raises:
-        DataSetError: the split is absent or empty, more than 10 % of its images are unusable, or all are.
+        DataSetError: the split is absent or empty, more than one and 10 % of its images are unusable, or all are.
         ImageError, LabelError: the first bad file, where that is asked for.
     """
     images = spec.images(split)
@@ -283,7 +283,7 @@ def scan_split(
         report.unlabelled = sum(not exists for exists in pool.map(os.path.exists, (r.label for r in records)))
     report.used, report.boxes = len(records), sum(len(record.classes) for record in records)
     report.backgrounds = sum(len(record.classes) == 0 for record in records)
-    if not records or len(records) < (1 - LARGEST_LOSS) * len(images):
+    if not records or len(images) - len(records) > max(1, LARGEST_LOSS * len(images)):
         share = f"{len(images) - len(records)} of {len(images)} images cannot be used, more than {LARGEST_LOSS:.0%}"
         raise DataSetError(f"{spec.yaml}: {share}; repair or remove the files. {report.summary()}")
     return records, report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.image_files import IMAGE_SUFFIXES, ImageError
+from data.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, ImageError, unread_note
 from data.images import read_rgb
 from utils.errors import UserError
 
@@ -116,8 +117,11 @@ def list_sources(source: str | os.PathLike) -> list[SourceFile]:
     found = [p for p in found if p.is_file() or not p.exists()]  # a broken link is named later, a pipe is left alone
     images, videos = (sorted(p for p in found if p.suffix.lower() in s) for s in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
     files = images + videos
+    unread = unread_note(p for p in found if p.suffix.lower() in UNREAD_SUFFIXES and p not in videos)
     if not files:
-        raise SourceError(f"{text}: no image or video found; {known}")
+        raise SourceError(f"{text}: no image or video found; {unread or known}")
+    if unread:
+        print(f"warning: {text}: {unread}", file=sys.stderr, flush=True)
     return [SourceFile(p, p.relative_to(root), number, len(files)) for number, p in enumerate(files, 1)]
 
 

@@ -162,6 +162,9 @@ def test_splits_are_scanned_as_configured_and_reported(tmp_path, capsys):
     assert [line.split(",")[0] for line in lines] == ["train: 29 images", "val: 29 images"]
     with pytest.raises(ImageError):
         scan_splits(spec, DetectionDataConfig(on_bad_image="error"), ("train",))
+    small = make_set(tmp_path / "small", images=5)
+    (small / "images/train/0.png").write_bytes(b"")
+    assert scan_split(load_data_spec(write(small)), "train")[1].used == 4  # one always may be
     with pytest.raises(DataSetError, match="30 of 30"):
         scan_splits(spec, DetectionDataConfig(max_pixels=10), ("val",))
 

@@ -235,3 +235,13 @@ def test_groups_hold_one_list_at_a_time():
 
     next(group_frames(frames(), 4, lambda height, width: None))
     assert len(read) <= 5
+
+
+def test_images_that_nothing_reads_are_counted(tmp_path, capsys):
+    for name in ("a.heic", "b.HEIC", "c.dng", "d.gif", "e.jpg", "f.avif"):
+        (tmp_path / name).write_bytes(b"x")
+    assert {file.path.name for file in list_sources(tmp_path)} >= {"e.jpg", "d.gif"}
+    said = capsys.readouterr().err
+    assert "left out, nothing here reads .heic (2), .dng (1)" in said and ".gif" not in said
+    with pytest.raises(SourceError, match=r"1 file is left out, nothing here reads \.heic \(1\): convert"):
+        list_sources(tmp_path / "a.heic")
