@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     accelerator = adapt_accelerator(config)
     adaptation = read_adaptation(config)
-    rows = adaptation.baselines
+    rows = adaptation.baselines()
     folder = open_run(config)
     if (folder / REPORT).exists():
         print(f"{(folder / PAGE).read_text(encoding='utf-8')}\nadapt: already finished, {folder / REPORT}")

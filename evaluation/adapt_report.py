@@ -94,4 +94,6 @@ def heading(result: dict) -> str:
 
 def usage(folder: Path, result: dict) -> str:
     """How to run what is deployed."""
-    return f"    python inference.py --weights {folder / result['file']} --source my/lowres"
+    (row,) = (row for row in result["rows"] if row["name"] == result["deploy"])
+    policy = "" if row["policy"] is None else f" --policy {row['policy']}={row['budget']:g}"
+    return f"    python inference.py --weights {folder / result['file']} --source my/lowres{policy}"

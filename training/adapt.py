@@ -32,7 +32,6 @@ from evaluation.agreement import baseline_rows
 from evaluation.rows import Row
 from loading.deployed_detector import load_deployed_detector
 from loading.load_sr import build_or_load_sr
-from loading.stage3_checks import some_get_no_gradient
 from loading.systems import check_classes, configured_front, load_system
 from models.detector_yolo import YoloDetector
 from models.system import ConditionalSRDetector
@@ -66,9 +65,8 @@ class Adaptation:
     held: DetectionDataset
     labelled: bool
 
-    @property
     def baselines(self) -> list[Row]:
-        """Rows that need no training.
+        """Rows that need no training, their weights loaded.
 
         Raises:
             UserError, CheckpointError: see `build_or_load_sr`.
@@ -175,7 +173,6 @@ def trained_system(adaptation: Adaptation, folder: Path, accelerator: Accelerato
     if (folder / OUTPUT).exists():
         return load_system(folder / OUTPUT)
     config = stage3_config(adaptation)
-    assert some_get_no_gradient(config)
     torch.manual_seed(config.run.seed)
     system = ConditionalSRDetector(configured_front(config), deepcopy(adaptation.detector))
     records = {"train": adaptation.train, "val": adaptation.train}  # held-out pictures only judge
