@@ -1,4 +1,4 @@
-# make setup | test | demo | clean; the targets that need the virtual environment make it first.
+# make setup | test | demo | audit | clean; the targets that need the virtual environment make it first.
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -7,7 +7,7 @@ CONFIG = --config configs/demo/$(1).yaml
 # Without AVX-512 PyTorch has no bf16 convolutions of its own and emulates them.
 PRECISION := $(shell grep -qsE "avx512bw|asimd" /proc/cpuinfo && echo bf16 || echo fp32)
 
-.PHONY: setup new-environment test demo clean
+.PHONY: setup new-environment test demo audit clean
 
 setup: .venv/.stamp
 
@@ -47,6 +47,12 @@ demo: .venv/.stamp
 	@test -e $(DEMO)/inference/predictions.json || $(PY) inference.py $(call CONFIG,inference)
 	@cat $(DEMO)/evaluate/table.md
 	@echo "Table, Pareto picture, masks and boxes: $(DEMO)/evaluate. Detections on LR images: $(DEMO)/inference."
+
+# Licences of all libraries, and known weaknesses of the installed versions (pip-audit is not among the requirements).
+audit: .venv/.stamp
+	-$(PY) -m tools.licences requirements.txt
+	@if $(PY) -c 'import pip_audit' 2>/dev/null; then $(PY) -m pip_audit -r requirements.txt; \
+		else echo "pip-audit is not installed: $(PY) -m pip install pip-audit"; fi
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .ruff_cache .mypy_cache .hypothesis
