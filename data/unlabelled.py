@@ -23,7 +23,7 @@ def unlabelled_records(
 
     Raises:
         ImageError: the first bad one, where that is asked for.
-        DataSetError: more than 10 % cannot be used, or there are none.
+        DataSetError: more than one and 10 % cannot be used, or there are none.
     """
     records, bad = [], []
     for file in files:
@@ -37,7 +37,7 @@ def unlabelled_records(
         records.append(
             Record(file, label_path(file), *size, np.zeros(0, np.int64), np.zeros((0, 4), np.float32), False)
         )
-    if not records or len(bad) > LARGEST_LOSS * len(files):
+    if not records or len(bad) > max(1, LARGEST_LOSS * len(files)):
         first = f", such as {bad[0]}" if bad else ""
         raise DataSetError(f"{len(bad)} of {len(files)} pictures cannot be used{first}; give others or repair them")
     if bad:
