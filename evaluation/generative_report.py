@@ -42,8 +42,8 @@ def page(results: dict) -> str:
 
 
 MEMORY = (
-    "Peak resident memory of a fresh process that super-resolves one image with `memory_mb` as given; at rest: with "
-    "libraries and weights loaded."
+    "Peak resident memory of a fresh process that super-resolves one image with `memory_mb` as given; before: its peak "
+    "when libraries and weights were loaded."
 )
 CONDITIONAL = (
     "The system as SR_Quality of conditional SR beside bicubic interpolation, its windows fading into each other. `to "
@@ -89,7 +89,7 @@ def commands(results: dict) -> str:
 
 
 def memory_table(rows: list[dict]) -> str:
-    head = ["network", "output", "memory_mb", "at rest MB", "peak MB", "s"]
+    head = ["network", "output", "memory_mb", "before, MB", "peak, MB", "s"]
     body = [
         [row["network"], "x".join(map(str, row["output"])), str(row["memory_mb"]), shown(row["rest_mb"], 0),
          shown(row["peak_mb"], 0), shown(row["seconds"], 1)]

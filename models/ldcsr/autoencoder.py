@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,7 +29,8 @@ class Interpolation(nn.Module):
         self.pytorch, self.matlab = pytorch, BicubicToSize()
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        with torch.autocast(lr.device.type, enabled=False):  # in bfloat16 it would round what the decoder only adds to
+        # In bfloat16 it would round what the decoder only adds to; shapes alone know no autocast.
+        with nullcontext() if lr.is_meta else torch.autocast(lr.device.type, enabled=False):
             if self.pytorch:
                 return F.interpolate(lr.float(), size=size, mode="bicubic", align_corners=False)
             return self.matlab(lr.float(), size)

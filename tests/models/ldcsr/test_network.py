@@ -7,6 +7,8 @@ import copy
 import pytest
 import torch
 
+from evaluation.sr_candidates import Candidate
+from evaluation.sr_evaluation import gmacs
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.mask_policy import MaskPolicy
@@ -204,3 +206,8 @@ def test_a_mask_chooses_patches_and_not_what_is_in_them(name: str):
     for row, column in part.mask.flatten(0, -3)[0].nonzero().tolist():
         rows, columns = (slice(32 * k + margin, 32 * (k + 1) - margin) for k in (row, column))
         assert torch.allclose(part.sr[..., rows, columns], full.sr[..., rows, columns], atol=1e-5)
+
+
+@both
+def test_work_is_counted_on_shapes_alone(name: str):
+    assert gmacs(Candidate("x", name, small(name)), 2.6) > 0
