@@ -21,6 +21,8 @@ class LDCSRConfig:
         warmup: optimiser steps of linear warm-up of the autoencoder.
         clip_norm: largest gradient norm of the autoencoder, whose loss is a sum over pixels; 0 switches clipping off.
         kl: weight of the KL divergence; the larger, the less the decoder relies on what LR cannot tell.
+        latent_dropout: probability that an image is decoded from the latent 0, so that the decoder super-resolves well
+            without knowing it; 0 in the paper.
         gan: weight of the hinge loss, times a ratio of gradients; 0: no discriminator.
         gan_start: step from which the discriminator takes part.
         discriminator_channels: maps of its first layer.
@@ -36,6 +38,7 @@ class LDCSRConfig:
     warmup: NonNegativeInt = 0
     clip_norm: NonNegativeFloat = 0.0
     kl: NonNegativeFloat = 1e-6
+    latent_dropout: UnitInterval = 0.0
     gan: NonNegativeFloat = 0.5
     gan_start: NonNegativeInt = 50_001
     discriminator_channels: PositiveInt = 64

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.interpolation_init import init_zero
-
+FIRST_STD = 0.01  # of the last layer's weights
 HIDDEN = 64  # units of the layer that turns the scale into weights
 
 
@@ -36,7 +35,8 @@ class ContinuousUpsampler(nn.Module):
             if isinstance(layer, nn.Conv2d):  # PyTorch's own start shrinks four layers' output to nothing, and they die
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
-        init_zero(self.last)  # so that the untrained network interpolates
+        # The untrained network nearly interpolates; at 0 no gradient would reach the features.
+        nn.init.normal_(self.last.weight, std=FIRST_STD)
 
     @property
     def last(self) -> nn.Conv2d:

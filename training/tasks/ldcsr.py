@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,8 +27,8 @@ from utils.errors import UserError
 from utils.optimizer_utils import decay_groups
 
 DISCRIMINATOR = "discriminator"
-BETAS = (0.5, 0.9)  # of both optimisers of the autoencoder
-POSTERIOR, DIFFUSION = 2, 3  # streams of noise, other ones than those that chose the patch
+BETAS = (0.5, 0.9)  # of both optimisers of a GAN
+POSTERIOR, DIFFUSION, DROPOUT = 2, 3, 4  # streams of noise, other ones than those that chose the patch
 LEAST_SIDE = 24  # pixels of what the discriminator sees
 MEASURED = 32  # batches whose latents tell the scale
 
@@ -101,7 +102,8 @@ class AutoencoderTask(Task):
     def optimizers(self, optim: OptimConfig) -> dict[str, OptimizerSpec]:
         def spec(name: str, module: nn.Module) -> OptimizerSpec:
             groups = decay_groups(name, module.parameters(), optim.lr, optim.weight_decay)
-            return OptimizerSpec([group | {"betas": BETAS} for group in groups], optim)
+            more = {} if self.discriminator is None else {"betas": BETAS}
+            return OptimizerSpec([group | more for group in groups], optim)
 
         specs = {MAIN: spec("autoencoder", self.autoencoder)}
         if self.discriminator is not None:
@@ -137,7 +139,15 @@ class AutoencoderTask(Task):
     def reconstruct(self, batch, up: Tensor) -> tuple[Tensor, Any]:
         """SR images from latents drawn from the posterior, and the posterior."""
         posterior = self.autoencoder.encode(batch.hr, up)
-        return self.autoencoder.decode(drawn(posterior, batch, self.seed), batch.lr, up), posterior
+        latent = drawn(posterior, batch, self.seed)
+        if self.settings.latent_dropout > 0:
+            latent = latent * self.kept(batch).to(latent.device)
+        return self.autoencoder.decode(latent, batch.lr, up), posterior
+
+    def kept(self, batch) -> Tensor:
+        """1 where an image keeps its latent, else 0; (B, 1, 1, 1)."""
+        draws = [np.random.default_rng((self.seed, *key, DROPOUT)).random() for key in batch.keys]
+        return (torch.tensor(draws) >= self.settings.latent_dropout).float()[:, None, None, None]
 
     def distance(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L1 of images in [-1, 1] plus LPIPS at every pixel and colour, summed over the image, mean over the batch."""

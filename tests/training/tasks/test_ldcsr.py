@@ -75,6 +75,18 @@ def test_the_reconstruction_is_summed_over_the_image():
     assert not [name for name in task.state_dict() if "perceptual" in name]
 
 
+def test_latents_can_be_left_out_of_some_images():
+    images = batch(40, 6, 16)
+    task, whole = autoencoder(latent_dropout=0.5), autoencoder()
+    kept = task.kept(images).flatten()
+    assert torch.equal(kept, task.kept(images).flatten()) and 8 < kept.sum() < 32
+    up = task.interpolate(images.lr, (16, 16))
+    some, all_of_them = (each.reconstruct(images, up)[0] for each in (task, whole))
+    without = task.autoencoder.decode(torch.zeros(40, 4, 2, 2), images.lr, up)
+    assert torch.allclose(some[kept == 1], all_of_them[kept == 1], atol=1e-6)
+    assert torch.allclose(some[kept == 0], without[kept == 0], atol=1e-6)
+
+
 def test_the_discriminator_takes_part_from_its_step_on():
     task = autoencoder()
     assert [task.turns(step) for step in (0, 4, 5, 9)] == [(MAIN,)] * 2 + [(MAIN, DISCRIMINATOR)] * 2
