@@ -87,7 +87,7 @@ def protocol(config: Stage2Config, network: nn.Module, meta: dict) -> str:
     optim: OptimConfig = getattr(config, ROLES[role])
     per_epoch = EpochBatchSampler(config.data.samples_per_epoch, optim.batch, 0, 0, 0).steps
     steps, patch = per_epoch * optim.epochs, config.data.patch
-    parts = ["`stage2_pretrain_sr.py`", loss(config, network)]
+    parts = ["`stage2_pretrain_sr.py`", loss(config, setting.name, network)]
     parts.append(f"AdamW, weight decay {optim.weight_decay:g}" if optim.weight_decay else "Adam")
     parts.append(f"{steps:,} steps of {optim.batch} patches of {patch} x {patch} LR pixels")
     parts.append(f"learning rate {optim.lr:g} {schedule(optim, per_epoch)}")
@@ -106,9 +106,15 @@ def protocol(config: Stage2Config, network: nn.Module, meta: dict) -> str:
     return ", ".join(parts)
 
 
-def loss(config: Stage2Config, network: nn.Module) -> str:
-    """What is minimised; networks that colour single pixels are trained there, some have a training of their own."""
-    setting, own = config.loss, SR_PHASES.get(network.spec["name"])
+def loss(config: Stage2Config, trained: str, network: nn.Module) -> str:
+    """What is minimised; networks that colour single pixels are trained there, some have a training of their own.
+
+    Args:
+        config: settings of the run.
+        trained: name of the network that was trained, of which `network` may be a part.
+        network: what the file holds.
+    """
+    setting, own = config.loss, SR_PHASES.get(trained)
     if own:
         return f"phases and losses of `{own.replace('.', '/')}.py`"
     if network.capabilities.samples and setting.queries:
