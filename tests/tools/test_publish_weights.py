@@ -194,13 +194,13 @@ def test_protocol_in_words():
     assert protocol(configured(sr_quality__weights="a.pth"), build_sr("espcn", 4), meta).endswith(
         "started from `a.pth`"
     )
-    assert loss(configured(loss__pixel="charbonnier", loss__perceptual=0.1), build_sr("espcn", 4)) == (
+    assert loss(configured(loss__pixel="charbonnier", loss__perceptual=0.1), "espcn", build_sr("espcn", 4)) == (
         "Charbonnier (epsilon 0.001) + 0.1 LPIPS"
     )
-    assert loss(configured(), build_sr("lm_lte", 4)) == "L1 at 2,304 random pixels per HR patch"
-    assert loss(configured(loss__queries=0), build_sr("lm_lte", 4)) == "L1"
+    assert loss(configured(), "lm_lte", build_sr("lm_lte", 4)) == "L1 at 2,304 random pixels per HR patch"
+    assert loss(configured(loss__queries=0), "lm_lte", build_sr("lm_lte", 4)) == "L1"
     small = build_sr("difiisr_dwt", 4, {"channels": 8, "mult": "1", "swin_dim": 32})
-    assert loss(configured(), small) == "phases and losses of `training/tasks/difiisr_dwt.py`"
+    assert loss(configured(), small.spec["name"], small) == "phases and losses of `training/tasks/difiisr_dwt.py`"
     steps = OptimConfig(schedule="step", milestones=[2, 4], gamma=0.5)
     assert schedule(steps, 1000) == "times 0.5 after steps 2,000, 4,000"
     assert schedule(replace(steps, milestones=[]), 1000) == "throughout"
