@@ -34,7 +34,7 @@ class ContinuousUpsampler(nn.Module):
         for layer in self.fuse:
             if isinstance(layer, nn.Conv2d):  # PyTorch's own start shrinks four layers' output to nothing, and they die
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+                layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
         # The untrained network nearly interpolates; at 0 no gradient would reach the features.
         nn.init.normal_(self.last.weight, std=FIRST_STD)
 
