@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -186,9 +187,10 @@ class DifIISRDWT(SRNetwork):
         return LRCode(y, aux, raw)
 
     def enlarge(self, lr: Tensor) -> Tensor:
-        """Bicubic interpolation to HR size."""
+        """Bicubic interpolation to HR size, never in a smaller type: the codes are float32, and so is what they are."""
         rows, columns = (interpolation_matrix(n, self.scale * n, lr.dtype, lr.device) for n in lr.shape[-2:])
-        return rows @ (lr @ columns.T)
+        with nullcontext() if lr.is_meta else torch.autocast(lr.device.type, enabled=False):
+            return rows @ (lr @ columns.T)
 
     def denoise(self, x_t: Tensor, t: Tensor, code: LRCode) -> Tensor:
         """Estimate of x0 from x_t (B, channels, h, w) at the steps t (B,)."""

@@ -32,7 +32,7 @@ def from_windows(x: Tensor, side: int, height: int, width: int) -> Tensor:
     return x.transpose(2, 3).reshape(-1, height, width, channels)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)  # those of one size of image; one takes up to 100 MB
 def shift_mask(height: int, width: int, side: int, shift: int, device: torch.device) -> Tensor:
     """(windows, 1, n, n), n = side^2: pixels that only the cyclic shift has made neighbours do not see each other."""
     with torch.inference_mode(False):  # a cached inference tensor could not serve a later training step

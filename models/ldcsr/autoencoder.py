@@ -69,5 +69,5 @@ class Autoencoder(nn.Module):
             lr: LR images (B, 3, h, w).
             up: the same, interpolated to (H, W).
         """
-        size = (up.shape[-2], up.shape[-1])
-        return up + self.decoder(self.unpack(latent), 2 * lr - 1, size).float() / 2
+        size, dtype = (up.shape[-2], up.shape[-1]), self.unpack.weight.dtype
+        return up + self.decoder(self.unpack(latent.to(dtype)), (2 * lr - 1).to(dtype), size).float() / 2

@@ -84,7 +84,8 @@ class DifferenceEncoder(nn.Module):
             up: their LR images, interpolated to the same size, in [-1, 1].
         """
         vae = require("diffusers.models.autoencoders.vae", "generative")
-        moments = self.moments(self.body(at_least_one_cell(torch.cat([up, hr], 1))))
+        images = at_least_one_cell(torch.cat([up, hr], 1))
+        moments = self.moments(self.body(images.to(self.moments.weight.dtype)))
         return vae.DiagonalGaussianDistribution(moments.float())  # clamps the logarithm of the variance to [-30, 20]
 
 
@@ -102,4 +103,4 @@ class ConditionNetwork(nn.Module):
 
     def forward(self, up: Tensor) -> Tensor:
         """Latents (B, L, H // 8, W // 8), of unit variance, of interpolated LR images (B, 3, H, W) in [-1, 1]."""
-        return self.body(at_least_one_cell(up)).float()
+        return self.body(at_least_one_cell(up).to(self.body.conv_in.weight.dtype)).float()

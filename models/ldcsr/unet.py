@@ -61,7 +61,7 @@ class LatentUNet(nn.Module):
         self.height = embeddings.TimestepEmbedding(channels, 4 * channels)
 
     def forward(self, latent: Tensor, condition: Tensor, t: int, scale: float, height: int) -> Tensor:
-        """Predicted noise, of the latent's shape.
+        """Predicted noise, of the latent's shape, in the type of the weights.
 
         Args:
             latent: z_t (B, L, h, w).
@@ -71,7 +71,7 @@ class LatentUNet(nn.Module):
             height: of the HR image in pixels.
         """
         rows, columns = latent.shape[-2:]
-        x = pad_to_multiple(torch.cat([latent, condition], 1))
+        x = pad_to_multiple(torch.cat([latent, condition], 1)).to(self.unet.dtype)
         factor, side = (
             self.unet.time_proj(torch.tensor([number], dtype=torch.float32, device=x.device)).to(x.dtype)
             for number in (scale, height)

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.arbitrary_scale import super_resolve
@@ -73,6 +75,36 @@ def fading(tile: Tile, margin: int, hr_length: int) -> FadingTile:
     if after:
         weight[len(weight) - 2 * margin :] *= ramp.flip(0)
     return FadingTile(tile.window.start, tile.window, tile.length, inside, target, weight)
+
+
+def continued(lr: Tensor, size: tuple[int, int], tile: int) -> tuple[Tensor, tuple[int, int]]:
+    """LR images made larger below and on the right, by their border, so that tiles fit a fractional scale.
+
+    At x2.6, 512 LR pixels become 1331, and only the last LR pixel ends on a whole HR pixel. 515 become 1339 by 13 / 5,
+    where every fifth does, and no pixel is moved by more than half a pixel.
+
+    Args:
+        lr: LR images (B, 3, h, w).
+        size: height and width of the result.
+        tile: side of a tile in LR pixels.
+
+    Returns:
+        Images, and the size of their result, of which `size` is a part; as they were where nothing is to be gained.
+    """
+    sides = [grown(*lengths, tile) for lengths in zip(lr.shape[-2:], size, strict=True)]
+    (height, hr_height), (width, hr_width) = sides
+    missing = (0, width - lr.shape[-1], 0, height - lr.shape[-2])
+    return F.pad(lr, missing, mode="replicate") if any(missing) else lr, (hr_height, hr_width)
+
+
+def grown(length: int, hr_length: int, tile: int) -> tuple[int, int]:
+    """LR and HR pixels of an axis that is continued, see `continued`."""
+    for step in range(1, tile + 1) if length > tile else ():
+        more = round(Fraction(hr_length * step, length))  # HR pixels of `step` LR pixels
+        if abs(2 * (more * length - hr_length * step)) <= step:  # half a pixel at the far end
+            steps = max(-(-length // step), -(-hr_length // more))
+            return steps * step, steps * more
+    return length, hr_length
 
 
 def run_blended(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.arbitrary_scale import super_resolve
 from models.sr_network import SRNetwork
-from models.tiling.blended import run_blended
+from models.tiling.blended import continued, run_blended
 from models.tiling.windows import Tile, axis_tiles
 
 LEAST_SIDE = 16  # LR pixels of a tile, however little memory there is
@@ -34,7 +34,8 @@ def run_tiles(network: SRNetwork, lr: Tensor, size: tuple[int, int], tile: int, 
     if network.capabilities.tiling == "own":
         return network.tiled(lr, size, tile, halo)
     if network.capabilities.blend:
-        return run_blended(network, lr, size, tile, halo, max_pixels=1)
+        grown, grown_size = continued(lr, size, tile)
+        return run_blended(network, grown, grown_size, tile, halo, max_pixels=1)[..., : size[0], : size[1]]
     rows, columns = (axis_tiles(*lengths, tile, halo) for lengths in zip(lr.shape[-2:], size, strict=True))
     return compose(network, lr, rows, columns, size)
 

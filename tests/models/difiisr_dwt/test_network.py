@@ -172,3 +172,11 @@ def test_as_sr_quality_a_patch_is_the_same_whatever_the_mask():
     assert torch.equal(system.infer(lr, GivenMask(one)).sr, first)
     assert (first - fast).abs().max() > 1e-2 and first.min() > 0 and second.max() < 1  # nothing was clamped
     assert (both - (first + second - fast)).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_codes_are_not_rounded_by_mixed_precision():
+    network, lr = small(), torch.rand(1, 3, 9, 7)
+    expected = network.encode_lr(lr).y
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.encode_lr(lr).y, expected)

@@ -7,11 +7,12 @@ import copy
 import pytest
 import torch
 
+from deployment.prepare import prepare_front
 from evaluation.sr_candidates import Candidate
 from evaluation.sr_evaluation import gmacs
 from models import build_sr
 from models.conditional_sr import ConditionalSR
-from models.mask_policy import MaskPolicy
+from models.mask_policy import GivenMask, MaskPolicy
 from models.masker import Masker
 from models.tiling.whole import run_tiles
 from tests.extras import needs_generative
@@ -183,6 +184,17 @@ def test_bfloat16_autocast_stays_close_to_float32(name: str):
     with torch.autocast("cpu", torch.bfloat16):
         low = network(lr)
     assert low.dtype == torch.float32 and (low - network(lr)).abs().max() < 0.03
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_as_sr_quality_in_every_precision(name: str, dtype):
+    system = ConditionalSR(Masker(16), build_sr("bicubic", 2), small(name, 2)).eval()
+    prepared = prepare_front(system, torch.device("cpu"), dtype)
+    lr, mask = torch.rand(1, 3, 37, 20), torch.tensor([[[True, False], [False, False], [False, True]]])
+    sr = prepared.infer(lr, GivenMask(mask)).sr
+    assert sr.dtype == dtype and (sr.float() - system.infer(lr, GivenMask(mask)).sr).abs().max() < 0.1
 
 
 @both

@@ -19,7 +19,7 @@ from models.noise import normal_field
 from models.single_sr import SingleSR
 from models.sr_fast import Bicubic
 from models.sr_network import SRNetwork
-from models.tiling.blended import fading_tiles, run_blended
+from models.tiling.blended import fading_tiles, grown, run_blended
 from models.tiling.run_patches import TileOptions
 from models.tiling.whole import run_tiles, run_whole
 
@@ -92,6 +92,29 @@ def test_fractional_scales_are_blended_too():
     )
     size = (60, 60)
     assert (run_tiles(network, lr, size, 10) - network(lr, size)).abs().max() < 1e-5
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 700), st.sampled_from([1.1, 2.6, 3, 3.75, 8]), st.integers(16, 64))
+def test_an_axis_of_a_fractional_scale_grows_until_tiles_fit(length, scale, tile):
+    hr_length = round(length * scale)
+    longer, hr_longer = grown(length, hr_length, tile)
+    assert longer >= length and hr_longer >= hr_length
+    if length <= tile or scale == int(scale):
+        assert (longer, hr_longer) == (length, hr_length)
+    else:
+        assert longer - length < 20 and abs(hr_longer / longer * length - hr_length) <= 0.5
+    assert fading_tiles(longer, hr_longer, tile, 8, 4)[-1].target.stop == hr_longer
+
+
+def test_sizes_without_a_common_pixel_are_computed_in_tiles():
+    network, (rows, columns) = (
+        Noisy(noise=0, any_scale=True),
+        torch.meshgrid(torch.arange(97), torch.arange(131), indexing="ij"),
+    )
+    lr = torch.stack([rows / 97, columns / 131, 0 * rows])[None]
+    size = (252, 341)  # x2.6
+    assert (run_tiles(network, lr, size, 24) - network(lr, size)).abs().max() < 0.02
 
 
 def seam(image, cell):
