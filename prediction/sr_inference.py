@@ -109,10 +109,13 @@ def hr_size(network: SRNetwork, height: int, width: int, scale: float | None) ->
     """HR size for an LR image; None takes the scale that the network was built for.
 
     Raises:
-        ValueError: another scale than a fixed-scale network has.
+        ValueError: another scale than a fixed-scale network has, or beyond those of an arbitrary-scale one.
     """
     if scale is None:
         scale = network.scale
-    elif not network.capabilities.takes_size and scale != network.scale:
-        raise UserError(f"it is for x{network.scale}, not x{scale:g}; name its own scale, or take other weights")
+    elif not network.capabilities.takes_size:
+        if scale != network.scale:
+            raise UserError(f"it is for x{network.scale}, not x{scale:g}; name its own scale, or take other weights")
+    elif float(scale) not in network.capabilities.scales:
+        raise UserError(f"it is for {network.capabilities.scales}, not x{scale:g}; name such a scale")
     return round(height * scale), round(width * scale)

@@ -44,8 +44,11 @@ class ShiftSchedule:
     least: float = 0.04
 
     def __post_init__(self):
-        if self.steps < 1 or self.kappa <= 0 or not 0 < self.end <= 1:
-            raise UserError(f"no such schedule: {self}; T is at least 1, kappa above 0, the end above 0, at most 1")
+        positive = 0 < self.kappa < math.inf and 0 < self.least < math.inf
+        if self.steps < 1 or not positive or not 0 < self.end <= 1:
+            raise UserError(
+                f"no such schedule: {self}; T is at least 1, kappa and the least above 0, the end above 0, at most 1"
+            )
 
     def sqrt_etas(self) -> Tensor:
         """sqrt(eta), float64 (T,), rising."""

@@ -20,14 +20,14 @@ FIRST_LOG_VARIANCE = -4.0  # little noise at first: a decoder that learns to ign
 
 
 def norm_groups(channels: int) -> int:
-    """Groups of the group normalisation: 32, or fewer, so that each has at least two channels.
+    """Groups of the group normalisation: 32, or fewer, so that they are equal and have at least two channels.
 
     Raises:
         UserError: an odd number of channels.
     """
     if channels % 2:
         raise UserError(f"LDCSR: {channels} channels cannot be normalised in pairs; take an even number")
-    return min(32, channels // 2)
+    return max(groups for groups in range(1, min(32, channels // 2) + 1) if channels % groups == 0)
 
 
 def latent_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from models.capabilities import AnyScale, Capabilities, checked_scale
 from models.noise import normal_field
 from models.one_step_diffusion.colour_fix import fix_colours
 from models.one_step_diffusion.parts import CELL, TOKENS, Parts, add_lora, is_lora, sd2_parts, small_parts
-from models.one_step_diffusion.prediction import clean_coefficients
+from models.one_step_diffusion.prediction import STEPS, clean_coefficients
 from models.one_step_diffusion.tiling import restore_tiled
 from models.sr_network import SRNetwork
 from utils.errors import UserError
@@ -79,6 +79,8 @@ class OneStepDiffusion(SRNetwork):
         super().__init__()
         self.scale = checked_scale(self, scale, SCALES)
         check_arguments(preset, channels, vae_channels, base, prompt, own_encoder)
+        if timestep >= STEPS:
+            raise UserError(f"one_step_diffusion: timestep is {timestep}; use 1 to {STEPS - 1}")
         whole = float(scale).is_integer()
         self.capabilities = Capabilities(
             receptive_radius=None,

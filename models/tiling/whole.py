@@ -34,6 +34,8 @@ def run_tiles(network: SRNetwork, lr: Tensor, size: tuple[int, int], tile: int, 
     if network.capabilities.tiling == "own":
         return network.tiled(lr, size, tile, halo)
     if network.capabilities.blend:
+        if max(lr.shape[-2:]) <= tile + 2 * halo:  # every window would be the whole image
+            return super_resolve(network, lr, size)
         grown, grown_size = continued(lr, size, tile)
         return run_blended(network, grown, grown_size, tile, halo, max_pixels=1)[..., : size[0], : size[1]]
     rows, columns = (axis_tiles(*lengths, tile, halo) for lengths in zip(lr.shape[-2:], size, strict=True))

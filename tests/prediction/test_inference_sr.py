@@ -137,7 +137,7 @@ def test_refusals(tmp_path: Path, network: torch.nn.Module, capsys):
         (["--policy=edge=0.5"], "belong to detection"),
         (["--save-txt"], "belong to detection"),
         (["--profile=latency.json"], "belong to detection"),
-        (["--sr-only=false", "--tile=8"], "scale, self_ensemble, tile and cmsr belong to --sr-only"),
+        (["--sr-only=false", "--tile=8"], "self_ensemble, tile and cmsr belong to --sr-only"),
     ):
         assert run_sr_only(tmp_path, *options) == 2
         assert message in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import build_sr
+from models.capabilities import AnyScale
 from prediction.sr_inference import SRInference, dihedral, hr_size, inverse
 from tests.drawn import AnySize
 from utils.errors import UserError
@@ -79,6 +81,11 @@ def test_size():
     with pytest.raises(ValueError, match=r"it is for x3, not x2\.5"):
         hr_size(fixed, 5, 7, 2.5)
     assert hr_size(free, 10, 7, None) == (20, 14)
+    free.capabilities = replace(free.capabilities, scales=AnyScale(1, 8))
+    assert hr_size(free, 10, 7, 8) == hr_size(free, 10, 7, np.float64(8)) == (80, 56)
+    for scale in (8.5, 0.5):
+        with pytest.raises(UserError, match=rf"it is for a number from 1 to 8, not x{scale}"):
+            hr_size(free, 10, 7, scale)
 
 
 def test_a_precision_that_the_network_does_not_have_is_refused():

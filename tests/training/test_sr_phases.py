@@ -78,6 +78,14 @@ def test_phases_run_in_order_in_folders_of_their_own_and_know_the_numbers(argume
         assert (tmp_path / "run" / "sr_quality" / phase / "metrics.jsonl").exists()
 
 
+def test_the_last_phase_alone_is_validated(arguments, made, tmp_path):
+    trained([*arguments, f"--data.val=[{tmp_path / 'images'}]"], tmp_path / "run")
+    log = {
+        phase: (tmp_path / "run" / "sr_quality" / phase / "metrics.jsonl").read_text() for phase in ("first", "second")
+    }
+    assert "psnr" not in log["first"] and "psnr" in log["second"]
+
+
 def test_a_run_stopped_in_its_second_phase_ends_as_one_that_was_not(arguments, made, tmp_path, monkeypatch):
     whole = trained(arguments, tmp_path / "whole")
     losses, count = PixelTask.losses, []

@@ -1,6 +1,6 @@
 """LDCSR in two phases: the autoencoder, then condition network and diffusion on its frozen latents.
 
-Wu et al. 2025, arXiv:2410.22830. `ldcsr_kd` learns in the same way and without the diffusion.
+Wu et al. 2025, arXiv:2410.22830. `ldcsr_kd` is made of what `ldcsr` has learnt (tools/ldcsr_kd.py).
 """
 
 from __future__ import annotations

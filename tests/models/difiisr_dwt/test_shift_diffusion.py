@@ -46,7 +46,7 @@ def test_timesteps_are_spread_evenly_and_begin_at_the_last():
 
 
 def test_what_makes_no_schedule_is_refused():
-    for wrong in ({"steps": 0}, {"kappa": 0.0}, {"end": 1.1}):
+    for wrong in ({"steps": 0}, {"kappa": 0.0}, {"kappa": math.nan}, {"least": 0.0}, {"least": -1.0}, {"end": 1.1}):
         with pytest.raises(UserError, match="no such schedule"):
             ShiftSchedule(**wrong)
     with pytest.raises(UserError, match="16 sampling steps of a diffusion with T = 15; use 1 to 15"):

@@ -124,12 +124,26 @@ def test_images_below_one_cell_are_extended():
 
 
 def test_a_group_has_at_least_two_channels():
-    assert [norm_groups(channels) for channels in (2, 8, 64, 256)] == [1, 4, 32, 32]
+    assert [norm_groups(channels) for channels in (2, 8, 64, 256, 200, 70)] == [1, 4, 32, 32, 25, 14]
     with pytest.raises(UserError, match="7 channels cannot be normalised in pairs"):
         norm_groups(7)
 
 
+@torch.no_grad()
+def test_each_embedding_is_told_its_own_number():
+    unet, (z, c) = small().unet, torch.randn(2, 1, 4, 8, 8)
+    for layer, moves in ((unet.scale, "scale"), (unet.height, "height")):
+        weight = layer.linear_2.weight.clone()
+        other = unet.height if layer is unet.scale else unet.scale
+        kept, other.linear_2.weight.data = other.linear_2.weight.data, torch.zeros_like(weight)
+        first = unet(z, c, 1, 2.6, 64)
+        assert torch.equal(first, unet(z, c, 1, 3.1, 64)) == (moves != "scale")
+        assert torch.equal(first, unet(z, c, 1, 2.6, 70)) == (moves != "height")
+        other.linear_2.weight.data = kept
+
+
 @pytest.mark.parametrize("size", [(20, 26), (21, 30), (10, 13), (37, 17 * 3), (100, 130)])
+@torch.no_grad()
 def test_without_its_last_convolution_the_decoder_interpolates_exactly(size):
     for name in ("ldcsr", "ldcsr_kd"):
         network = small(name)

@@ -214,6 +214,7 @@ def test_without_its_base_weights_it_says_what_is_missing(full):
         ({"own_encoder": True}, "base, prompt and own_encoder belong to preset sd2"),
         ({"channels": 24}, "channels is 24 and vae_channels 16, but they must be multiples of 16 and 8"),
         ({"rank": 0}, "rank is 0, but must be a positive integer"),
+        ({"timestep": 1000}, "timestep is 1000; use 1 to 999"),
     ],
 )
 def test_a_wrong_request_is_explained(args, message):

@@ -194,6 +194,13 @@ def test_large_images_are_computed_in_parts_of_bounded_size():
     assert max(n * h * w for n, _, h, w in network.calls[:-1]) <= 40 * 40
 
 
+def test_an_image_that_every_window_would_hold_is_computed_once():
+    network, lr = Noisy(), images(40, 31)
+    assert torch.equal(run_tiles(network, lr, (80, 62), 24, 8), network(lr)) and network.calls == [(1, 3, 40, 31)] * 2
+    run_tiles(network, lr, (80, 62), 23, 8)
+    assert network.calls[2:] == [(1, 3, 39, 31)] * 4
+
+
 def test_tiles_in_training_carry_the_gradient():
     network = Noisy(noise=0)
     system = front(network, train_tiles=True, tiles=TileOptions())

@@ -75,6 +75,15 @@ def test_the_reconstruction_is_summed_over_the_image():
     assert not [name for name in task.state_dict() if "perceptual" in name]
 
 
+def test_latents_are_drawn_and_not_the_mean():
+    network, images = small(), batch(200, 2, 8)
+    with torch.no_grad():
+        posterior = network.autoencoder.encode(images.hr, network.interpolate(images.lr, (8, 8)))
+        noise = (drawn(posterior, images, 0) - posterior.mean) / posterior.std
+    assert noise.mean().abs() < 0.1 and 0.9 < noise.std() < 1.1
+    assert not torch.equal(noise[0], noise[1])
+
+
 def test_latents_can_be_left_out_of_some_images():
     images = batch(40, 6, 16)
     task, whole = autoencoder(latent_dropout=0.5), autoencoder()
