@@ -174,6 +174,15 @@ def test_the_generators_loss_has_its_weights():
     assert terms.keys() == {"total", "mse", "lpips", "adversarial", "made"}
 
 
+def test_the_discriminator_sees_real_and_made_images_in_one_range():
+    task, batch, seen = adversarial_task(), batch_of(0, 1), []
+    task.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    task.losses(batch, Progress(1, 8, D))
+    torch.testing.assert_close(seen[0], 2 * batch.hr - 1)
+    torch.testing.assert_close(seen[1], task.restored(batch))
+    assert len(seen) == 2 and not seen[1].requires_grad
+
+
 def test_without_a_discriminator_the_generator_learns_in_every_step():
     task = AdversarialTask(small_network(**TINY), replace(WEIGHTS, adversarial=0.0), None, None, 0)
     assert [task.turns(step) for step in range(3)] == [(G,)] * 3 and task.optimizers(OPTIM).keys() == {G}
