@@ -14,6 +14,9 @@ from utils.extras import require
 
 LEVELS = 4
 SMALLEST_NORM = 1e-8
+COLOURS = 3
+QUIET = 0.1  # factor of what shall hardly be heard at the start
+PRIOR = 0.1  # of the latent beside the image at the start
 
 
 def residual_block(channels: int) -> nn.Module:
@@ -88,13 +91,15 @@ class Decoder(nn.Module):
         width: see ContinuousUpsampler.
 
     Raises:
-        UserError: channels is no multiple of 4.
+        UserError: channels is no multiple of 4, or width is odd.
     """
 
     def __init__(self, latent_channels: int, channels: int, n_modules: int, levels: int, width: int):
         super().__init__()
         if channels % 4:
             raise UserError(f"LDCSR: channels is {channels}, but must be a multiple of 4")
+        if width % 2:
+            raise UserError(f"LDCSR: width is {width}, but must be even")
         self.from_latent = nn.Conv2d(latent_channels, channels, 3, padding=1)
         self.middle = nn.Sequential(residual_block(channels), residual_block(channels))
         self.from_image = nn.Conv2d(3, channels, 3, padding=1)
@@ -102,6 +107,25 @@ class Decoder(nn.Module):
         # The authors' networks carry this number and never use it; here it lets their weights be read completely.
         self.unused = nn.Parameter(torch.zeros(1), requires_grad=False)
         self.upsampler = ContinuousUpsampler(channels, levels, width)
+        self.initialize_weights()
+
+    def initialize_weights(self) -> None:
+        """The first maps are the colours and their opposites, and pass all levels; from a random start the decoder only
+        learns to add nothing."""
+        with torch.no_grad():
+            self.from_image.weight.mul_(QUIET)
+            self.from_image.weight[: 2 * COLOURS] = 0
+            for colour in range(COLOURS):
+                for channel, sign in ((colour, 1.0), (COLOURS + colour, -1.0)):
+                    if channel < len(self.from_image.weight):
+                        self.from_image.weight[channel, colour, 1, 1] = sign
+            nn.init.zeros_(self.from_image.bias)  # type: ignore[arg-type]
+            for level in self.levels:
+                for gain, start in ((level.image_gain, 1.0), (level.prior_gain, PRIOR)):
+                    gain.weight.mul_(QUIET**2)
+                    gain.bias.fill_(start)
+                level.refine.last.weight.mul_(QUIET)
+                level.refine.last.bias.zero_()
 
     def forward(self, latent: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Difference (B, 3, H, W), in units of [-1, 1], between the SR image and the interpolated one.

@@ -31,12 +31,27 @@ class ContinuousUpsampler(nn.Module):
         widths = [levels * channels, *(width,) * 4]
         hidden = [layer for a, b in pairwise(widths) for layer in (nn.Conv2d(a, b, 1), nn.ReLU(inplace=True))]
         self.fuse = nn.Sequential(*hidden, nn.Conv2d(width, 3, 1))
-        for layer in self.fuse:
-            if isinstance(layer, nn.Conv2d):  # PyTorch's own start shrinks four layers' output to nothing, and they die
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
-        # The untrained network nearly interpolates; at 0 no gradient would reach the features.
-        nn.init.normal_(self.last.weight, std=FIRST_STD)
+        self.initialize_weights()
+
+    def initialize_weights(self) -> None:
+        """Looks-linear start (Balduzzi et al. 2017, arXiv:1702.08591).
+
+        Units come in pairs of opposite sign, so that all that is in the features reaches the last layer and ReLU kills
+        nothing of it; the result nearly is 0.
+        """
+        layers = [layer for layer in self.fuse if isinstance(layer, nn.Conv2d)]
+        for layer in layers:
+            outputs, inputs = layer.out_channels, layer.in_channels
+            halves = inputs if layer is layers[0] else inputs // 2
+            half = torch.empty(outputs if layer is layers[-1] else outputs // 2, halves)
+            if layer is layers[-1]:
+                nn.init.normal_(half, std=FIRST_STD)  # at 0 no gradient would reach the features
+            else:
+                nn.init.orthogonal_(half)
+            weight = half if layer is layers[0] else torch.cat([half, -half], 1)
+            weight = weight if layer is layers[-1] else torch.cat([weight, -weight])
+            layer.weight = nn.Parameter(weight[..., None, None].contiguous())
+            layer.bias = nn.Parameter(torch.zeros(outputs))
 
     @property
     def last(self) -> nn.Conv2d:
