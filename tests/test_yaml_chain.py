@@ -18,13 +18,22 @@ from tests.extras import needs_generative
 from tests.test_configs import FOLDER
 
 CHAINS = sorted({file.parent for file in FOLDER.rglob("stage1_yolo_pretrain.yaml")})
-# What lies in files that only a user has is replaced by small random parts.
+# What lies in files that only a user has is replaced by small random parts, and what takes long by less.
 WITHOUT_FILES = {
     "one_step_diffusion": {
         "sr_quality.args": "{}", "one_step.backbone": "convnext_atto", "one_step.backbone_weights": "null",
         "one_step.lpips": 0, "data.patch": 16, "optim_quality.epochs": 1, "run.precision": "fp32",
     },
     "one_step_diffusion_small": {"one_step.autoencoder_epochs": 1},
+    "ldcsr": {
+        "sr_quality.args": "{channels: 8, n_modules: 1, encoder_channels: 8, levels: 3, width: 16, unet_channels: 8}",
+        "loss.perceptual": 0, "loss.perceptual_weights": "[]", "ldcsr.epochs": 1, "ldcsr.samples_per_epoch": 2,
+        "ldcsr.batch": 2, "ldcsr.gan": 0, "ldcsr.hr_patch": 64, "data.patch": 16,
+    },
+    "difiisr_dwt": {
+        "sr_quality.args": "{channels: 8, mult: 1-1, n_blocks: 1, swin_depth: 1, swin_dim: 32, timesteps: 2, steps: 2}",
+        "data.patch": 16, "run.precision": "fp32",
+    },
 }  # fmt: skip
 STAGE2_ONLY = sorted({file.parent for file in FOLDER.rglob("stage2_sr_pretrain.yaml")} - set(CHAINS))
 

@@ -149,7 +149,7 @@ def test_named_teacher_is_a_stage1_checkpoint_for_the_same_classes(tmp_path):
     with pytest.raises(ValueError, match=r"teacher\.pth: its classes are"):
         build_teacher(config, YoloDetector("yolo11n.yaml", ("a", "b", "c")))
     missing = replace(config, losses=LossConfig(distill=1.0, teacher=str(tmp_path / "none.pth")))
-    with pytest.raises(CheckpointError, match=r"none\.pth: does not exist"):
+    with pytest.raises(CheckpointError, match=r"none\.pth: no such file"):
         build_teacher(missing, system.detector)
 
 
