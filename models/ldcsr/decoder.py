@@ -62,6 +62,12 @@ class PriorLevel(nn.Module):
         self.image_gain = nn.Linear(1, channels)
         self.prior_gain = nn.Linear(1, channels)
         self.refine = FeatureRefinement(channels, n_modules)
+        with torch.no_grad():  # so that the image passes
+            for gain, start in ((self.image_gain, 1.0), (self.prior_gain, PRIOR)):
+                gain.weight.mul_(QUIET**2)
+                nn.init.constant_(gain.bias, start)
+            self.refine.last.weight.mul_(QUIET)
+            self.refine.last.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, deep: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the image (B, C, h, w) and of the latent (B, C, h', w').
@@ -114,18 +120,12 @@ class Decoder(nn.Module):
         learns to add nothing."""
         with torch.no_grad():
             self.from_image.weight.mul_(QUIET)
+            self.from_image.bias = nn.Parameter(torch.zeros(len(self.from_image.weight)))
             self.from_image.weight[: 2 * COLOURS] = 0
             for colour in range(COLOURS):
                 for channel, sign in ((colour, 1.0), (COLOURS + colour, -1.0)):
                     if channel < len(self.from_image.weight):
                         self.from_image.weight[channel, colour, 1, 1] = sign
-            nn.init.zeros_(self.from_image.bias)  # type: ignore[arg-type]
-            for level in self.levels:
-                for gain, start in ((level.image_gain, 1.0), (level.prior_gain, PRIOR)):
-                    gain.weight.mul_(QUIET**2)
-                    gain.bias.fill_(start)
-                level.refine.last.weight.mul_(QUIET)
-                level.refine.last.bias.zero_()
 
     def forward(self, latent: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Difference (B, 3, H, W), in units of [-1, 1], between the SR image and the interpolated one.

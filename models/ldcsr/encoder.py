@@ -103,4 +103,4 @@ class ConditionNetwork(nn.Module):
 
     def forward(self, up: Tensor) -> Tensor:
         """Latents (B, L, H // 8, W // 8), of unit variance, of interpolated LR images (B, 3, H, W) in [-1, 1]."""
-        return self.body(at_least_one_cell(up).to(self.body.conv_in.weight.dtype)).float()
+        return self.body(at_least_one_cell(up).to(next(self.body.parameters()).dtype)).float()
