@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from evaluation.detection_report import markdown
+from evaluation.sr_report import COLUMNS
 
-QUALITY = {
-    "psnr_y": ("PSNR Y", 2),
-    "ssim_y": ("SSIM Y", 4),
-    "psnr_rgb": ("PSNR RGB", 2),
-    "ssim_rgb": ("SSIM RGB", 4),
-    "psnr_rgb_whole": ("PSNR RGB, no border", 2),
-    "lpips": ("LPIPS", 4),
-    "fid": ("FID", 2),
-    "steps": ("steps", 0),
-    "gmacs": ("GMAC", 1),
-    "ms": ("ms", 1),
-    "peak_mem_mb": ("peak MB", 0),
+DIGITS = {  # of the columns, by their key in the rows
+    "psnr_y": 2,
+    "ssim_y": 4,
+    "psnr_rgb": 2,
+    "ssim_rgb": 4,
+    "psnr_rgb_whole": 2,
+    "lpips": 4,
+    "fid": 2,
+    "steps": 0,
+    "gmacs": 1,
+    "ms": 1,
+    "peak_mem_mb": 0,
 }
 SELDOM = ("lpips", "fid")  # columns that need weight files of their own
 PERCENT = 100
@@ -27,9 +28,9 @@ def page(results: dict) -> str:
         "# Diffusion systems beside regression networks",
         "Written by `python -m benchmarks.generative`; every figure is from [its results](generative.json). "
         f"{machine(results)}; seed {results['seed']}; milliseconds and ratios are medians of {results['rounds']} "
-        "rounds with the networks in turn. PSNR and SSIM: 8 bit, border = scale, LR by antialiased bicubic "
-        "interpolation; GMAC: for an output of 1280x720, all steps; peak MB: what one call takes on top of weights and "
-        "image.",
+        "rounds in which the networks of one run take turns; rows of other runs were measured at another time. PSNR "
+        "and SSIM: 8 bit, border = scale, LR by antialiased bicubic interpolation; GMAC: for an output of 1280x720, "
+        "all steps; peak MB: what one call takes on top of weights and image.",
         *quality_parts(results["quality"]),
     ]
     if results["networks"]:
@@ -64,9 +65,9 @@ def quality_parts(rows: list[dict]) -> list[str]:
     parts = []
     for dataset, scale in dict.fromkeys((row["dataset"], row["scale"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["scale"]) == (dataset, scale)]
-        columns = [key for key in QUALITY if key not in SELDOM or any(row[key] is not None for row in own)]
-        head = ["network", *(QUALITY[key][0] for key in columns)]
-        body = [[row["network"], *(shown(row[key], QUALITY[key][1]) for key in columns)] for row in own]
+        columns = [key for key in DIGITS if key not in SELDOM or any(row[key] is not None for row in own)]
+        head = ["network", *(COLUMNS[key][0] for key in columns)]
+        body = [[row["network"], *(shown(row[key], DIGITS[key]) for key in columns)] for row in own]
         parts += [f"## {dataset} x{scale:g}, {own[0]['images']} held-out images", markdown([head, *body], 1)]
     return parts
 

@@ -18,7 +18,7 @@ from models.masker import Masker
 from models.single_sr import SingleSR
 from models.sr_network import SRNetwork
 from models.system import ConditionalSRDetector
-from models.tiling.tile_plan import choose_halo
+from models.tiling.tile_plan import auto_halo
 from utils.checkpoint import CheckpointError
 from utils.errors import UserError
 
@@ -106,7 +106,7 @@ def shipped_pair(scale: int) -> tuple[Path, Path]:
 
 def side_by_side(sr_fast: SRNetwork, sr_quality: SRNetwork) -> ConditionalSR:
     """Both networks, with a masker that has learned nothing: policies that do not look at it choose the patches."""
-    return ConditionalSR(Masker(PATCH), sr_fast, sr_quality, Execution(halo=choose_halo(PATCH))).eval()
+    return ConditionalSR(Masker(PATCH), sr_fast, sr_quality, Execution(halo=auto_halo(sr_quality, PATCH))).eval()
 
 
 def ready_network(name: str, scale: int | None) -> SRNetwork:

@@ -22,7 +22,7 @@ from models.masker import Masker
 from models.single_sr import ROLE
 from models.sr_network import SRNetwork
 from models.system import ConditionalSRDetector
-from models.tiling.tile_plan import choose_halo, choose_patch
+from models.tiling.tile_plan import auto_halo, choose_halo, choose_patch
 from utils.checkpoint import load_network
 from utils.errors import UserError
 
@@ -194,7 +194,9 @@ def for_windows(front: FrontEnd, quality: SRNetwork, config: Stage3Config) -> Fr
             f"sr_quality {config.sr_quality.name} draws noise, so it is not trained jointly: train it in stage 2, name "
             "its weights, and add sr_quality to freeze"
         )
-    return front.with_execution(halo=None) if config.masker.halo == "auto" else front
+    if config.masker.halo != "auto":
+        return front
+    return front.with_execution(halo=auto_halo(quality, front.patch))
 
 
 def take_front(path: str | Path, front: FrontEnd, sr: str) -> None:

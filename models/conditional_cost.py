@@ -47,11 +47,11 @@ def sr_macs(conditional: Conditional, height: int, width: int, kept_patches: flo
     if not 0 <= kept_patches <= rows * columns:
         raise UserError(f"kept_patches is {kept_patches}, but {height}x{width} has {rows * columns} patches")
     quality = conditional.sr_quality
-    halo = quality.capabilities.halo if conditional.execution.halo is None else conditional.execution.halo
+    halo, blend = conditional.execution.halo, quality.capabilities.blend
+    halo = max(quality.capabilities.halo if halo is None else halo, blend)
     geometry = Geometry(height, width, conditional.patch, halo)
-    if (
-        not quality.capabilities.blend and kept_patches * geometry.area(1, 1) >= height * width
-    ):  # such an image is run densely
+    densely = not blend and kept_patches * geometry.area(1, 1) >= height * width
+    if densely:
         cost: float = count_macs_at(quality, height, width)
     else:
         cost = kept_patches * count_macs_at(quality, *geometry.window(1, 1)) if kept_patches else 0

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from deployment.latency_profile import with_profile
 from deployment.prepare import how_it_runs
-from loading.assembled_system import assemble_system
+from loading.assembled_system import assemble_system, load_ready_front
 from loading.checkpoints import checkpoint_kind, load_front
 from loading.shipped_weights import SHIPPED
 from loading.systems import load_system, with_halo
@@ -91,11 +91,13 @@ class ConditionalYOLO:
         self._has_profile, self._masker_trained = profile is not None, True
         self._predictor: Predictor | None = None
         self._resolver: SuperResolver | None = None
+        self._assembled: tuple[str, float | None] | None = None  # SR networks before a deployed detector, and scale
         if detector is not None:
             if weights is not None or profile is not None:
                 raise UserError("detector stands instead of weights, and no latency profile fits it; leave those out")
             self.weights, place = str(detector), choose_device(device)
-            ready = assemble_system(detector, SHIPPED if sr is None else sr, scale, detector_model)
+            self._assembled = (str(SHIPPED if sr is None else sr), scale)
+            ready = assemble_system(detector, *self._assembled, detector_model)
             self._masker_trained = ready.masker_trained
             system = with_halo(self.weights, ready.system, halo).with_seed(seed)
             self._predictor = Predictor(system, place, half, memory_mb)
@@ -305,7 +307,8 @@ class ConditionalYOLO:
     @cached_property
     def _networks(self) -> dict[str, SRNetwork]:
         """The SR networks as trained: those that predict are fused, and have no such features any more."""
-        networks = load_front(self.weights).networks
+        front = load_ready_front(*self._assembled)[0] if self._assembled else load_front(self.weights)
+        networks = front.networks
         return {role: cast(SRNetwork, network) for role, network in networks.items() if role != "masker"}
 
 

@@ -89,7 +89,8 @@ def protocol(config: Stage2Config, network: nn.Module, meta: dict) -> str:
     steps, patch = per_epoch * optim.epochs, config.data.patch
     parts = ["`stage2_pretrain_sr.py`", loss(config, setting.name, network)]
     parts.append(f"AdamW, weight decay {optim.weight_decay:g}" if optim.weight_decay else "Adam")
-    parts.append(f"{steps:,} steps of {optim.batch} patches of {patch} x {patch} LR pixels")
+    phase = "in the last phase " if setting.name in SR_PHASES else ""
+    parts.append(f"{phase}{steps:,} steps of {optim.batch} patches of {patch} x {patch} LR pixels")
     parts.append(f"learning rate {optim.lr:g} {schedule(optim, per_epoch)}")
     if optim.warmup:
         parts.append(f"warm-up {optim.warmup:,} steps")

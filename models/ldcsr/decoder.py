@@ -122,10 +122,8 @@ class Decoder(nn.Module):
             self.from_image.weight.mul_(QUIET)
             self.from_image.bias = nn.Parameter(torch.zeros(len(self.from_image.weight)))
             self.from_image.weight[: 2 * COLOURS] = 0
-            for colour in range(COLOURS):
-                for channel, sign in ((colour, 1.0), (COLOURS + colour, -1.0)):
-                    if channel < len(self.from_image.weight):
-                        self.from_image.weight[channel, colour, 1, 1] = sign
+            for channel in range(min(2 * COLOURS, len(self.from_image.weight))):
+                self.from_image.weight[channel, channel % COLOURS, 1, 1] = 1 if channel < COLOURS else -1
 
     def forward(self, latent: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Difference (B, 3, H, W), in units of [-1, 1], between the SR image and the interpolated one.

@@ -12,6 +12,12 @@ FIRST_STD = 0.01  # of the last layer's weights
 HIDDEN = 64  # units of the layer that turns the scale into weights
 
 
+def start(layer: nn.Conv2d, weight: Tensor) -> None:
+    """Give a layer of 1x1 convolutions its matrix (outputs, inputs), and no bias."""
+    layer.weight = nn.Parameter(weight[..., None, None])
+    layer.bias = nn.Parameter(torch.zeros(len(weight)))
+
+
 class ContinuousUpsampler(nn.Module):
     """Features (B, C, h, w) to colours (B, 3, H, W) of any size. All levels are built whatever the size is.
 
@@ -39,19 +45,15 @@ class ContinuousUpsampler(nn.Module):
         Units come in pairs of opposite sign, so that all that is in the features reaches the last layer and ReLU kills
         nothing of it; the result nearly is 0.
         """
-        layers = [layer for layer in self.fuse if isinstance(layer, nn.Conv2d)]
-        for layer in layers:
-            outputs, inputs = layer.out_channels, layer.in_channels
-            halves = inputs if layer is layers[0] else inputs // 2
-            half = torch.empty(outputs if layer is layers[-1] else outputs // 2, halves)
-            if layer is layers[-1]:
-                nn.init.normal_(half, std=FIRST_STD)  # at 0 no gradient would reach the features
-            else:
-                nn.init.orthogonal_(half)
-            weight = half if layer is layers[0] else torch.cat([half, -half], 1)
-            weight = weight if layer is layers[-1] else torch.cat([weight, -weight])
-            layer.weight = nn.Parameter(weight[..., None, None].contiguous())
-            layer.bias = nn.Parameter(torch.zeros(outputs))
+        first, *middle, last = [layer for layer in self.fuse if isinstance(layer, nn.Conv2d)]
+        half = nn.init.orthogonal_(torch.empty(first.out_channels // 2, first.in_channels))
+        start(first, torch.cat([half, -half]))
+        for layer in middle:
+            half = nn.init.orthogonal_(torch.empty(layer.out_channels // 2, layer.in_channels // 2))
+            pair = torch.cat([half, -half], 1)
+            start(layer, torch.cat([pair, -pair]))
+        half = nn.init.normal_(torch.empty(last.out_channels, last.in_channels // 2), std=FIRST_STD)
+        start(last, torch.cat([half, -half], 1))  # not 0, where no gradient would reach the features
 
     @property
     def last(self) -> nn.Conv2d:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.masker import patch_grid
+from models.sr_network import SRNetwork
 
 SIDES = (1, 2, 3, 4, 6, 8)
 # Largest first; slender ones only where small, they save little.
@@ -28,6 +29,12 @@ def choose_patch(height: int, width: int) -> int:
 def choose_halo(patch: int) -> int:
     """Shortest halo that costs at most about 0.02 dB (EDSR 8 x 32, Set14 x4, all patches: benchmarks/halo_cost.py)."""
     return 1 if patch >= 32 else 2 if patch >= 8 else 4
+
+
+def auto_halo(quality: SRNetwork, patch: int) -> int | None:
+    """The halo of an SR_Quality where none is named; None: that of its capabilities, for windows that fade into each
+    other."""
+    return None if quality.capabilities.blend else choose_halo(patch)
 
 
 @dataclass(frozen=True)

@@ -100,3 +100,8 @@ def test_the_front_end_of_another_system(tmp_path: Path):
 def test_what_there_is_not(sr: str, scale: float, message: str):
     with pytest.raises(UserError, match=message):
         load_ready_front(sr, scale)
+
+
+def test_windows_that_fade_get_the_halo_that_their_network_asks_for():
+    plain, fading = (load_ready_front(f"edsr_2x16,{quality}", 4)[0] for quality in ("edsr_8x32", "difiisr_dwt"))
+    assert plain.execution.halo == 2 and fading.execution.halo is None

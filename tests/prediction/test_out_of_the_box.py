@@ -129,3 +129,9 @@ def test_a_state_dict_as_hub_users_load_it(images, tmp_path):
     torch.save(YoloDetector("yolov8n.yaml", NAMES).net.state_dict(), tmp_path / "plain.pt")
     model = hubconf.conditional_yolo(detector=tmp_path / "plain.pt", sr="espcn_8", scale=2, device="cpu")
     assert model.predict(images / "0.png")[0].sr.shape == (34, 46, 3)
+
+
+def test_features_are_those_of_the_networks_before_the_detector(deployed):
+    model, image = ConditionalYOLO(detector=deployed, sr="shipped", scale=4, device="cpu"), noise(17, 23, 3)
+    assert model.features(image, "sr_fast", channels="rgb").shape == (16, 17, 23)
+    assert model.features(image, channels="rgb").shape == (32, 17, 23)

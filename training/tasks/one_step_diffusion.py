@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from loading.load_lpips import load_lpips
 from models.one_step_diffusion.discriminator import MultiLevelDiscriminator, discriminator_loss, level_loss
 from models.one_step_diffusion.network import OneStepDiffusion
 from models.one_step_diffusion.parts import is_lora
+from training.sample_noise import sample_noise
 from training.sr_phases import Phase
 from training.task import MAIN, OptimizerSpec, Progress, Task
 from utils.errors import UserError
@@ -28,11 +28,7 @@ BETAS = (0.9, 0.999)
 KL = 1e-6  # weight of the autoencoder's divergence from a normal distribution, as of latent diffusion
 MEASURED = 8  # batches from which the scale of the latents is measured
 STREAM = 0x0E5  # tells the posterior's noise from other random numbers of a sample
-LEARNING = {
-    "autoencoder": ("vae.",),
-    "encoder": ("vae.encoder.", "vae.quant_conv."),
-    "lora": (),
-}  # fmt: skip
+LEARNING = {"autoencoder": ("vae.",), "encoder": ("vae.encoder.", "vae.quant_conv.")}
 
 
 def phases(network: OneStepDiffusion, config: Stage2Config, optim: OptimConfig, device: torch.device) -> list[Phase]:
@@ -95,11 +91,7 @@ def learn(network: OneStepDiffusion, part: str) -> None:
 
 def posterior_noise(like: Tensor, batch, seed: int) -> Tensor:
     """Normal numbers like `like` (B, C, h, w), each row a pure function of (seed, epoch, sample index)."""
-    rows = []
-    for epoch, index in batch.keys:
-        rng = np.random.default_rng((seed, epoch, index, STREAM))
-        rows.append(torch.from_numpy(rng.standard_normal(like.shape[1:], np.float32)))
-    return torch.stack(rows).to(like.device)
+    return sample_noise(batch.keys, seed, STREAM, like.shape[1:], like.device)
 
 
 class AutoencoderTask(Task):
