@@ -18,6 +18,8 @@ has 99 % of the variance, so an unweighted error sees no detail, and noise of on
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,24 +38,21 @@ class BandCodec(nn.Module):
     Args:
         wavelet: haar, db2 or bior1.3.
         levels: of the transform, 1 to 3.
+        channels: of a code.
 
     Attributes:
-        channels: of a code.
         lossless: whether decode(encode(x)) is x without help of `aux`.
     """
 
     mean: Tensor
     std: Tensor
-    lossless = False
+    lossless: bool = False
 
-    def __init__(self, wavelet: str = "haar", levels: int = 2):
+    def __init__(self, wavelet: str, levels: int, channels: int):
         super().__init__()
-        if levels not in (1, 2, 3):
-            raise UserError(f"levels is {levels}; a wavelet codec has 1, 2 or 3")
-        self.wavelet, self.levels = checked_wavelet(wavelet), levels
-        self.channels = self.count_channels()
-        self.register_buffer("mean", torch.zeros(self.channels, 1, 1))
-        self.register_buffer("std", torch.ones(self.channels, 1, 1))
+        self.wavelet, self.levels, self.channels = checked_wavelet(wavelet), checked_levels(levels), channels
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
 
     def encode(self, image: Tensor) -> Code:
         """Image (B, 3, H, W) in [-1, 1], sides multiples of 2^levels, to a standardised code and what it leaves out."""
@@ -70,10 +69,6 @@ class BandCodec(nn.Module):
         self.mean.copy_(mean[:, None, None])
         self.std.copy_(std[:, None, None])
 
-    def count_channels(self) -> int:
-        """Channels of a code."""
-        raise NotImplementedError
-
     def pack(self, low: Tensor, details: list[Tensor]) -> Code:
         """LL and details, coarsest first, to a code that is not standardised, and what it leaves out."""
         raise NotImplementedError
@@ -86,8 +81,8 @@ class BandCodec(nn.Module):
 class LowBandCodec(BandCodec):
     """V1: LL alone."""
 
-    def count_channels(self) -> int:
-        return COLOURS
+    def __init__(self, wavelet: str = "haar", levels: int = 2):
+        super().__init__(wavelet, levels, COLOURS)
 
     def pack(self, low: Tensor, details: list[Tensor]) -> Code:
         return low, details
@@ -99,8 +94,8 @@ class LowBandCodec(BandCodec):
 class CoarseLevelCodec(BandCodec):
     """V2: all bands of the coarsest level."""
 
-    def count_channels(self) -> int:
-        return COLOURS * (1 + BANDS)
+    def __init__(self, wavelet: str = "haar", levels: int = 2):
+        super().__init__(wavelet, levels, COLOURS * (1 + BANDS))
 
     def pack(self, low: Tensor, details: list[Tensor]) -> Code:
         return torch.cat([low, details[0]], 1), details[1:]
@@ -110,21 +105,46 @@ class CoarseLevelCodec(BandCodec):
 
 
 class AllBandsCodec(BandCodec):
-    """All bands, the finer ones made as small as the coarsest. This one is V3: by area, and back by bicubic."""
+    """V3, V4, V5: all bands; `resize` shrinks the finer ones to the size of the coarsest, and enlarges them again.
 
-    def count_channels(self) -> int:
-        return COLOURS + sum(self.detail_channels())
+    Args:
+        wavelet: haar, db2 or bior1.3.
+        levels: of the transform, 1 to 3.
+        resize: how; says how many channels the bands of a level have in a code, and whether all of them is kept.
+    """
 
-    def detail_channels(self) -> list[int]:
-        """Channels of every level's details in a code, coarsest first."""
-        return [COLOURS * BANDS] * self.levels
+    def __init__(self, wavelet: str, levels: int, resize: AreaResize | LearnedResize | PixelResize):
+        counts = [resize.channels(octaves) for octaves in range(checked_levels(levels))]
+        super().__init__(wavelet, levels, COLOURS + sum(counts))
+        self.counts, self.resize, self.lossless = counts, resize, resize.lossless
 
     def pack(self, low: Tensor, details: list[Tensor]) -> Code:
-        return torch.cat([low, *(self.shrink(detail, octaves) for octaves, detail in enumerate(details))], 1), []
+        return torch.cat([low, *(self.resize.shrink(detail, octaves) for octaves, detail in enumerate(details))], 1), []
 
     def unpack(self, z: Tensor, aux: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        low, *details = z.split([COLOURS, *self.detail_channels()], 1)
-        return low, [self.enlarge(detail, octaves) for octaves, detail in enumerate(details)]
+        low, *details = z.split([COLOURS, *self.counts], 1)
+        return low, [self.resize.enlarge(detail, octaves) for octaves, detail in enumerate(details)]
+
+
+def checked_levels(levels: int) -> int:
+    """The levels.
+
+    Raises:
+        UserError: other than 1, 2 or 3.
+    """
+    if levels not in (1, 2, 3):
+        raise UserError(f"levels is {levels}; a wavelet codec has 1, 2 or 3")
+    return levels
+
+
+class AreaResize(nn.Module):
+    """V3: smaller by area, back by bicubic."""
+
+    lossless: bool = False
+
+    def channels(self, octaves: int) -> int:
+        """Of the bands of a level in a code."""
+        return COLOURS * BANDS
 
     def shrink(self, detail: Tensor, octaves: int) -> Tensor:
         """Bands (B, c, 2^octaves * h, 2^octaves * w) to the size (h, w) of a code."""
@@ -132,19 +152,19 @@ class AllBandsCodec(BandCodec):
 
     def enlarge(self, detail: Tensor, octaves: int) -> Tensor:
         """The way back from `shrink`."""
-        if octaves == 0:
-            return detail
-        return F.interpolate(detail, scale_factor=float(2**octaves), mode="bicubic")
+        return F.interpolate(detail, scale_factor=float(2**octaves), mode="bicubic") if octaves else detail
 
 
-class LearnedResizeCodec(AllBandsCodec):
+class LearnedResize(nn.Module):
     """V4: bands are halved and doubled by convolutions, one filter a band and colour, that learn to keep what matters.
 
     They begin as area and bilinear interpolation. Attributes `down` and `up` hold one layer an octave.
     """
 
-    def __init__(self, wavelet: str = "haar", levels: int = 2):
-        super().__init__(wavelet, levels)
+    lossless: bool = False
+
+    def __init__(self, levels: int):
+        super().__init__()
         bands, octaves = COLOURS * BANDS, range(levels - 1)
         self.down = nn.ModuleList(nn.Conv2d(bands, bands, 3, 2, 1, groups=bands) for _ in octaves)
         self.up = nn.ModuleList(nn.ConvTranspose2d(bands, bands, 4, 2, 1, groups=bands) for _ in octaves)
@@ -158,6 +178,9 @@ class LearnedResizeCodec(AllBandsCodec):
                 assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None
                 layer.weight.copy_(torch.outer(taps, taps))
                 layer.bias.zero_()
+
+    def channels(self, octaves: int) -> int:
+        return COLOURS * BANDS
 
     def shrink(self, detail: Tensor, octaves: int) -> Tensor:
         return through(self.down[:octaves], detail)
@@ -174,13 +197,13 @@ def through(layers: nn.ModuleList, detail: Tensor) -> Tensor:
     return x.to(detail.dtype)
 
 
-class LosslessCodec(AllBandsCodec):
+class PixelResize(nn.Module):
     """V5: the pixels of the finer bands in channels of their own (pixel-unshuffle): nothing is lost."""
 
     lossless = True
 
-    def detail_channels(self) -> list[int]:
-        return [COLOURS * BANDS * 4**octaves for octaves in range(self.levels)]
+    def channels(self, octaves: int) -> int:
+        return COLOURS * BANDS * 4**octaves
 
     def shrink(self, detail: Tensor, octaves: int) -> Tensor:
         return F.pixel_unshuffle(detail, 2**octaves)
@@ -189,12 +212,12 @@ class LosslessCodec(AllBandsCodec):
         return F.pixel_shuffle(detail, 2**octaves)
 
 
-CODECS: dict[str, type[BandCodec]] = {
+CODECS: dict[str, Callable[[str, int], BandCodec]] = {
     "v1": LowBandCodec,
     "v2": CoarseLevelCodec,
-    "v3": AllBandsCodec,
-    "v4": LearnedResizeCodec,
-    "v5": LosslessCodec,
+    "v3": lambda wavelet, levels: AllBandsCodec(wavelet, levels, AreaResize()),
+    "v4": lambda wavelet, levels: AllBandsCodec(wavelet, levels, LearnedResize(levels)),
+    "v5": lambda wavelet, levels: AllBandsCodec(wavelet, levels, PixelResize()),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.difiisr_dwt.codecs import CODECS, LearnedResizeCodec, build_codec
+from models.difiisr_dwt.codecs import CODECS, LearnedResize, build_codec
 from models.difiisr_dwt.dwt import WAVELETS
 from utils.errors import UserError
 from utils.resize import resize
@@ -107,16 +107,16 @@ def test_statistics_standardise_every_channel():
 
 
 def test_learned_resizing_begins_as_area_and_bilinear_and_has_243_parameters():
-    codec = LearnedResizeCodec()
-    assert sum(p.numel() for p in codec.parameters()) == 243
+    layers = LearnedResize(2)
+    assert sum(p.numel() for p in layers.parameters()) == 243
     detail = torch.rand(1, 9, 8, 8)
-    small = codec.shrink(detail, 1)
+    small = layers.shrink(detail, 1)
     assert torch.allclose(small, torch.nn.functional.avg_pool2d(detail, 2))
     large = torch.nn.functional.interpolate(small, scale_factor=2.0, mode="bilinear")
-    assert torch.allclose(codec.enlarge(small, 1)[..., 1:-1, 1:-1], large[..., 1:-1, 1:-1], atol=1e-6)
-    assert codec.up[0].weight[0].sum().item() == pytest.approx(4)
-    assert sum(p.numel() for p in LearnedResizeCodec(levels=3).parameters()) == 2 * 243
-    assert not list(LearnedResizeCodec(levels=1).parameters())
+    assert torch.allclose(layers.enlarge(small, 1)[..., 1:-1, 1:-1], large[..., 1:-1, 1:-1], atol=1e-6)
+    assert layers.up[0].weight[0].sum().item() == pytest.approx(4)
+    assert sum(p.numel() for p in LearnedResize(3).parameters()) == 2 * 243
+    assert not list(LearnedResize(1).parameters())
 
 
 @every_codec
@@ -127,13 +127,13 @@ def test_gradients_reach_the_code_through_decode(name):
     codec.decode(z, [part.detach() for part in aux]).square().sum().backward()
     assert z.grad.flatten(2).abs().sum(-1).min() > 0
     if name == "v4":
-        assert codec.up[0].weight.grad.abs().min() > 0 and codec.down[0].weight.grad is None
+        assert codec.resize.up[0].weight.grad.abs().min() > 0 and codec.resize.down[0].weight.grad is None
 
 
 def test_reconstruction_trains_both_learned_layers():
     codec, image = build_codec("v4"), scene(32)
     (codec.decode(*codec.encode(image)) - image).square().mean().backward()
-    assert codec.down[0].weight.grad.abs().sum() > 0 and codec.up[0].weight.grad.abs().sum() > 0
+    assert codec.resize.down[0].weight.grad.abs().sum() > 0 and codec.resize.up[0].weight.grad.abs().sum() > 0
 
 
 def test_what_is_unknown_is_refused():

@@ -126,7 +126,7 @@ def test_a_trained_network_samples_in_other_ways():
 def test_gradients_reach_the_denoiser_and_what_decodes():
     network = trained(small(codec="v4"))
     network(torch.rand(1, 3, 8, 8)).square().mean().backward()
-    for parameter in (network.unet.leave.weight, network.unet.entry.weight, network.codec.up[0].weight):
+    for parameter in (network.unet.leave.weight, network.unet.entry.weight, network.codec.resize.up[0].weight):
         assert parameter.grad.abs().sum() > 0
 
 

@@ -132,7 +132,7 @@ def gradient(task: DiffusionTask, name: str) -> float | None:
 
 def test_each_term_trains_what_it_should():
     """MSE: the denoiser alone. LPIPS: the denoiser and `up`. Reconstruction alone reaches `down`."""
-    layers = ("unet.leave.weight", "codec.up.0.weight", "codec.down.0.weight")
+    layers = ("unet.leave.weight", "codec.resize.up.0.weight", "codec.resize.down.0.weight")
     for perceptual, reconstruction, reached in (
         (None, 0.0, [True, False, False]),
         (Distance(), 0.0, [True, True, False]),
@@ -235,5 +235,5 @@ def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(arguments, tmp_path, 
     assert resumed["meta"]["metrics"] == whole["meta"]["metrics"]
     assert all(torch.equal(resumed["weights"][key], value) for key, value in whole["weights"].items())
     assert (whole["weights"]["codec.std"] != 1).all()
-    learned = small(codec="v4").codec.down[0].weight
-    assert not torch.equal(whole["weights"]["codec.down.0.weight"], learned)  # averaged, and not as at the start
+    learned = small(codec="v4").codec.resize.down[0].weight
+    assert not torch.equal(whole["weights"]["codec.resize.down.0.weight"], learned)  # averaged, and not as at the start
