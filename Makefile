@@ -1,4 +1,4 @@
-# make setup | test | demo | audit | clean; the targets that need the virtual environment make it first.
+# make setup | test | test-all | demo | app | audit | clean; the targets that need the virtual environment make it first.
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -7,7 +7,8 @@ CONFIG = --config configs/demo/$(1).yaml
 # Without AVX-512 PyTorch has no bf16 convolutions of its own and emulates them.
 PRECISION := $(shell grep -qsE "avx512bw|asimd" /proc/cpuinfo && echo bf16 || echo fp32)
 
-.PHONY: setup new-environment test demo audit clean
+.NOTPARALLEL:  # one pip at a time
+.PHONY: setup new-environment test test-all demo audit clean
 
 setup: .venv/.stamp
 
@@ -25,16 +26,20 @@ new-environment:
 	@$(PYTHON) -m venv --clear .venv \
 		|| { echo "$(PYTHON) -m venv failed: install the venv module (Debian, Ubuntu: python3-venv)"; exit 1; }
 
-# What the generative systems need beyond requirements.txt: big, so only for their tests. Where no index has it, those
-# tests are skipped and say so.
-.venv/.generative: requirements-generative.txt .venv/.stamp
-	@$(PY) -m pip install --disable-pip-version-check --retries 1 -r $< && touch $@ \
-		|| echo "tests of the generative systems are skipped: $< could not be installed"
+# What only some parts need beyond requirements.txt (requirements-EXTRA.txt): for their tests, and where asked for. Where no
+# index has it, those tests are skipped and say so.
+EXTRAS := $(foreach extra,generative export app bulk integrations,$(if $(wildcard requirements-$(extra).txt),$(extra)))
+STAMPS := $(EXTRAS:%=.venv/.%)
 
-test: .venv/.stamp .venv/.generative
+$(STAMPS): .venv/.%: requirements-%.txt .venv/.stamp
+	@$(PY) -m pip install --disable-pip-version-check --retries 1 -r $< && touch $@ \
+		|| echo "tests of what needs $< are skipped: it could not be installed"
+
+# TEST_OPTIONS go to pytest. Long tests are marked slow; test-all runs them too.
+test test-all: .venv/.stamp $(STAMPS)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(if $(filter test,$@),-m "not slow") $(TEST_OPTIONS)
 
 # An interrupted demo goes on where it stopped; what is finished is not repeated.
 demo: .venv/.stamp

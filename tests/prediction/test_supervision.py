@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from prediction.api import ConditionalYOLO
+from tests.extras import needs
 
-sv = pytest.importorskip("supervision", reason="pip install supervision")
 
-
+@needs("supervision")
 def test_detections_from_a_result(weights, good):
+    import supervision as sv
+
     (result,) = ConditionalYOLO(weights, device="cpu").predict(good / "odd.png", conf=0.1)
     detections = sv.Detections.from_ultralytics(result)
     assert len(detections) == len(result) > 0
