@@ -159,7 +159,7 @@ def prepared_front(setting: dict, size: tuple[int, int], weights: list[str], dev
     file = dict(entry.split("=", 1) for entry in weights).get(setting["net"])
     if file is None:
         with contextlib.suppress(ValueError):  # no weights of this network are shipped
-            file = shipped_file(quality.spec)
+            file = shipped_file(quality)
     if file is not None:
         trained = load_sr(file)
     if trained is not None and trained.scale == setting["scale"]:

@@ -170,7 +170,7 @@ def stock_network(role: str, config: EvaluateConfig, system: ConditionalSRDetect
     if path is None and system is not None:
         return system.front.networks[role]
     if path == SHIPPED and system is not None:
-        path = str(shipped_file(system.front.networks[role].spec))
+        path = str(shipped_file(system.front.networks[role]))
     elif path in (None, SHIPPED):
         try:
             path = str(shipped_pair(scale)[role == "sr_quality"])

@@ -15,7 +15,7 @@ from data.image_files import ImageError, list_images
 from data.sr_pairs import benchmark_files
 from evaluation.fid import LEAST_IMAGES
 from evaluation.sr_candidates import as_list
-from evaluation.sr_eval import border_of, dataset_name
+from evaluation.sr_eval import border_of, dataset_names
 from utils.errors import UserError
 
 SRFiles = tuple[Path | None, Path | None]  # HR, None without; LR, None where it is made from HR
@@ -56,7 +56,7 @@ def list_benchmarks(config: EvaluateSRConfig) -> list[Benchmark]:
     LR images inside a folder (Set5 style) are used where there are some for the scale; else LR is made by bicubic.
 
     Raises:
-        ValueError: no folder, two of one name, not one LR folder per HR folder, one scale's LR images at several, or
+        ValueError: no folder, one twice, not one LR folder per HR folder, one scale's LR images at several, or
             an FID of a single image.
         ImageError: an empty folder, or an LR image that is missing.
     """
@@ -68,10 +68,7 @@ def list_benchmarks(config: EvaluateSRConfig) -> list[Benchmark]:
         raise UserError(f"lr names {len(lr)} folders, but hr {len(hr)}; give one LR folder per HR folder")
     if hr and lr and len(as_list(config.scale)) > 1:
         raise UserError("lr holds the images of one scale; give one scale with it")
-    names = [dataset_name(Path(folder)) for folder in hr or lr]
-    if len(set(names)) < len(names):
-        what = "hr" if hr else "lr"
-        raise UserError(f"{what}: two folders of one name ({', '.join(names)}); rename one, their rows would mix")
+    names = dataset_names(hr or lr)
     found = []
     for scale in as_list(config.scale):
         border = border_of(scale) if config.border is None else config.border

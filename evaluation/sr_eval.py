@@ -24,10 +24,25 @@ def border_of(scale: float) -> int:
     return math.ceil(scale)
 
 
-def dataset_name(folder: str | Path) -> str:
-    """Name of a folder, or of the one above where it is only called HR."""
-    folder = Path(folder).resolve()
-    return folder.parent.name if folder.name.lower() in ("hr", "gt", "images") and folder.parent.name else folder.name
+def dataset_names(folders: Sequence[str | Path]) -> list[str]:
+    """One name a folder, none twice: its own, or that of the one above where it is only called HR; where some are
+    alike, with as many of the folders above as tell them apart ("rsscn7_test", "hit_uav_test").
+
+    Raises:
+        UserError: one folder is given twice.
+    """
+    paths = []
+    for path in (Path(folder).resolve() for folder in folders):
+        paths.append(path.parent if path.name.lower() in ("hr", "gt", "images") and path.parent.name else path)
+    names = [path.name for path in paths]
+    for depth in range(2, max((len(path.parts) for path in paths), default=0)):
+        twice = {name for name in names if names.count(name) > 1}
+        names = [
+            "_".join(path.parts[-depth:]) if name in twice else name for name, path in zip(names, paths, strict=True)
+        ]
+    if len(set(names)) < len(names):
+        raise UserError(f"{', '.join(map(str, folders))}: one folder is given twice; name it once")
+    return names
 
 
 def validation_sets(
@@ -42,7 +57,7 @@ def validation_sets(
         lr_folders: LR images of one scale, one folder per HR folder; empty takes those inside, or makes them.
 
     Raises:
-        ValueError: two folders of one name, not one LR folder per HR folder, or LR folders with several scales.
+        ValueError: one folder twice, not one LR folder per HR folder, or LR folders with several scales.
         ImageError: see `benchmark_pairs`.
     """
     if lr_folders and len(lr_folders) != len(folders):
@@ -51,12 +66,10 @@ def validation_sets(
     if lr_folders and len(scales) > 1:
         raise UserError("data.lr_val holds the LR images of one scale, but there are several to validate at")
     lr_of = dict(zip(folders, lr_folders, strict=False))
-    if len({dataset_name(folder) for folder in folders}) < len(folders):
-        raise UserError(f"data.val: two folders of one name in {list(folders)}; rename one, their figures would mix")
     endings = {scale: f"_x{scale:g}" if len(scales) > 1 else "" for scale in scales}
     return {
-        dataset_name(folder) + ending: (scale, benchmark_pairs(folder, scale, max_pixels, lr_of.get(folder)))
-        for folder in folders
+        name + ending: (scale, benchmark_pairs(folder, scale, max_pixels, lr_of.get(folder)))
+        for name, folder in zip(dataset_names(folders), folders, strict=True)
         for scale, ending in endings.items()
     }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.schema import Stage3Config
+from loading.build_network import build_network
 from loading.checkpoints import checkpoint_kind, load_front
 from loading.deployed_detector import load_deployed_detector
 from loading.load_sr import load_sr, shipped_file
@@ -99,8 +100,8 @@ def shipped_pair(scale: int) -> tuple[Path, Path]:
     if scale not in scales:
         held = ", ".join(f"x{factor}" for factor in scales)
         raise UserError(f"sr: no weights are shipped for x{scale}, only for {held}; name bicubic or a weight file")
-    specs = ({"name": net.name, "args": {"scale": scale, **net.args}} for net in (default.sr_fast, default.sr_quality))
-    fast, quality = (shipped_file(spec) for spec in specs)
+    networks = (build_network(net.name, scale, net.args) for net in (default.sr_fast, default.sr_quality))
+    fast, quality = (shipped_file(network) for network in networks)
     return fast, quality
 
 

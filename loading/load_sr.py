@@ -64,9 +64,11 @@ def build_or_load_sr(config: NetworkConfig, scale: int) -> SRNetwork:
         return _started_from(config.init, network)
     if config.weights is None:
         return network
-    if config.weights == SHIPPED:
-        return load_sr(shipped_file(network.spec), scale)
-    stored = load_sr(config.weights, scale)
+    path = shipped_file(network) if config.weights == SHIPPED else config.weights
+    stored = load_sr(path, scale)
+    if network.capabilities.takes_size and same_but_scale(stored.spec, network.spec):
+        network.load_state_dict(stored.state_dict())
+        return network.eval()
     if with_defaults(stored.spec) != with_defaults(network.spec):
         if is_community_file(config.weights):
             print(f"{config.weights}: taken as it is; the configuration's {spec_text(network.spec)} does not apply")
@@ -85,18 +87,19 @@ def with_defaults(spec: dict) -> dict:
     return {"name": spec["name"], "args": defaults | spec["args"]}
 
 
-def shipped_file(spec: dict) -> Path:
-    """The weight file of this very network that comes with the project.
+def shipped_file(network: SRNetwork) -> Path:
+    """The weight file of this very network that comes with the project; one for any scale fits every scale.
 
     Raises:
         ValueError: there is none; the message lists what there is.
     """
     shipped = shipped_specs()
     for path, held in shipped.items():
-        if with_defaults(held) == with_defaults(spec):
+        alike = network.capabilities.takes_size and same_but_scale(held, network.spec)
+        if alike or with_defaults(held) == with_defaults(network.spec):
             return path
     raise UserError(
-        f"weights: {SHIPPED}: there are none for {spec_text(spec)}; shipped are "
+        f"weights: {SHIPPED}: there are none for {spec_text(network.spec)}; shipped are "
         f"{', '.join(spec_text(held) for held in shipped.values())}. Train stage 2 and name its checkpoint"
     )
 
@@ -104,7 +107,7 @@ def shipped_file(spec: dict) -> Path:
 def _started_from(path: str | Path, network: SRNetwork) -> SRNetwork:
     """The network with those tensors of a checkpoint that agree in name and shape; prints how many."""
     stored = load_sr(path)
-    if _without_scale(stored.spec) != _without_scale(network.spec):
+    if not same_but_scale(stored.spec, network.spec):
         raise UserError(
             f"{path}: init needs {spec_text(network.spec)} at any scale, but this holds {spec_text(stored.spec)};"
             " make name and args agree with the checkpoint"
@@ -117,7 +120,9 @@ def _started_from(path: str | Path, network: SRNetwork) -> SRNetwork:
     return network
 
 
-def _without_scale(spec: dict) -> dict:
-    """Spec of an SR network for any scale."""
-    spec = with_defaults(spec)
-    return {"name": spec["name"], "args": {key: value for key, value in spec["args"].items() if key != "scale"}}
+def same_but_scale(spec: dict, other: dict) -> bool:
+    """Whether two specs are of one network, be it for different scales."""
+    specs = with_defaults(spec), with_defaults(other)
+    return specs[0]["name"] == specs[1]["name"] and all(
+        specs[0]["args"][key] == value for key, value in specs[1]["args"].items() if key != "scale"
+    )

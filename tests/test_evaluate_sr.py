@@ -282,7 +282,7 @@ def test_refusals(tmp_path: Path, photographs: Path, capsys):
         ({"weights": f"[{tmp_path / 'a.pth'}, {tmp_path / 'a.pth'}]"}, ValueError, "named twice"),
         ({"hr": ""}, ValueError, "no images given"),
         ({"hr": tmp_path / "nowhere"}, ValueError, "nowhere: no such folder"),
-        ({"hr": f"[{photographs}, {photographs}]"}, ValueError, "two folders of one name"),
+        ({"hr": f"[{photographs}, {photographs}]"}, ValueError, "one folder is given twice"),
         ({"lr": f"[{photographs}, {photographs}]"}, ValueError, "lr names 2 folders, but hr 1"),
         ({"border": 30}, ValueError, r"0\.png: .* pixels without a border of 30 are fewer"),
         ({"lpips": "[gone.pth]"}, CheckpointError, r"gone\.pth: does not exist; LPIPS needs"),

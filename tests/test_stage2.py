@@ -195,7 +195,7 @@ def test_settings_that_do_not_fit_are_refused(photographs: Path, tmp_path: Path,
     for options, message in (
         ([f"--data.lr_train=[{photographs}]", *DEGRADED], "data.lr_train holds the LR images of one scale"),
         ([*DEGRADED, "--data.degradation.second.noise=[9, 2]"], r"second\.noise must be \[lowest, highest\]"),
-        ([f"--data.val=[{photographs}, {photographs}]"], "two folders of one name"),
+        ([f"--data.val=[{photographs}, {photographs}]"], "one folder is given twice"),
     ):
         with pytest.raises(ValueError, match=message):
             main(arguments(photographs, tmp_path / "run", *options, "--sr_fast.name=espcn"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.sr_eval import border_of, dataset_name, validation_sets
+from evaluation.sr_eval import border_of, dataset_names, validation_sets
 from tests.drawn import draw_photographs
 from utils.convert import to_image, to_tensor
 
@@ -17,9 +17,14 @@ def test_sets_are_named_after_the_folder_that_says_something(tmp_path: Path):
     folders = [draw_photographs(tmp_path / name / "HR", images=1, size=(20, 16)) for name in ("One", "Two")]
     assert list(validation_sets(folders, [2], 10**6)) == ["One", "Two"]
     assert list(validation_sets(folders[:1], [2, 2.5], 10**6)) == ["One_x2", "One_x2.5"]
-    assert dataset_name(tmp_path / "One") == "One"
-    with pytest.raises(ValueError, match="two folders of one name"):
+    assert dataset_names([tmp_path / "One"]) == ["One"] and dataset_names([]) == []
+    with pytest.raises(ValueError, match="given twice"):
         validation_sets([folders[0], tmp_path / "One"], [2], 10**6)
+
+
+def test_folders_of_one_name_get_as_many_of_those_above_as_tell_them_apart():
+    folders = ["/a/one/test", "/a/two/test/HR", "/b/two/test", "/c/Set5"]
+    assert dataset_names(folders) == ["one_test", "a_two_test", "b_two_test", "Set5"]
 
 
 def test_images_survive_the_way_through_tensors():

@@ -11,6 +11,7 @@ import torch
 from configs.schema import NetworkConfig
 from evaluation.sr_eval import benchmark, validation_sets
 from inference import main
+from loading.build_network import network_of_role
 from loading.load_sr import build_or_load_sr, load_sr, shipped_file
 from loading.shipped_weights import ONLY_BY_NAME, SHIPPED, shipped_specs, strongest_shipped
 from models.sr_fast import Bicubic
@@ -36,10 +37,21 @@ def cases(paths: list[Path]) -> pytest.MarkDecorator:
 def test_configurations_get_them_by_name_and_arguments(path: Path):
     args = dict(SPECS[path]["args"])
     scale = args.pop("scale")
-    assert shipped_file(SPECS[path]) == path and path.with_suffix(".md").is_file()
+    assert shipped_file(network_of_role("sr_quality", SPECS[path])) == path and path.with_suffix(".md").is_file()
     assert path.stat().st_size < 8e6
     network = build_or_load_sr(NetworkConfig(SPECS[path]["name"], args, SHIPPED), scale)
     assert network.scale == scale and network.spec["name"] == SPECS[path]["name"] and not network.training
+
+
+@needs_generative
+def test_a_network_for_any_scale_is_found_whatever_the_scale():
+    path = next(path for path in SPECS if path.stem == "ldcsr_kd_small")
+    args = {key: value for key, value in SPECS[path]["args"].items() if key != "scale"}
+    for weights in (SHIPPED, str(path)):
+        network = build_or_load_sr(NetworkConfig("ldcsr_kd", args, weights), 2.5)
+        assert network.scale == 2.5 and network.spec["args"]["scale"] == 2.5 and not network.training
+        stored = load_sr(path).state_dict()
+        assert all(torch.equal(tensor, stored[name]) for name, tensor in network.state_dict().items())
 
 
 def stated_on(name: str, path: Path) -> re.Match | None:
