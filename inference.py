@@ -10,6 +10,7 @@ the original images. Exit status: 0 all files read, 1 some skipped or results no
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -140,10 +141,14 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f"inference.py: error: {error}; what was saved until here is in {run.folder}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"inference.py: stopped; what was saved until here is in {run.folder}", file=sys.stderr)
+        return 130
     for file, reason in skipped.items():
         print(f"skipped {file.label}: {reason}", file=sys.stderr)
     return 1 if skipped else 0
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was found is saved
     sys.exit(main())

@@ -21,6 +21,8 @@ VIDEO_SUFFIXES = (".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg
 DEFAULT_FPS = 30.0
 # Containers without an index only estimate their number of frames.
 COMPLETE_SHARE = 0.98
+# Stands in every folder of results; what lies in such a folder is no input where a folder above it is the source.
+RESULTS_MARK = ".results"
 
 
 class SourceError(UserError):
@@ -114,6 +116,7 @@ def list_sources(source: str | os.PathLike) -> list[SourceFile]:
         root, found = _fixed_part(path), [Path(p) for p in glob.glob(text, recursive=True)]
     else:
         raise SourceError(f"{text}: no such file or folder; check the path given as source")
+    found = _without_results(found, root, text)
     found = [p for p in found if p.is_file() or not p.exists()]  # a broken link is named later, a pipe is left alone
     images, videos = (sorted(p for p in found if p.suffix.lower() in s) for s in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
     files = images + videos
@@ -194,6 +197,16 @@ def _read_video(file: SourceFile, max_pixels: int) -> Iterator[Frame | Skipped]:
             yield Skipped(file, f"ends after {index} of {expected:.0f} frames; the file is damaged or truncated")
     finally:
         capture.release()
+
+
+def _without_results(files: list[Path], root: Path, source: str) -> list[Path]:
+    """Files but those in folders of results below `root`; says on stderr which folders are left out."""
+    parents = {parent for file in files for parent in file.parents if root in parent.parents}
+    results = {folder for folder in parents if (folder / RESULTS_MARK).is_file()}
+    if results:
+        names = ", ".join(sorted(str(folder.relative_to(root)) for folder in results))
+        print(f"warning: {source}: results of earlier runs are no input: {names}", file=sys.stderr, flush=True)
+    return [file for file in files if not results.intersection(file.parents)]
 
 
 def _walk(folder: Path) -> list[Path]:

@@ -56,10 +56,12 @@ class PredictionWriter:
 
     def close(self) -> None:
         """End the open video and predictions.json, which is then valid also after an error."""
-        self._videos.close()
-        if self._json:
-            self._json.write("\n]\n")
-            self._json.close()
+        try:
+            self._videos.close()
+        finally:
+            if self._json:
+                with self._json:
+                    self._json.write("\n]\n")
 
     def line(self, result: Prediction) -> str:
         """`3 persons, 1 car, kept 0.24, 35.2ms`."""

@@ -22,8 +22,6 @@ from utils.convert import GREY, to_image, to_tensor, to_uint8
 from utils.device import compute_type, is_out_of_memory
 from utils.errors import UserError
 
-OUT_OF_MEMORY = "out of memory; use a smaller --batch, a cheaper --policy (budget=0.1, all_fast), or --half"
-
 
 @dataclass(frozen=True)
 class PredictOptions:
@@ -96,7 +94,7 @@ class Predictor:
 
     def __init__(self, system: ConditionalSRDetector, device: torch.device, half: bool = False, memory_mb: int = 1024):
         self.system = prepare_system(system.eval(), device, compute_type(device, half), memory_mb)
-        self.device = device
+        self.device, self.half = device, half
         self.unit = system.detector.stride // math.gcd(system.detector.stride, system.front.scale)
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
@@ -170,9 +168,19 @@ class Predictor:
                     raise
                 predictions = None
             if predictions is None:  # outside of `except`, where the error would keep its tensors alive
-                yield from (Skipped(frame.file, OUT_OF_MEMORY) for frame in group)
+                reason = self.out_of_memory(len(group), options.policy)
+                yield from (Skipped(frame.file, reason) for frame in group)
             else:
                 yield from zip(group, predictions, strict=True)
+
+    def out_of_memory(self, batch: int, policy: MaskPolicy) -> str:
+        """What to say, with advice that was not taken already."""
+        ways = {
+            "a smaller --batch": batch > 1,
+            "a cheaper --policy (budget=0.1, all_fast)": self.system.patch is not None and policy.kind != "all_fast",
+            "--half": not self.half,
+        }
+        return memory_message([way for way, is_open in ways.items() if is_open])
 
     def _of_image(self, image: np.ndarray, boxes, sr, mask, speed: dict[str, float]) -> Prediction:
         """From the padded image's results to those of the image itself."""
@@ -184,6 +192,11 @@ class Predictor:
         rows, columns = patch_grid(height, width, patch)
         own = mask[:rows, :columns]
         return Prediction(boxes, sr, own, patch, float(own.mean()), speed)
+
+
+def memory_message(ways: list[str]) -> str:
+    """ "out of memory; use --half": the ways that are still open, at the end always a smaller image."""
+    return f"out of memory; use {' or '.join([*ways, 'smaller images'])}"
 
 
 def pad_images(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-from data.sources import Frame, Skipped, SourceFile
+from data.sources import RESULTS_MARK, Frame, Skipped, SourceFile
 from prediction.stage_times import StageTimes
 
 SUBFOLDERS = ("sr", "masks", "labels")
@@ -90,6 +90,7 @@ def new_run_folder(out: str | Path) -> Path:
         folder = out if number == 1 else out.with_name(f"{out.name}{number}")
         try:
             folder.mkdir(parents=True)
+            (folder / RESULTS_MARK).touch()
             return folder
         except FileExistsError:
             number += 1

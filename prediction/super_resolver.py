@@ -18,13 +18,14 @@ from models.arbitrary_scale import seeded
 from models.feature_maps import feature_maps
 from models.sr_network import SRNetwork
 from prediction.image_input import MAX_PIXELS, one_image, open_source, without_skipped
+from prediction.predictor import memory_message
 from prediction.sr_inference import SRInference, hr_size, load_sr_for
 from prediction.stage_times import StageTimes
 from utils.checkpoint import CheckpointError
 from utils.convert import to_image, to_tensor
 from utils.device import choose_device, is_out_of_memory
 
-OUT_OF_MEMORY = "out of memory; compute it in tiles (--tile 256), or use --half"
+SMALL_TILE = 64  # LR pixels; smaller ones are not worth advising
 
 
 class SuperResolver:
@@ -151,7 +152,9 @@ class SuperResolver:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            return OUT_OF_MEMORY
+            side, half = self.inference.tile, self.inference.precision != "fp32"
+            ways = [] if 0 < side <= SMALL_TILE else [f"tiles (--tile {min(side or 512, 512) // 2})"]
+            return memory_message(ways if half else [*ways, "--half"])
         except ValueError as error:
             return str(error)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.sources import Frame, Skipped, SourceError, SourceFile, group_frames, list_sources, read_frames
+from prediction.run_folder import new_run_folder
 
 LIMIT = 1_000_000
 
@@ -49,6 +50,17 @@ def tree(tmp_path: Path) -> Path:
 
 
 # ---------------------------------------------------------------------------------------------------------- listing
+
+
+def test_results_are_no_input_of_the_next_run(tree, capsys):
+    before = found(tree)
+    folder = new_run_folder(tree / "sub" / "out")
+    draw_image(folder / "b.png")
+    draw_image(folder / "labels" / "a.png")
+    assert found(tree) == before and found(tree / "**" / "*.png") == ["b.png", "sub/a.png"]
+    assert "results of earlier runs are no input: sub/out" in capsys.readouterr().err
+    assert found(folder) == ["b.png", "labels/a.png"], "a folder that is named itself"
+    assert found(folder / "*.png") == ["b.png"]
 
 
 def test_folder_with_subfolders_images_before_videos(tree):

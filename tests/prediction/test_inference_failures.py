@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+from loading.systems import load_system
+from models.mask_policy import parse_policy
 from models.system import ConditionalSRDetector
-from tests.prediction.running import digests, entries, infer, spoil
+from prediction.predictor import Predictor
+from prediction.super_resolver import SuperResolver
+from prediction.video import VideoFiles, frames_in
+from tests.prediction.running import digests, draw_video, entries, infer, noise, spoil
+from tests.small_disk import small_disk
 from utils.device import is_out_of_memory
 
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
@@ -85,7 +98,65 @@ def test_out_of_memory_skips_and_tells_what_to_do(weights, good, tmp_path, capsy
     assert infer(weights, good, tmp_path / "out", "--save-json") == 1
     assert len(entries(tmp_path / "out")) == 2
     captured = capsys.readouterr()
-    assert "3 files skipped" in captured.out and "smaller --batch, a cheaper --policy" in captured.err
+    assert "3 files skipped" in captured.out
+    assert "out of memory; use a cheaper --policy (budget=0.1, all_fast) or --half or smaller images" in captured.err
+
+
+def test_advice_against_lack_of_memory_names_nothing_that_was_done_already(weights):
+    predictor = Predictor(load_system(weights), CPU)
+    cheapest, learned = parse_policy("all_fast"), parse_policy("learned")
+    assert predictor.out_of_memory(1, cheapest) == "out of memory; use --half or smaller images"
+    assert "smaller --batch or a cheaper --policy" in predictor.out_of_memory(2, learned)
+    predictor.half = True
+    assert predictor.out_of_memory(1, cheapest) == "out of memory; use smaller images"
+
+
+@pytest.mark.parametrize(("options", "advice"), [({}, "tiles (--tile 256) or --half"), ({"tile": 64}, "use --half")])
+def test_advice_for_sr_alone(options, advice, monkeypatch):
+    resolver = SuperResolver("shipped", 4, "cpu", **options)
+    monkeypatch.setattr(resolver, "image", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    assert advice in resolver._image_or_reason(noise(8, 8, 3), None)
+
+
+def test_a_video_on_a_full_disk_is_told(weights, tmp_path, capsys):
+    draw_video(tmp_path / "in.mp4", 3)
+    with small_disk(tmp_path / "disk", 48) as disk:
+        assert infer(weights, tmp_path / "in.mp4", disk / "out") == 1
+        captured = capsys.readouterr()
+        assert "Results saved" not in captured.out and "No space left on device" in captured.err
+
+
+def test_a_disk_that_is_full_when_the_video_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("prediction.video.LEAST_FREE", 0)
+    with small_disk(tmp_path / "disk", 256) as disk:
+        videos = VideoFiles()
+        for number in range(20):
+            videos.write(disk / "out.mp4", noise(240, 320, 3, seed=number), 10.0, "")
+        with pytest.raises(OSError, match="is the disk full"):
+            videos.close()
+
+
+def test_a_video_that_cannot_be_read_back_is_told(weights, tmp_path, capsys, monkeypatch):
+    draw_video(tmp_path / "in.mp4", 2)
+    monkeypatch.setattr("prediction.video.frames_in", lambda path: 1)
+    assert infer(weights, tmp_path / "in.mp4", tmp_path / "out", "--save-json") == 1
+    captured = capsys.readouterr()
+    assert "in.mp4: holds 1 of the 2 frames" in captured.err and "Results saved" not in captured.out
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 2
+
+
+def test_stopped_by_sigterm_with_complete_results(weights, tmp_path):
+    draw_video(tmp_path / "in.mp4", 2000)
+    command = [sys.executable, "inference.py", "--weights", str(weights), "--source", str(tmp_path / "in.mp4")]
+    command += ["--out", str(tmp_path / "out"), "--device", "cpu", "--save-json"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert any("frame 3)" in line for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.count("\n") == 1 and "stopped; what was saved" in errors
+    listed = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert 3 <= len(listed) < 2000 and [entry["frame"] for entry in listed] == [*range(1, len(listed) + 1)]
+    assert frames_in(tmp_path / "out" / "in.mp4") in (len(listed), len(listed) + 1)
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory():
