@@ -28,14 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     from evaluation.adapt_report import PAGE, REPORT, to_win
     from evaluation.agreement import measure_agreement, trained_rows
     from training.adapt import adapt_accelerator, measuring, read_adaptation, trained_system
-    from utils.logger import open_run
+    from training.run_start import start_run
 
     # 1. Detector and pictures; the run folder is opened once all input is known to be good
     began = time.monotonic()
     accelerator = adapt_accelerator(config)
     adaptation = read_adaptation(config)
     rows = adaptation.baselines()
-    folder = open_run(config)
+    folder = start_run(config)
     if (folder / REPORT).exists():
         print(f"{(folder / PAGE).read_text(encoding='utf-8')}\nadapt: already finished, {folder / REPORT}")
         return 0

@@ -44,8 +44,8 @@ def compare_detection(argv: list[str]) -> int:
     from evaluation.detection_report import RESULTS, write_report
     from evaluation.measure_rows import DetectionEvaluation
     from evaluation.results_header import results_header
+    from training.run_start import start_run
     from utils.device import DTYPES, choose_device, set_threads
-    from utils.logger import open_run
 
     # 1. Data and rows; the run folder is opened once all input is known to be good
     check_evaluation(config)
@@ -60,7 +60,7 @@ def compare_detection(argv: list[str]) -> int:
         print(f"halo: no row has a masker, so {config.halo} changes nothing")
     dataset = evaluated_images(config, spec, rows)
     evaluation = DetectionEvaluation(rows, dataset, config, device)
-    folder = open_run(config)
+    folder = start_run(config)
     if (folder / RESULTS).exists():
         return show_finished(folder / RESULTS)
 

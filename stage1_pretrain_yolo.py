@@ -86,13 +86,13 @@ def main(argv: list[str] | None = None) -> int:
     from loading.detector_weights import load_detector
     from training.detection_records import read_records
     from training.result import finished_epochs, in_words, is_finished
+    from training.run_start import start_run
     from training.yolo_training import take_best
     from utils.checkpoint import save_network
-    from utils.logger import open_run
 
     # 1. Run folder, data
     device, data = pick_device(config), config.data
-    folder = open_run(config, extends={"epochs": finished_epochs(Path(config.run.out) / OUTPUT)})
+    folder = start_run(config, extends={"epochs": finished_epochs(Path(config.run.out) / OUTPUT)})
     output, training = folder / OUTPUT, (folder / "ultralytics").absolute()
     if is_finished(output, config.epochs):
         print(f"stage 1: already finished, {output}")

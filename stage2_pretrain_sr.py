@@ -23,12 +23,12 @@ def main(argv: list[str] | None = None) -> int:
 
     from training.processes import make_accelerator
     from training.result import finished_epochs, is_finished
-    from utils.logger import open_run
+    from training.run_start import start_run
 
     accelerator = make_accelerator(config.run)
     outputs = {role: Path(config.run.out) / name for role, name in OUTPUTS.items()}
     made = {f"optim_{role.removeprefix('sr_')}.epochs": finished_epochs(path) for role, path in outputs.items()}
-    folder = open_run(config, accelerator.is_main_process, extends=made)
+    folder = start_run(config, accelerator.is_main_process, extends=made)
     accelerator.wait_for_everyone()
     for role, network_config, optim in (
         ("sr_fast", config.sr_fast, config.optim_fast),

@@ -26,14 +26,15 @@ def main(argv: list[str] | None = None) -> int:
     from training.joint_training import build_joint_training
     from training.processes import make_accelerator
     from training.result import finished_epochs, is_finished
+    from training.run_start import start_run
     from training.stage3_validation import Stage3Validation
     from training.trainer import Trainer
-    from utils.logger import MetricsLog, open_run
+    from utils.logger import MetricsLog
 
     # 1. Run folder
     accelerator = make_accelerator(config.run, some_get_no_gradient(config))
     made = {"optim.epochs": finished_epochs(Path(config.run.out) / OUTPUT)}
-    folder = open_run(config, accelerator.is_main_process, extends=made)
+    folder = start_run(config, accelerator.is_main_process, extends=made)
     accelerator.wait_for_everyone()
     if is_finished(folder / OUTPUT, config.optim.epochs):
         accelerator.print(f"stage 3: already finished, {folder / OUTPUT}")

@@ -233,7 +233,9 @@ def scan_split(
     max_pixels: int = 100_000_000,
     threads: int = 8,
 ) -> tuple[list[Record], ScanReport]:
-    """Check the images of a split (headers only) and read their labels.
+    """Check the images of a split and read their labels.
+
+    Where bad images are to be left out, all are decoded, since headers do not tell of damage behind them.
 
     Args:
         spec: data set.
@@ -257,7 +259,7 @@ def scan_split(
     def inspect(image: Path) -> Record | ImageError | LabelError:
         label = label_path(image)
         try:
-            info = inspect_image(image, max_pixels)
+            info = inspect_image(image, max_pixels, decode=on_bad_image == "skip")
             objects = parse_label_file(label, len(spec.names), spec.keypoints)
             return Record(image, label, info.height, info.width, *objects, common=info.common)
         except (ImageError, LabelError) as error:

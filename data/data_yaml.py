@@ -9,6 +9,7 @@ import yaml
 from utils.errors import UserError
 
 MAX_BYTES = 4_000_000
+MOST_CLASSES = 100_000
 EMPTY = ("", "~", "null", [], {})
 
 
@@ -17,7 +18,15 @@ class DataSetError(UserError):
 
 
 class _Loader(yaml.BaseLoader):
-    """Every value stays text: a class called `no` or `007` stays what it is. A key that stands twice is refused."""
+    """Every value stays text: a class called `no` or `007` stays what it is. A key that stands twice is refused, and so
+    is an alias of a list, with which a small file grows without end."""
+
+    def compose_node(self, parent, index):
+        is_alias, line = self.check_event(yaml.AliasEvent), self.peek_event().start_mark.line + 1
+        node = super().compose_node(parent, index)
+        if is_alias and not isinstance(node, yaml.ScalarNode):
+            raise yaml.YAMLError(f"line {line}: an alias of a list or mapping; write it out")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: dict[str, int] = {}
@@ -60,6 +69,8 @@ def class_names(file: Path, content: dict) -> tuple[str, ...]:
     names, count = content.get("names"), content.get("nc")
     if count is not None and not (str(count).isdecimal() and int(count) > 0):
         raise DataSetError(f"{file}: `nc: {count}` is not a number of classes; correct it")
+    if count is not None and len(count) > len(str(MOST_CLASSES)):
+        raise DataSetError(f"{file}: `nc` is more than {MOST_CLASSES:,}; correct it")
     if names is None and count is None:
         raise DataSetError(f"{file}: no class names; add `names:` (a list, or 0: first, 1: second, ...)")
     if names is None:

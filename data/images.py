@@ -80,12 +80,13 @@ def check_image(path: str | os.PathLike, max_pixels: int) -> tuple[int, int]:
     return info.height, info.width
 
 
-def inspect_image(path: str | os.PathLike, max_pixels: int) -> ImageInfo:
+def inspect_image(path: str | os.PathLike, max_pixels: int, decode: bool = False) -> ImageInfo:
     """Check a file by its header and its end, without decoding JPEG and PNG; other formats are decoded.
 
     Args:
         path: image file.
         max_pixels: largest height x width accepted.
+        decode: JPEG and PNG too, so that damage in their middle is found.
 
     Raises:
         ImageError: missing, empty, not an image, truncated, of an unusual kind, or larger than `max_pixels`.
@@ -95,6 +96,9 @@ def inspect_image(path: str | os.PathLike, max_pixels: int) -> ImageInfo:
         common = _common_suffix(path, image, orientation)
         if _has_end(path, image):
             width, height = image.size[::-1] if orientation >= 5 else image.size
+            if decode:
+                image.draft(None, (1, 1))  # all of a JPEG's data is read for its smallest form, too
+                _decode(path, image)
         else:
             height, width = _pixels(path, image, orientation).shape[:2]
         return ImageInfo(height, width, common)

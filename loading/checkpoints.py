@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from loading.bounded_build import at_most
 from loading.build_network import build_network, network_of_role
 from loading.published_weights import check_finite
 from models.build_front import build_front
@@ -34,7 +35,8 @@ def rebuilt(path: str | Path, build: Callable[[], Module], weights: dict[str, Te
         CheckpointError: it cannot be built, or the weights are not its own or not finite.
     """
     try:
-        module = build()
+        with at_most(path, weights):
+            module = build()
         check_finite(path, weights)
         module.load_state_dict(weights)
     except CheckpointError:

@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 from torch import Tensor
 
+from loading.bounded_build import at_most
 from loading.detector_weights import read_weights
 from loading.published_weights import check_finite
 from models.detector_yolo import SHIPPED, YoloDetector, model_yaml
@@ -47,7 +48,8 @@ def load_deployed_detector(
         description = recognised_model(path, stored.tensors, names) if model is None else model
     elif model is not None:
         raise UserError(f"{path}: says itself which network it holds; leave out the model")
-    detector = YoloDetector(description, stored.names or names)
+    with at_most(path, stored.tensors):
+        detector = YoloDetector(description, stored.names or names)
     own, called = detector.net.state_dict(), detector.net.yaml.get("yaml_file", "its network")
     missing = differences(own, stored.tensors)
     if stored.yaml is None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from loading.state_dict_file import NESTS, is_safetensors, read_content, without_prefixes
 from models.detector_yolo import YoloDetector, read_ultralytics
-from utils.checkpoint import CheckpointError, load_network, refuse_other_files
+from utils.checkpoint import CheckpointError, load_network, refuse_hostile, refuse_other_files
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 # Without model., which is part of the names that Ultralytics gives (model.0.conv.weight, ...).
@@ -111,6 +111,7 @@ def read_weights(path: str | Path) -> StoredWeights:
     module = next((part for part in parts if part != {}), content)
     if isinstance(module, nn.Module):
         names = module.names if isinstance(module.names, dict) else dict(enumerate(module.names))
+        refuse_hostile(path, module.state_dict())
         return StoredWeights(module.state_dict(), deepcopy(module.yaml), [str(names[k]) for k in sorted(names)])
     tensors = {k: v for k, v in module.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
@@ -143,4 +144,5 @@ def _read_torch(path: Path) -> dict:
             f"{path}: cannot be read safely ({reason}); it is damaged or truncated, or holds code, which is never run: "
             "get the file anew from its source"
         ) from error
+    refuse_hostile(path, content)
     return content if isinstance(content, dict) else {"model": content}

@@ -9,7 +9,7 @@ from configs.schema import NetworkConfig
 from loading.build_network import build_network
 from loading.checkpoints import load_front, load_stage2
 from loading.published_weights import check_network_scale, load_community_sr, spec_text
-from loading.shipped_weights import SHIPPED, shipped_specs
+from loading.shipped_weights import SHIPPED, check_shipped, shipped_specs
 from loading.state_dict_file import is_community_file
 from models import SR_NETWORKS
 from models.sr_network import SRNetwork
@@ -29,6 +29,7 @@ def load_sr(path: str | Path, scale: float | None = None) -> SRNetwork:
         CheckpointError: missing, damaged, of no known architecture, or with keys missing or unknown.
         ValueError: it is for another scale.
     """
+    check_shipped(path)
     if is_community_file(path):
         network, found = load_community_sr(path, scale)
         print(f"{path}: {found}")

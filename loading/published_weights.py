@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loading.bounded_build import at_most
 from loading.build_network import build_network
 from loading.key_maps import FAMILIES, Match, UnusableWeights
 from loading.ldcsr_official import read_ldcsr
@@ -52,6 +53,12 @@ def load_community_sr(path: str | Path, scale: float | None = None) -> tuple[SRN
         ValueError: the file is for another scale.
     """
     file = read_state_dict(path)
+    with at_most(path, file.weights):
+        return _recognised(path, file, scale)
+
+
+def _recognised(path: str | Path, file: StateDictFile, scale: float | None) -> tuple[SRNetwork, str]:
+    """See `load_community_sr`."""
     wrapping = f", {file.wrapping}" if file.wrapping else ""
     spec = own_spec(file.metadata)
     if spec is not None:

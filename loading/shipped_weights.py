@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -14,6 +15,7 @@ SHIPPED = "shipped"  # what configurations write instead of a path
 # Diffusion systems need requirements-generative.txt and invent detail: whoever wants that names them.
 ONLY_BY_NAME = ("ldcsr", "ldcsr_kd", "difiisr_dwt", "one_step_diffusion")
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
+SUMS = "SHA256SUMS"  # in the form of sha256sum
 
 
 def shipped_specs() -> dict[Path, dict]:
@@ -32,6 +34,16 @@ def shipped_specs() -> dict[Path, dict]:
         if found is not None:
             specs[path] = {"name": found[0], "args": found[1]}
     return specs
+
+
+def check_shipped(path: str | Path) -> None:
+    """Raises CheckpointError where a file of the project's weights is not as it was published; others pass."""
+    path, sums = Path(path).resolve(), FOLDER / SUMS
+    if path.parent != FOLDER or not path.is_file() or not sums.is_file():
+        return
+    known = dict(line.split()[::-1] for line in sums.read_text(encoding="utf-8").splitlines() if line.strip())
+    if path.name in known and hashlib.sha256(path.read_bytes()).hexdigest() != known[path.name]:
+        raise CheckpointError(f"{path}: is not as it was published (SHA-256 in {SUMS}); restore it from the repository")
 
 
 def strongest_shipped(scale: float | None) -> Path:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from utils.checkpoint import SAVE_ALONE, CheckpointError, refuse_other_files, refused_type
+from utils.checkpoint import SAVE_ALONE, CheckpointError, refuse_hostile, refuse_other_files, refused_type
 
 # Where training frameworks put the weights, best first: a moving average is what their authors report.
 NESTS = (
@@ -89,6 +89,7 @@ def read_content(path: Path) -> tuple[object, dict[str, str]]:
             f"{path}: cannot be read as plain tensors ({type(error).__name__}: {first}); nothing in it was executed."
             " Use another copy, or save its state dict alone as .safetensors"
         ) from error
+    refuse_hostile(path, content)
     return content, metadata
 
 
@@ -108,6 +109,7 @@ def is_community_file(path: str | Path) -> bool:
     if path.is_file() and is_safetensors(path):
         return True
     try:
+        refuse_other_files(path)
         with path.open("rb") as file:
             content = torch.load(file, map_location="meta", weights_only=True)
     except Exception:  # missing, damaged or unsafe: the reader of own checkpoints says what is wrong
@@ -119,7 +121,7 @@ def own_spec(metadata: dict[str, str]) -> tuple[str, dict] | None:
     """(name, args) where a safetensors header says how to build the network: {"name": ..., "args": JSON}."""
     try:
         args = json.loads(metadata.get("args", ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return (metadata["name"], args) if "name" in metadata and isinstance(args, dict) else None
 

@@ -17,6 +17,7 @@ import torchvision  # noqa: F401  Ultralytics' NMS uses torchvision's operator o
 import yaml
 from torch import Tensor, nn
 
+from models.detector_layers import check_layers
 from models.detector_output import float32
 from models.ultralytics_offline import INTEGRATIONS, offline_ultralytics
 from utils.errors import UserError
@@ -45,7 +46,7 @@ def model_yaml(model: str | dict) -> dict:
     """Model description as a dictionary from a name (yolo11n.yaml, yolov5nu.yaml), an own YAML file or a dictionary.
 
     Raises:
-        ValueError: no such YAML, or it describes no detection model.
+        UserError: no such YAML, or it describes no detection model, see `check_layers`.
     """
     if isinstance(model, dict):
         spec = deepcopy(model)
@@ -67,6 +68,7 @@ def model_yaml(model: str | dict) -> dict:
             spec["yaml_file"] = name
     if not isinstance(spec, dict) or not {"backbone", "head", "nc"} <= spec.keys():
         raise UserError(f"detector.model: {model!r} is no model description: it needs the keys nc, backbone and head")
+    check_layers(spec, f"detector.model: {spec.get('yaml_file', 'the given network')}")
     if "yaml_file" in spec:
         spec["yaml_file"] = Path(spec["yaml_file"]).name  # .pt files carry somebody's folders
     return spec

@@ -19,6 +19,7 @@ from stage1_pretrain_yolo import OUTPUT, main
 from tests.drawn import draw_detection_set
 from training.yolo_training import Float32Criterion, HRDetectionTrainer, NonFiniteLossError
 from utils.checkpoint import CheckpointError, load_network
+from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -133,24 +134,35 @@ def test_run_killed_after_its_last_epoch_only_writes_the_result(tmp_path, data, 
     assert again["meta"] == whole["meta"]
     assert all(torch.equal(v, again["weights"][k]) for k, v in whole["weights"].items())
     (out / OUTPUT).unlink()
+    best = out / "ultralytics" / "weights" / "best.pt"
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 1
+    best.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"best\.pt: damaged .* does not match its checksum"):
+        main([*arguments(data, out), "--run.resume"])
     (out / "ultralytics" / "weights" / "last.pt").write_bytes(b"PK\3\4 cut off")
     with pytest.raises(CheckpointError, match=r"last\.pt: damaged"):
         main([*arguments(data, out), "--run.resume"])
 
 
-@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("where", ["loss", "gradient", "statistic"])
 def test_non_finite_numbers_stop_the_run_before_the_step(tmp_path, data, monkeypatch, where):
     call = Float32Criterion.__call__
 
     def poisoned(criterion, preds, batch):
         loss, items = call(criterion, preds, batch)
+        if where == "statistic":
+            trainers[0].model.model[0].bn.running_var[0] = float("nan")
+            return loss, items
         if where == "loss":
             return loss * float("nan"), items | {"cls_loss": items["cls_loss"] * float("nan")}
         loss.register_hook(lambda gradient: gradient * float("nan"))
         return loss, items
 
+    trainers, setup = [], HRDetectionTrainer._setup_train
+    monkeypatch.setattr(HRDetectionTrainer, "_setup_train", lambda self: trainers.append(self) or setup(self))
     monkeypatch.setattr(Float32Criterion, "__call__", poisoned)
-    term = {"loss": "cls_loss", "gradient": "gradient"}[where]
+    term = {"loss": "cls_loss", "gradient": "gradient", "statistic": "a statistic of BatchNorm"}[where]
     with pytest.raises(NonFiniteLossError, match=rf"stage 1, epoch 1: {term} is not finite on {tmp_path}.*\.png"):
         main(arguments(data, tmp_path / "run"))
     assert not (tmp_path / "run" / OUTPUT).exists()
@@ -171,3 +183,25 @@ def test_non_finite_numbers_stop_the_run_before_the_step(tmp_path, data, monkeyp
 def test_bad_settings_are_named(tmp_path, data, options, message):
     with pytest.raises((ValueError, CheckpointError), match=message):
         main(arguments(data, tmp_path / "run", **options))
+
+
+def test_lack_of_memory_is_called_so_and_damaged_averages_are_not_saved(tmp_path, data, monkeypatch):
+    call = Float32Criterion.__call__
+
+    def no_memory(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(Float32Criterion, "__call__", no_memory)
+    with pytest.raises(UserError, match=r"stage 1: out of memory; take batch 2 or smaller data\.imgsz"):
+        main(arguments(data, tmp_path / "run"))
+    monkeypatch.setattr(Float32Criterion, "__call__", call)
+    save = HRDetectionTrainer.save_model
+
+    def damage(trainer):
+        trainer.ema.ema.model[0].bn.running_mean[0] = float("inf")
+        return save(trainer)
+
+    monkeypatch.setattr(HRDetectionTrainer, "save_model", damage)
+    with pytest.raises(NonFiniteLossError, match=r"average\.model\.0\.bn\.running_mean is not finite; it was not"):
+        main([*arguments(data, tmp_path / "run"), "--run.resume"])
+    assert not list((tmp_path / "run").rglob("*.pt"))

@@ -9,6 +9,7 @@ measured anew, from the published file itself, as `evaluate.py sr` does.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -107,8 +108,17 @@ def read_run(folder: Path) -> tuple[Stage2Config, dict]:
     return load_config(Stage2Config, folder / "config.yaml"), made
 
 
+def write_sums(out: Path) -> None:
+    """The checksums of all weight files in a folder, as `sha256sum` writes and checks them."""
+    from loading.shipped_weights import SUMS
+
+    files = sorted(out.glob("*.safetensors"))
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    replace_text(out / SUMS, "".join(lines))
+
+
 def publish(checkpoint: Path, name: str, out: Path, run: Path, hr: list[str], device: torch.device) -> tuple[Path, str]:
-    """Write OUT/NAME.safetensors and OUT/NAME.md.
+    """Write OUT/NAME.safetensors and OUT/NAME.md, and bring OUT/SHA256SUMS up to date.
 
     Args:
         checkpoint: sr_fast_*.pth or sr_quality_*.pth of stage 2.
@@ -148,6 +158,7 @@ def publish(checkpoint: Path, name: str, out: Path, run: Path, hr: list[str], de
     card = card_text(name, network, rows, meta, config, made, training_seconds(run / meta["role"]))
     replace_file(out / f"{name}.safetensors", lambda stream: stream.write(content))
     replace_text(out / f"{name}.md", card)
+    write_sums(out)
     return out / f"{name}.safetensors", card
 
 

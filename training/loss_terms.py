@@ -53,7 +53,7 @@ def shown(terms: Terms) -> str:
 
 
 def mean_terms(
-    rows: list[dict[str, Tensor]], norm: Tensor, files: list[list[str]], accelerator: Accelerator
+    rows: list[dict[str, Tensor]], extremes: dict[str, Tensor], files: list[list[str]], accelerator: Accelerator
 ) -> tuple[Terms, str, list[str]]:
     """Mean of the terms over micro-batches and processes, and what is not finite.
 
@@ -61,7 +61,7 @@ def mean_terms(
 
     Args:
         rows: terms of each micro-batch, scalars on the device.
-        norm: of the gradients, a scalar.
+        extremes: further scalars that have to be finite, by what they are.
         files: image files of each micro-batch.
 
     Returns:
@@ -70,7 +70,8 @@ def mean_terms(
     """
     names = sorted(rows[0])
     table = torch.stack([torch.stack([row[name] for name in names]) for row in rows])  # (micro-batches, terms)
-    bad = (~torch.isfinite(table)).any() | ~torch.isfinite(norm)
+    others = torch.stack([value.to(table.device) for value in extremes.values()])
+    bad = (~torch.isfinite(table)).any() | (~torch.isfinite(others)).any()
     sums = accelerator.reduce(torch.cat([table.mean(0), bad.float()[None]]), "mean").tolist()
     if sums.pop() == 0:
         return dict(zip(names, sums, strict=True)), "", []
@@ -78,8 +79,8 @@ def mean_terms(
         terms = ", ".join(f"{name}={value}" for name, value in zip(names, row) if not math.isfinite(value))
         if terms:
             return {}, terms, images
-    here = not math.isfinite(norm.item())
-    what = f"gradient norm={norm.item()}" if here else "a loss or gradient of another process"
+    here = [f"{name}={value}" for name, value in zip(extremes, others.tolist()) if not math.isfinite(value)]
+    what = ", ".join(here) or "a loss or gradient of another process"
     return {}, what, [file for images in files for file in images]
 
 

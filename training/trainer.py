@@ -27,14 +27,19 @@ from torch.utils.data import DataLoader
 from configs.schema import OptimConfig, RunConfig
 from data.sampler import EpochBatchSampler
 from training.ema import ModelEMA
+from training.faults import batchnorm_statistics, first_not_finite, largest, memory_advice
 from training.loss_terms import LossSums, NonFiniteError, Terms, files_shown, mean_terms, shown
 from training.optimizers import others_frozen, prepare_optimizers
 from training.prefetch import prefetch
 from training.processes import micro_batches
 from training.result import in_words
+from training.stop_request import StopRequest, ignore_interrupts
 from training.task import Progress, Task
+from training.train_state import TrainState
 from training.training_data import TrainingData
-from utils.checkpoint import CheckpointError, TrainState
+from utils.checkpoint import CheckpointError
+from utils.device import is_out_of_memory
+from utils.errors import UserError
 from utils.logger import MetricsLog
 from utils.progress import ProgressBar
 
@@ -81,7 +86,7 @@ class Trainer:
             raise ValueError(f"{stage}: optimisers take turns: make_accelerator(run, some_get_no_gradient=True)")
         self.wrapped, self.optimizers = prepare_optimizers(task, specs, accelerator)
         self.ema = ModelEMA(task, optim.ema, lambda key: task.keeps(key) and task.averages(key)) if optim.ema else None
-        self.state = TrainState(folder / "checkpoints")
+        self.state, self.statistics = TrainState(folder / "checkpoints"), batchnorm_statistics(task)
         self.window, self.epoch_window = LossSums(), LossSums()
         self.numbers: dict[str, Any] | None = None
         self.step, self.began = 0, (0.0, 0)
@@ -140,21 +145,45 @@ class Trainer:
         self.task.load_state_dict(kept, strict=False)
 
     def save(self) -> None:
+        """Write the checkpoint; the last good one stays where that is not possible.
+
+        Raises:
+            NonFiniteError: something in it is not finite.
+            CheckpointError: the disk is full, or the folder cannot be written.
+        """
+        self.check_finite()
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
-        self.state.save(
-            {
-                "step": self.step,
-                "model": {name: value for name, value in self.task.state_dict().items() if self.task.keeps(name)},
-                "optimizers": {name: turn.optimizer.state_dict() for name, turn in self.optimizers.items()},
-                "ema": None if self.ema is None else self.ema.state_dict(),
-                "scaler": None if scaler is None else scaler.state_dict(),
-                "window_counts": dict(self.window.counts),
-                "window_sums": dict(self.window.sums),
-                "numbers": self.numbers,
-            }
-        )
+        state = {
+            "step": self.step,
+            "model": self.kept_weights(),
+            "optimizers": {name: turn.optimizer.state_dict() for name, turn in self.optimizers.items()},
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "window_counts": dict(self.window.counts),
+            "window_sums": dict(self.window.sums),
+            "numbers": self.numbers,
+        }
+        try:
+            self.state.save(state)
+        except OSError as error:
+            why = f"cannot be written ({error.strerror or error}), the checkpoint before it is good"
+            raise CheckpointError(f"{self.state.last}: {why}; mend that, then --run.resume true goes on") from error
+
+    def kept_weights(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in self.task.state_dict().items() if self.task.keeps(name)}
+
+    def check_finite(self) -> None:
+        """Raises NonFiniteError where weights, their average or an optimiser are no numbers, in every process alike."""
+        state = {"weights": self.kept_weights(), "average": self.ema.shadow if self.ema else {}}
+        state |= {f"optimiser {name}": turn.optimizer.state_dict()["state"] for name, turn in self.optimizers.items()}
+        found = first_not_finite(state)
+        if found:
+            raise NonFiniteError(
+                f"{self.stage}: {found} is not finite after step {self.step}; it was not saved, the last checkpoint is "
+                "good. Lower the learning rate in a new run"
+            )
 
     # ------------------------------------------------------------------ loop
 
@@ -173,6 +202,7 @@ class Trainer:
             self.task.train()
             self.run_epoch(epoch, start)
             self.log_window()
+            self.check_finite()
             metrics = self.run_validation(epoch)
             self.log.scalars(metrics, self.step)
             self.save()
@@ -186,17 +216,22 @@ class Trainer:
         name = f"{self.stage} {epoch + 1}/{self.optim.epochs}"
         bar = ProgressBar(self.steps_per_epoch, name, start, self.accelerator.is_main_process)
         batches, began, waited = self.on_device(self.loader(epoch, start)), time.perf_counter(), 0.0
-        for _ in range(start, self.steps_per_epoch):
-            losses, wait = self.optimise(batches, epoch)
-            waited += wait
-            self.window.add(losses)
-            self.epoch_window.add(losses)
-            self.step += 1
-            if self.step % self.run.log_every == 0:
-                self.log_window()
-            if self.step % self.run.checkpoint_every == 0 and self.step % self.steps_per_epoch:
-                self.save()
-            bar.update(f"{shown(self.on_bar(losses))}, {self.time_left()} to the last step")
+        # Several processes would stop at different steps.
+        with StopRequest(self.accelerator.num_processes == 1) as stop:
+            for _ in range(start, self.steps_per_epoch):
+                losses, wait = self.optimise(batches, epoch)
+                waited += wait
+                self.window.add(losses)
+                self.epoch_window.add(losses)
+                self.step += 1
+                if self.step % self.run.log_every == 0:
+                    self.log_window()
+                # After the last step of an epoch, validation comes first.
+                if (self.step % self.run.checkpoint_every == 0 or stop.asked) and self.step % self.steps_per_epoch:
+                    self.save()
+                if stop.asked:
+                    raise KeyboardInterrupt
+                bar.update(f"{shown(self.on_bar(losses))}, {self.time_left()} to the last step")
         bar.close()
         took = time.perf_counter() - began
         self.accelerator.print(
@@ -237,6 +272,7 @@ class Trainer:
             collate_fn=self.data.collate,
             num_workers=self.data.workers,
             pin_memory=self.accelerator.device.type == "cuda",
+            worker_init_fn=ignore_interrupts,
         )
 
     def on_device(self, loader: Iterable) -> Iterator:
@@ -268,7 +304,13 @@ class Trainer:
         if len(turns) > 1:
             step = list(step)
         for name in turns:
-            terms = self.make_turn(name, step, epoch)
+            try:
+                terms = self.make_turn(name, step, epoch)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                advice = memory_advice(self.optim, self.run, self.micro_batch, self.accelerator.device)
+                raise UserError(f"{self.stage}: {advice}") from error
             losses |= terms if len(self.optimizers) == 1 else {f"{name}/{key}": value for key, value in terms.items()}
         if self.ema is not None:
             self.ema.update(self.task)
@@ -278,7 +320,8 @@ class Trainer:
         """One update by one optimiser; returns the loss terms.
 
         Raises:
-            NonFiniteError: a loss term or the norm of the gradients is not finite, in any process; before the update.
+            NonFiniteError: a loss term, the norm of the gradients or a statistic of BatchNorm is not finite, in any
+                process; before the update.
         """
         optimizer, progress, rows, files = self.optimizers[name], Progress(self.step, self.total_steps, name), [], []
         optimizer.set_rates(optimizer.factor(self.step, self.steps_per_epoch, self.total_steps))
@@ -290,7 +333,8 @@ class Trainer:
                     losses = self.wrapped(batch, progress)
                     self.accelerator.backward(losses["total"] / self.accumulate)
                 rows.append({key: value.detach().float().reshape(()) for key, value in losses.items()})
-        mean, bad, images = mean_terms(rows, optimizer.clip(), files, self.accelerator)
+        extremes = {"gradient norm": optimizer.clip(), "BatchNorm statistics": largest(self.statistics)}
+        mean, bad, images = mean_terms(rows, extremes, files, self.accelerator)
         if bad:
             raise NonFiniteError(self.message(bad, name, epoch, images))
         optimizer.step()

@@ -8,6 +8,7 @@ and the best epoch is not validated a second time at the end.
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from torch import nn
 from models.detector_output import float32
 from models.detector_yolo import YoloDetector, read_ultralytics
 from models.ultralytics_offline import offline_ultralytics
+from training.faults import batchnorm_statistics, first_not_finite, largest
 from utils.checkpoint import CheckpointError
-from utils.device import set_threads
+from utils.device import is_out_of_memory, set_threads
 from utils.errors import UserError
 
 with offline_ultralytics():
@@ -102,6 +104,21 @@ class HRDetectionTrainer(DetectionTrainer):
             self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.model.criterion = Float32Criterion(getattr(self.model, "criterion", None) or self.model.init_criterion())
 
+    def train(self) -> None:
+        """Ultralytics' training.
+
+        Raises:
+            NonFiniteLossError: see `optimizer_step` and `save_model`.
+            UserError: out of memory.
+        """
+        try:
+            super().train()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            smaller = f"batch {self.args.batch // 2} or " if self.args.batch > 1 else ""
+            raise UserError(f"stage 1: out of memory; take {smaller}smaller data.imgsz in a new run") from error
+
     def preprocess_batch(self, batch: dict) -> dict:
         """Ultralytics' preprocessing; remembers the files for error messages."""
         self.files = list(batch["im_file"])
@@ -118,6 +135,8 @@ class HRDetectionTrainer(DetectionTrainer):
         bad = [name for name, value in self.loss_items.items() if not torch.isfinite(value).all()]
         if not bad and not self.scaler.is_enabled() and not torch.isfinite(norm):
             bad = ["gradient"]
+        if not bad and not torch.isfinite(largest(batchnorm_statistics(self.model))):
+            bad = ["a statistic of BatchNorm"]
         if bad:
             files = ", ".join(os.path.realpath(file) for file in self.files)
             raise NonFiniteLossError(
@@ -131,7 +150,17 @@ class HRDetectionTrainer(DetectionTrainer):
         self.ema.update(self.model)
 
     def save_model(self) -> bool:
-        """Log the epoch, then write best.pt and last.pt as Ultralytics does, but each in one step."""
+        """Log the epoch, then write best.pt and last.pt as Ultralytics does, but each in one step.
+
+        Raises:
+            NonFiniteLossError: weights or their average are not finite, for which Ultralytics would put others.
+        """
+        found = first_not_finite({"weights": self.model.state_dict(), "average": self.ema.ema.state_dict()})
+        if found:
+            raise NonFiniteLossError(
+                f"stage 1, epoch {self.epoch + 1}: {found} is not finite; it was not saved, the checkpoints before it "
+                "are good. Lower lr in a new run"
+            )
         self.on_epoch(self.epoch + 1, self.epoch_metrics())
         finals = self.best, self.last
         self.best, self.last = parts = [file.with_suffix(".part") for file in finals]
@@ -157,9 +186,22 @@ def epochs_done(last: Path) -> int:
     if not last.is_file():
         return 0
     try:
-        return int(read_ultralytics(last)["epoch"]) + 1
+        return int(read_whole(last)["epoch"]) + 1
     except Exception as error:
         raise CheckpointError(f"{last}: damaged ({type(error).__name__}); delete it to train from the start") from error
+
+
+def read_whole(path: Path) -> dict:
+    """`read_ultralytics` of a file that is as it was written: PyTorch stores a CRC-32 of every part, but does not look.
+
+    Raises:
+        ValueError, BadZipFile: it is not; and what `read_ultralytics` raises.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"{damaged} does not match its checksum")
+    return read_ultralytics(path)
 
 
 def take_best(detector: YoloDetector, best: Path) -> dict[str, float | int]:
@@ -167,8 +209,15 @@ def take_best(detector: YoloDetector, best: Path) -> dict[str, float | int]:
 
     Returns:
         {"best_epoch", "map50_95", "map50"} of the validation that made it the best.
+
+    Raises:
+        CheckpointError: the file is damaged.
     """
-    content = read_ultralytics(best)
+    try:
+        content = read_whole(best)
+    except Exception as error:
+        reason = f"damaged ({type(error).__name__}: {error}), and the best epoch with it"
+        raise CheckpointError(f"{best}: {reason}; delete the run folder and train again") from error
     detector.net.load_state_dict(content["ema"].float().state_dict())
     metrics = content["train_metrics"]
     scores = {name.removeprefix("val/"): float(metrics[key]) for key, name in MAP.items() if "mAP" in key}

@@ -31,8 +31,11 @@ def replace_file(path: str | Path, write: Callable[[BinaryIO], object], keep_as:
         if keep_as is not None and path.exists():
             os.replace(path, keep_as)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        # PyTorch's writer reports another error on top of that of the disk.
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None
         raise
     _sync_folder(path.parent)
 

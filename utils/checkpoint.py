@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import re
 import struct
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.atomic_file import remove_leftovers, replace_file
+from utils.atomic_file import replace_file
 from utils.errors import UserError
 
 KINDS = ("sr", "detector", "system")
 _CHECKSUM = "checksum"
+# Of what a file holds: bytes per byte of the file and beyond that, containers in one another, values.
+MOST_GROWTH, SLACK, DEEPEST, MOST_VALUES = 20, 10_000_000, 50, 1_000_000
 SAVE_ALONE = (
     "open it where its own code is and save the state dict alone: torch.save(network.state_dict(), 'weights.pth')"
 )
@@ -43,19 +44,24 @@ class CheckpointError(UserError):
 # ------------------------------------------------------------------------------------------------------ save and load
 
 
-def save_checkpoint(path: str | Path, payload: dict[str, Any]) -> None:
+def save_checkpoint(path: str | Path, payload: dict[str, Any], keep_as: Path | None = None) -> None:
     """Write a payload of plain types and tensors in one step; a kill leaves the old file or the new one.
 
     Args:
         path: file to create or replace; its folder is created.
         payload: None, bool, int, float, str, list, tuple, dict (keys str or int) and dense tensors, nested;
             NumPy scalars become Python numbers, tensors go to the CPU.
+        keep_as: name in the same folder under which the replaced file stays available.
 
     Raises:
         TypeError: another type inside, named with its place.
         OSError: the folder cannot be written, or the disk is full.
     """
-    _write(Path(path), payload, keep_as=None)
+    if _CHECKSUM in payload:
+        raise TypeError(f"payload key {_CHECKSUM!r} is reserved")
+    plain = _plain(payload, "payload")
+    plain[_CHECKSUM] = checksum(plain)
+    replace_file(path, lambda file: torch.save(plain, file), keep_as)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -82,6 +88,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_replace_it(path)}") from error
     if not isinstance(payload, dict) or not isinstance(payload.get(_CHECKSUM), str):
         raise CheckpointError(f"{path}: not a checkpoint of this project ({_lacks(payload)}")
+    refuse_hostile(path, payload)
     stored = payload.pop(_CHECKSUM)
     try:
         found = checksum(payload)
@@ -135,59 +142,7 @@ def load_network(path: str | Path, kind: str | None = None) -> dict[str, Any]:
     return payload
 
 
-# ----------------------------------------------------------------------------------------------------- training state
-
-
-class TrainState:
-    """The training state of a run: last.pth, and previous.pth in case last.pth turns out damaged.
-
-    Args:
-        folder: where both files live; created by the first save.
-    """
-
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        self.last = self.folder / "last.pth"
-        self.previous = self.folder / "previous.pth"
-        self._keep_last = True
-
-    def save(self, payload: dict[str, Any]) -> None:
-        """Write last.pth; the one before becomes previous.pth. Only one process may save."""
-        remove_leftovers(self.last)
-        # A damaged last.pth must not push the good previous.pth out.
-        _write(self.last, payload, keep_as=self.previous if self._keep_last else None)
-        self._keep_last = True
-
-    def load_newest(self) -> tuple[dict[str, Any], Path] | None:
-        """The newest good state and its file; None if there is none yet. A damaged file is named on stderr and skipped.
-
-        Raises:
-            CheckpointError: there are files, but none is good: training must not start again unnoticed.
-        """
-        present = [path for path in (self.last, self.previous) if path.exists()]
-        for path in present:
-            try:
-                return load_checkpoint(path), path
-            except CheckpointError as error:
-                print(f"warning: skipped {error}", file=sys.stderr, flush=True)
-                self._keep_last = False
-        if present:
-            raise CheckpointError(
-                f"{self.folder}: no good training state left ({', '.join(path.name for path in present)} damaged); "
-                "delete the run folder to train from the start"
-            )
-        return None
-
-
 # --------------------------------------------------------------------------------------------------------- inner parts
-
-
-def _write(path: Path, payload: dict[str, Any], keep_as: Path | None) -> None:
-    if _CHECKSUM in payload:
-        raise TypeError(f"payload key {_CHECKSUM!r} is reserved")
-    plain = _plain(payload, "payload")
-    plain[_CHECKSUM] = checksum(plain)
-    replace_file(path, lambda file: torch.save(plain, file), keep_as)
 
 
 def checksum(payload: Any) -> str:
@@ -202,12 +157,13 @@ def checksum(payload: Any) -> str:
 
 
 def refuse_other_files(path: Path) -> None:
-    """Raises CheckpointError for what holds no weights at all: a web page, a pointer, another text, an archive."""
+    """Raises CheckpointError for what holds no weights at all: a web page, a pointer, another text, an archive; and for
+    one that unpacks to far more than its size."""
     with path.open("rb") as file:
         start = file.read(512)
-    names = ["data.pkl"]
+    names, unpacked, size = ["data.pkl"], 0, path.stat().st_size
     with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+        names, unpacked = archive.namelist(), sum(part.file_size for part in archive.infolist())
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         what = "a web page; download the file itself, signed in where the site asks for it"
     elif start.startswith(b"version https://git-lfs"):
@@ -216,9 +172,26 @@ def refuse_other_files(path: Path) -> None:
         what = f"text that begins with {start[:40].decode()!r}; download the file itself"
     elif not any(name.endswith("data.pkl") for name in names):
         what = f"an archive of {', '.join(names[:3])}; unpack it and name the weight file in it"
+    elif unpacked > MOST_GROWTH * size + SLACK:
+        what = f"{size:,} bytes that unpack to {unpacked:,}; get it anew from its source"
     else:
         return
     raise CheckpointError(f"{path}: no weights and not a checkpoint of this project, but {what}")
+
+
+def refuse_hostile(path: Path, content: Any) -> None:
+    """Raises CheckpointError for content that grows when it is used: a tensor may repeat one stored number a billion
+    times, and a list may hold itself over and over."""
+    left, values, limit = [(content, 0)], 0, MOST_GROWTH * path.stat().st_size + SLACK
+    while left:
+        value, depth = left.pop()
+        values += 1
+        if isinstance(value, dict | list | tuple):
+            left += [(item, depth + 1) for item in (value.values() if isinstance(value, dict) else value)]
+        limit -= value.nbytes if isinstance(value, Tensor) else 0
+        if limit < 0 or depth > DEEPEST or values + len(left) > MOST_VALUES:
+            what = "tensors that are far larger than the file" if limit < 0 else "too many values, or nested too deeply"
+            raise CheckpointError(f"{path}: damaged or made to fill the memory ({what}); get it anew from its source")
 
 
 def refused_type(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 
@@ -12,8 +13,10 @@ from utils.errors import UserError
 def run(main: Callable[[], int]) -> None:
     """Call `main` and leave the process with its status.
 
-    The project's own errors, and wrong values, files and folders, carry a remedy and are shown without a traceback.
+    SIGTERM ends a run as Ctrl-C does. The project's own errors, and wrong values, files and folders, carry a remedy
+    and are shown without a traceback.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = main()
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 PACKAGES = ("torchvision", "ultralytics", "numpy", "accelerate", "opencv-python", "pillow", "pycocotools")
-_OWN_FILES = ("config.yaml", "environment.json")
+_OWN_FILES = ("config.yaml", "environment.json", ".lock")
 
 
 # ---------------------------------------------------------------------------------------------------------- run folder

@@ -11,7 +11,7 @@ from PIL import Image
 
 from configs.schema import DetectionDataConfig
 from data.data_spec import DataSetError, load_data_spec, scan_split, scan_splits
-from data.images import ImageError
+from data.images import ImageError, inspect_image, read_rgb
 from data.labels import LabelError
 
 
@@ -292,3 +292,41 @@ def test_a_huge_yaml_is_refused_unread(tmp_path):
         file.truncate(40_000_000_000)
     with pytest.raises(DataSetError, match="40,000,000,000 bytes"):
         load_data_spec(tmp_path / "data.yaml")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_damage_in_the_middle_of_an_image_is_found_where_such_images_are_skipped(tmp_path, suffix):
+    root = make_set(tmp_path, images=4)
+    file = root / f"images/train/damaged{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(file)
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 40] = b"\xff\xd8\xff\xc4" * 10  # as a marker in JPEG data
+    file.write_bytes(content)
+    with pytest.raises(ImageError):
+        read_rgb(file, 10_000)
+    records, report = scan_split(load_data_spec(write(root)), "train", on_bad_image="skip")
+    assert [record.image.stem for record in records] == ["0", "1", "2", "3"]
+    assert "1 skipped for a bad image" in report.summary() and file.name in report.summary()
+
+
+def test_a_jpeg_decodes_at_its_smallest_where_it_decodes_whole(tmp_path):
+    """The scan decodes JPEG files at an eighth of their size."""
+    noise = np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.jpg")
+    whole, chance, outcomes = (tmp_path / "whole.jpg").read_bytes(), np.random.default_rng(1), set()
+    for _ in range(150):
+        content = bytearray(whole)
+        for at in chance.integers(20, len(whole) - 2, 6):
+            content[at] = chance.integers(0, 256)
+        (tmp_path / "a.jpg").write_bytes(content)
+        found = []
+        for read in (lambda p: read_rgb(p, 10**6), lambda p: inspect_image(p, 10**6, decode=True)):
+            try:
+                read(tmp_path / "a.jpg")
+                found.append(True)
+            except ImageError:
+                found.append(False)
+        outcomes.add(tuple(found))
+    assert outcomes == {(True, True), (False, False)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,25 @@ def test_disk_notices_a_changed_image_and_a_damaged_copy(file: Path, tmp_path: P
 def test_disk_needs_a_folder():
     with pytest.raises(ValueError, match=r"data\.cache_folder"):
         ImageCache("disk")
+
+
+@pytest.mark.parametrize("at", [5, 140, -20, -1])
+def test_disk_notices_one_changed_bit(at: int, file: Path, tmp_path: Path):
+    ImageCache("disk", tmp_path / "cache").get(file, "hr", Maker())
+    (stored,) = (tmp_path / "cache").rglob("*.npy")
+    content = bytearray(stored.read_bytes())
+    content[at] ^= 16
+    stored.write_bytes(content)
+    make = Maker()
+    np.testing.assert_array_equal(ImageCache("disk", tmp_path / "cache").get(file, "hr", make), make.array)
+    assert make.calls == 1
+
+
+def test_leftovers_of_killed_runs_go_and_files_that_are_being_written_stay(tmp_path: Path):
+    old, new = (tmp_path / "cache" / "ab" / f".x.npy.{name}.tmp" for name in ("old", "new"))
+    old.parent.mkdir(parents=True)
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    ImageCache("disk", tmp_path / "cache")
+    assert not old.exists() and new.exists()

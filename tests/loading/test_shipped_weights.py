@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from evaluation.sr_eval import benchmark, validation_sets
 from inference import main
 from loading.build_network import network_of_role
 from loading.load_sr import build_or_load_sr, load_sr, shipped_file
-from loading.shipped_weights import ONLY_BY_NAME, SHIPPED, shipped_specs, strongest_shipped
+from loading.shipped_weights import FOLDER, ONLY_BY_NAME, SHIPPED, SUMS, shipped_specs, strongest_shipped
 from models.sr_fast import Bicubic
 from tests.drawn import draw_photographs
 from tests.extras import needs_generative
@@ -124,3 +126,17 @@ def test_the_default_is_no_diffusion_system_however_large(tmp_path: Path, monkey
         save_file({"x": torch.zeros(size)}, tmp_path / f"{name}.safetensors", header)
     monkeypatch.setattr("loading.shipped_weights.FOLDER", tmp_path)
     assert strongest_shipped(None) == tmp_path / "espcn.safetensors" and len(shipped_specs()) == 2
+
+
+def test_checksums_are_those_of_the_files_and_are_looked_at(tmp_path, monkeypatch):
+    listed = dict(line.split()[::-1] for line in (FOLDER / SUMS).read_text().splitlines())
+    assert listed == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in FOLDER.glob("*.safetensors")}
+    for name in ("espcn_8_x4.safetensors", SUMS):
+        shutil.copy(FOLDER / name, tmp_path / name)
+    monkeypatch.setattr("loading.shipped_weights.FOLDER", tmp_path)
+    load_sr(tmp_path / "espcn_8_x4.safetensors")
+    content = bytearray((tmp_path / "espcn_8_x4.safetensors").read_bytes())
+    content[-100] ^= 1
+    (tmp_path / "espcn_8_x4.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"espcn_8_x4\.safetensors: is not as it was published"):
+        load_sr(tmp_path / "espcn_8_x4.safetensors")

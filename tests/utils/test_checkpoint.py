@@ -19,9 +19,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.train_state import TrainState
 from utils.checkpoint import (
     CheckpointError,
-    TrainState,
     checksum,
     load_checkpoint,
     load_network,
@@ -295,7 +295,7 @@ def test_training_does_not_start_again_unnoticed(tmp_path: Path, capsys):
 WRITER = """
 import sys
 import torch
-from utils.checkpoint import TrainState
+from training.train_state import TrainState
 torch.set_num_threads(1)
 state = TrainState(sys.argv[1])
 newest = state.load_newest()

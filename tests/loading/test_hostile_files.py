@@ -1,0 +1,57 @@
+"""Files that ask for everything are refused in little memory, and by one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from loading.bounded_build import at_most
+from models import build_sr
+from tests.hostile import CASES
+from utils.checkpoint import CheckpointError, refuse_hostile
+from utils.errors import UserError
+
+MOST_MEGABYTES = 300
+PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def forget_peak() -> bool:
+    try:
+        PEAK.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def megabytes(key: str) -> float:
+    return int(next(line for line in STATUS.read_text().splitlines() if line.startswith(key)).split()[1]) / 1024
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused_in_little_memory(tmp_path: Path, name: str):
+    file, make, read = CASES[name]
+    make(tmp_path / file)
+    measured = forget_peak()
+    before = megabytes("VmRSS:") if measured else 0
+    with pytest.raises(UserError) as refused:
+        read(tmp_path / file)
+    assert not measured or megabytes("VmHWM:") - before < MOST_MEGABYTES
+    assert file in str(refused.value) and len(str(refused.value)) < 1000
+
+
+def test_a_network_is_stopped_while_it_grows():
+    message = r"w\.pth: describes a network with far more modules than its 1 tensors"
+    with pytest.raises(CheckpointError, match=message), at_most("w.pth", {"w": torch.zeros(1)}):
+        build_sr("edsr", 4, {"n_blocks": 100_000, "n_feats": 1})
+    network = build_sr("edsr", 4, {"n_blocks": 1, "n_feats": 4})
+    with at_most("w.pth", network.state_dict()):
+        assert build_sr("edsr", 4, {"n_blocks": 1, "n_feats": 4}).state_dict().keys() == network.state_dict().keys()
+
+
+def test_what_checkpoints_hold_passes(tmp_path: Path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"x")
+    shared = torch.rand(1000)
+    refuse_hostile(path, {"a": shared, "b": shared[10:], "c": [(1, {"d": None})] * 1000})

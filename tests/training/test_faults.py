@@ -1,0 +1,196 @@
+"""What goes wrong in a training: damaged statistics, damaged weights, memory, a full disk, a request to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tests.small_disk import small_disk
+from tests.training.test_trainer import OPTIM, RUN, Fit, Line, Memory, Points, collate
+from training.faults import first_not_finite, largest, memory_advice
+from training.loss_terms import NonFiniteError
+from training.stop_request import StopRequest
+from training.task import Progress
+from training.trainer import Trainer
+from training.training_data import TrainingData
+from utils.checkpoint import CheckpointError, load_checkpoint
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+class Normalised(Fit):
+    """Has a BatchNorm layer, and does something in a step."""
+
+    def __init__(self, at_step: int = -1, fault=lambda task: None):
+        super().__init__()
+        self.norm, self.at_step, self.fault = nn.BatchNorm1d(1), at_step, fault
+
+    def losses(self, batch: Points, progress: Progress) -> dict[str, torch.Tensor]:
+        losses = super().losses(replace(batch, x=self.norm(batch.x[:, None])[:, 0]), progress)
+        if progress.step == self.at_step:
+            self.fault(self)
+        return losses
+
+
+def trainer_of(task: Fit, folder: Path, **run) -> Trainer:
+    optim, data = replace(OPTIM, epochs=3, ema=0.9), TrainingData(Line(8), collate)
+    return Trainer("test", task, data, optim, replace(RUN, **run), folder, Memory(), Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_damaged_batchnorm_statistics_stop_before_the_update(tmp_path: Path, name: str, value: float):
+    trainer = trainer_of(Normalised(3, lambda task: getattr(task.norm, name).data.fill_(value)), tmp_path)
+    with pytest.raises(NonFiniteError, match=rf"BatchNorm statistics={value} at step 4 \(epoch 2\).*Images: \d\.png"):
+        trainer.fit()
+    kept = load_checkpoint(tmp_path / "checkpoints" / "last.pth")
+    assert kept["step"] == 3 and not first_not_finite(kept)
+    assert torch.equal(kept["model"]["weight"], trainer.task.weight), "no update was made"
+
+
+@pytest.mark.parametrize("where", ["weights", "average", "optimiser main"])
+def test_no_checkpoint_that_is_not_finite_replaces_a_good_one(tmp_path: Path, where: str):
+    trainer = trainer_of(Normalised(), tmp_path)
+    trainer.fit()
+    before = (tmp_path / "checkpoints" / "last.pth").read_bytes()
+    state = next(iter(trainer.optimizers["main"].optimizer.state.values()))
+    tensors = {"weights": trainer.task.weight.data, "average": trainer.ema.shadow["weight"]}
+    (tensors | {"optimiser main": state["exp_avg_sq"]})[where][0] = float("inf")
+    with pytest.raises(NonFiniteError, match=rf"test: {where}.* is not finite after step 6; it was not saved"):
+        trainer.save()
+    assert (tmp_path / "checkpoints" / "last.pth").read_bytes() == before
+
+
+def test_weights_that_the_last_step_damaged_are_found_before_the_end(tmp_path: Path):
+    trainer = trainer_of(Normalised(), tmp_path, checkpoint_every=100)
+    step = trainer.optimizers["main"].step
+
+    def damage() -> None:
+        step()
+        if trainer.step == trainer.total_steps - 1:
+            trainer.task.weight.data.fill_(float("nan"))
+
+    trainer.optimizers["main"].step = damage
+    with pytest.raises(NonFiniteError, match=r"weights\.weight is not finite after step 6"):
+        trainer.fit()
+
+
+def test_largest_of_no_tensor_and_of_huge_ones():
+    assert largest([]) == 0 and largest([torch.full((3,), 1e30), torch.tensor([-2e30])]) == 2e30
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_lack_of_memory_is_called_so(tmp_path: Path, error: Exception):
+    def fail(task: Fit) -> None:
+        raise error
+
+    with pytest.raises(UserError, match=r"test: out of memory; take optim\.micro_batch 2 .* or smaller images"):
+        trainer_of(Normalised(2, fail), tmp_path).fit()
+
+
+def test_advice_names_nothing_that_was_done_already():
+    run = replace(RUN, workers=4)
+    assert "micro_batch" not in memory_advice(OPTIM, run, 1, CPU) and "fewer run.workers than 4" in memory_advice(
+        OPTIM, run, 1, CPU
+    )
+    assert "run.precision bf16" in memory_advice(OPTIM, RUN, 1, CUDA)
+    assert memory_advice(OPTIM, replace(RUN, precision="bf16"), 1, CUDA) == (
+        "out of memory; take smaller images or patches in a new run"
+    )
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path: Path):
+    class Large(Normalised):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.rand(30_000))
+
+    with small_disk(tmp_path / "disk", 360) as disk:
+        trainer = trainer_of(Large(), disk)
+        trainer.ema = None
+        with pytest.raises(CheckpointError, match=r"last\.pth: cannot be written \(No space left on device\)"):
+            trainer.fit()
+        assert load_checkpoint(disk / "checkpoints" / "last.pth")["step"] == 2
+        assert sorted(p.name for p in (disk / "checkpoints").iterdir()) == ["last.pth", "previous.pth"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_saves_the_step_and_goes_on_to_the_same_end(tmp_path: Path, number: int):
+    whole = trainer_of(Normalised(), tmp_path / "whole", checkpoint_every=100)
+    whole.fit()
+    stopped = trainer_of(Normalised(2, lambda _: os.kill(os.getpid(), number)), tmp_path / "run", checkpoint_every=100)
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    again = trainer_of(Normalised(), tmp_path / "run", checkpoint_every=100)
+    assert again.restore() == 3
+    again.fit()
+    assert all(torch.equal(x, again.task.state_dict()[key]) for key, x in whole.task.state_dict().items())
+
+
+def test_a_second_request_stops_at_once():
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("still running")
+
+
+def test_data_loading_processes_that_end_with_the_request_are_no_error():
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        stop.asked = True
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from training.run_start import start_run
+from configs.schema import RunConfig, Stage2Config
+from utils.cli import run
+def main():
+    start_run(Stage2Config(run=RunConfig(out=sys.argv[1], resume=True)))
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+    return 0
+run(main)
+"""
+
+
+def test_one_process_a_run_folder_and_a_killed_one_leaves_neither_lock_nor_leftovers(tmp_path: Path):
+    folder = tmp_path / "run"
+
+    def start(seconds: float) -> subprocess.Popen:
+        command = [sys.executable, "-c", HOLD, str(folder), str(seconds)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    with start(300) as first:
+        assert first.stdout.readline() == "held\n"
+        with start(0) as second:
+            _, errors = second.communicate(timeout=120)
+        assert second.returncode == 2 and errors.count("\n") == 1
+        assert f"error: run.out: {folder} is in use by process {first.pid} on " in errors
+        first.kill()
+    leftovers = [folder / ".metrics.jsonl.0123456789ab.tmp", folder / "ultralytics" / "weights" / "last.part"]
+    others = [folder / ".mine.tmp", folder / "notes.part"]
+    for path in leftovers + others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with start(0) as third:
+        _, errors = third.communicate(timeout=120)
+    assert third.returncode == 0, errors
+    assert not any(path.exists() for path in leftovers) and all(path.exists() for path in others)
+    assert json.loads((folder / "environment.json").read_text())
