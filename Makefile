@@ -1,4 +1,4 @@
-# make setup | test | test-all | demo | app | audit | clean; the targets that need the virtual environment make it first.
+# make setup | test | test-all | demo | app | audit | lock | reliability | clean; the targets that need the virtual environment make it first.
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -8,15 +8,16 @@ CONFIG = --config configs/demo/$(1).yaml
 PRECISION := $(shell grep -qsE "avx512bw|asimd" /proc/cpuinfo && echo bf16 || echo fp32)
 
 .NOTPARALLEL:  # one pip at a time
-.PHONY: setup new-environment test test-all demo audit clean
+.PHONY: setup new-environment test test-all demo audit lock reliability clean
 
 setup: .venv/.stamp
 
-# An environment that works is brought up to requirements.txt; a missing or broken one is made anew.
+# An environment that works is brought up to requirements.txt; a missing or broken one is made anew. With LOCKED=1 the
+# versions are those of requirements.lock, checked by their hashes.
 # The native kernel is optional: where it cannot be built, one line says why.
 .venv/.stamp: requirements.txt deployment/native/block_sparse.cpp deployment/native/job.h deployment/native/build.py
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-environment
-	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check $(if $(LOCKED),--require-hashes -r requirements.lock,-r requirements.txt)
 	@$(PY) -m deployment.native.build || true
 	@touch $@
 
@@ -53,11 +54,22 @@ demo: .venv/.stamp
 	@cat $(DEMO)/evaluate/table.md
 	@echo "Table, Pareto picture, masks and boxes: $(DEMO)/evaluate. Detections on LR images: $(DEMO)/inference."
 
-# Licences of all libraries, and known weaknesses of the installed versions (pip-audit is not among the requirements).
+# Licences of all libraries, and known weaknesses of the locked versions (pip-audit is not among the requirements).
 audit: .venv/.stamp
 	-$(PY) -m tools.licences requirements.txt
-	@if $(PY) -c 'import pip_audit' 2>/dev/null; then $(PY) -m pip_audit -r requirements.txt; \
-		else echo "pip-audit is not installed: $(PY) -m pip install pip-audit"; fi
+	@$(PY) -m tools.audit requirements.lock
+
+# Exact versions for Linux and every supported Python, by uv (not among the requirements).
+lock:
+	uv pip compile requirements.txt --universal --python-version 3.10 --generate-hashes --no-annotate -o requirements.lock
+
+# The tests of kills, damaged and hostile files, faults, long runs and network at SIZE times their full size (1: hours).
+SIZE ?= 1
+reliability: .venv/.stamp
+	rm -f runs/reliability.jsonl && mkdir -p runs
+	-RELIABILITY=$(SIZE) RELIABILITY_OUT=$(CURDIR)/runs/reliability.jsonl OMP_NUM_THREADS=1 \
+		$(PY) -m pytest -q tests/reliability -o timeout=0 -p no:xdist
+	$(PY) -m tools.reliability_page runs/reliability.jsonl --out docs/results/reliability.md --size $(SIZE)
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .ruff_cache .mypy_cache .hypothesis
