@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loading.bounded_build import unbounded
 from models import build_sr
 from models.sr_network import SRNetwork
 
@@ -18,7 +19,8 @@ def build_network(name: str, scale: float, args: dict | None = None) -> SRNetwor
     from loading.one_step_base import check_base, load_base
 
     check_base(folder)  # before anything is built, which takes seconds
-    return load_base(build_sr(name, scale, args))
+    with unbounded():
+        return load_base(build_sr(name, scale, args))
 
 
 def network_of_role(role: str, spec: dict) -> SRNetwork:

@@ -49,7 +49,11 @@ def publish(run: Path, out: Path, *options: str, file: str = "sr_fast_pretrained
 
 def test_the_file_is_the_network_and_the_card_says_what_it_reaches(run: Path, tmp_path: Path, capsys):
     assert publish(run, tmp_path / "weights") == 0
-    assert sorted(file.name for file in (tmp_path / "weights").iterdir()) == ["espcn_4_x2.md", "espcn_4_x2.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "weights").iterdir()) == [
+        "SHA256SUMS",
+        "espcn_4_x2.md",
+        "espcn_4_x2.safetensors",
+    ]
     file, card = tmp_path / "weights" / "espcn_4_x2.safetensors", (tmp_path / "weights" / "espcn_4_x2.md").read_text()
     with safe_open(file, framework="pt") as header:
         assert header.metadata() == {"name": "espcn", "args": json.dumps({"scale": 2, "n_feats": 4})}

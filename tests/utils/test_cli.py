@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -18,6 +22,19 @@ def test_status_of_main_is_the_status_of_the_process():
     with pytest.raises(SystemExit) as end:
         run(lambda: 1)
     assert end.value.code == 1
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(capsys: pytest.CaptureFixture):
+    def main() -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        run(main)
+    signal.signal(signal.SIGTERM, before)
+    assert end.value.code == 130 and capsys.readouterr().err == "stopped; continue with --resume\n"
 
 
 def test_known_errors_become_one_line(capsys: pytest.CaptureFixture):
