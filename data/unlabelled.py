@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from data.data_spec import LARGEST_LOSS, DataSetError, Record
-from data.images import ImageError, check_image
+from data.images import ImageError, inspect_image
 from data.labels import label_path
 
 
@@ -19,7 +19,7 @@ def unlabelled_records(
     max_pixels: int = 100_000_000,
     say: Callable[[str], None] = print,
 ) -> list[Record]:
-    """Usable pictures, checked by their headers, without boxes; what was left out goes to `say`.
+    """Usable pictures, checked as by `scan_split`, without boxes; what was left out goes to `say`.
 
     Raises:
         ImageError: the first bad one, where that is asked for.
@@ -28,15 +28,14 @@ def unlabelled_records(
     records, bad = [], []
     for file in files:
         try:
-            size = check_image(file, max_pixels)
+            info = inspect_image(file, max_pixels, decode=on_bad_image == "skip")
         except ImageError as error:
             if on_bad_image == "error":
                 raise
             bad.append(str(error))
             continue
-        records.append(
-            Record(file, label_path(file), *size, np.zeros(0, np.int64), np.zeros((0, 4), np.float32), False)
-        )
+        nothing = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
+        records.append(Record(file, label_path(file), info.height, info.width, *nothing, labelled=False))
     if not records or len(bad) > max(1, LARGEST_LOSS * len(files)):
         first = f", such as {bad[0]}" if bad else ""
         raise DataSetError(f"{len(bad)} of {len(files)} pictures cannot be used{first}; give others or repair them")

@@ -61,7 +61,7 @@ def mean_terms(
 
     Args:
         rows: terms of each micro-batch, scalars on the device.
-        extremes: further scalars that have to be finite, by what they are.
+        extremes: further scalars that have to be finite, by what they are; on the device.
         files: image files of each micro-batch.
 
     Returns:
@@ -70,7 +70,7 @@ def mean_terms(
     """
     names = sorted(rows[0])
     table = torch.stack([torch.stack([row[name] for name in names]) for row in rows])  # (micro-batches, terms)
-    others = torch.stack([value.to(table.device) for value in extremes.values()])
+    others = torch.stack(list(extremes.values()))
     bad = (~torch.isfinite(table)).any() | (~torch.isfinite(others)).any()
     sums = accelerator.reduce(torch.cat([table.mean(0), bad.float()[None]]), "mean").tolist()
     if sums.pop() == 0:

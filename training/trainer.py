@@ -333,7 +333,9 @@ class Trainer:
                     losses = self.wrapped(batch, progress)
                     self.accelerator.backward(losses["total"] / self.accumulate)
                 rows.append({key: value.detach().float().reshape(()) for key, value in losses.items()})
-        extremes = {"gradient norm": optimizer.clip(), "BatchNorm statistics": largest(self.statistics)}
+        extremes = {"gradient norm": optimizer.clip()}
+        if self.statistics:
+            extremes["BatchNorm statistics"] = largest(self.statistics)
         mean, bad, images = mean_terms(rows, extremes, files, self.accelerator)
         if bad:
             raise NonFiniteError(self.message(bad, name, epoch, images))

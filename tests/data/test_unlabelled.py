@@ -54,3 +54,10 @@ def test_some_are_held_out(folder: Path):
     assert [len(part) for part in hold_out(records, 0.001, 0)] == [11, 1] and len(hold_out(records[:2], 0.9, 0)[0]) == 1
     with pytest.raises(DataSetError, match="1 picture is too few"):
         hold_out(records[:1], 0.5, 0)
+
+
+def test_damage_in_the_middle_is_found(folder: Path):
+    content = bytearray((folder / "5.png").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "5.png").write_bytes(content)
+    assert len(unlabelled_records(list_images(folder), say=lambda text: None)) == 11
