@@ -5,7 +5,6 @@ A network checkpoint says how to rebuild itself: {"kind", "name", "args", "weigh
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import struct
@@ -162,8 +161,13 @@ def refuse_other_files(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(512)
     names, unpacked, size = ["data.pkl"], 0, path.stat().st_size
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        names, unpacked = archive.namelist(), sum(part.file_size for part in archive.infolist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names, unpacked = archive.namelist(), sum(part.file_size for part in archive.infolist())
+    except zipfile.BadZipFile:  # no archive, or one that was cut short: its reader says so
+        pass
+    except Exception as error:  # a damaged directory can fail in any way
+        raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_replace_it(path)}") from error
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         what = "a web page; download the file itself, signed in where the site asks for it"
     elif start.startswith(b"version https://git-lfs"):

@@ -56,7 +56,7 @@ def test_a_full_disk_keeps_the_last_state(tmp_path: Path, count, record):
     tried, good, chance = count(2, 20), 0, random.Random(0)
     for index in range(tried):
         with small_disk(tmp_path / str(index), chance.randint(280, 600)) as disk:
-            trainer = trainer_of(disk / "run", Normalised(40_000))
+            trainer = trainer_of(disk / "run", Normalised(10_000))
             filler = (disk / "filler").open("wb")
             try:
                 for _ in range(2):
@@ -70,7 +70,7 @@ def test_a_full_disk_keeps_the_last_state(tmp_path: Path, count, record):
             try:
                 trainer.save()
             except CheckpointError as error:
-                kept = trainer_of(disk / "run", Normalised(40_000))
+                kept = trainer_of(disk / "run", Normalised(10_000))
                 good += "No space left on device" in str(error) and 0 < kept.restore() < trainer.step
             finally:
                 filler.close()

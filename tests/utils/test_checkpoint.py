@@ -249,6 +249,16 @@ def test_network_checkpoints(tmp_path: Path):
         load_network(path)
 
 
+def test_a_damaged_name_in_the_archives_directory_is_damage(tmp_path: Path):
+    save_checkpoint(tmp_path / "a.pth", payload())
+    content = bytearray((tmp_path / "a.pth").read_bytes())
+    at = content.rindex(b"PK\1\2") + 46  # first byte of the last name
+    content[at] = 0xFD
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"a\.pth: damaged"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
 # ------------------------------------------------------------------------------------------------------ training state
 
 
