@@ -152,7 +152,7 @@ def test_non_finite_numbers_stop_the_run_before_the_step(tmp_path, data, monkeyp
     def poisoned(criterion, preds, batch):
         loss, items = call(criterion, preds, batch)
         if where == "statistic":
-            trainers[0].model.model[0].bn.running_var[0] = float("nan")
+            trainers[0].model.model[0].bn.running_var.data[0] = float("nan")
             return loss, items
         if where == "loss":
             return loss * float("nan"), items | {"cls_loss": items["cls_loss"] * float("nan")}

@@ -33,8 +33,8 @@ def replace_file(path: str | Path, write: Callable[[BinaryIO], object], keep_as:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        # PyTorch's writer reports another error on top of that of the disk.
-        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+        # PyTorch's writer reports another error on top of that of the disk, or of Ctrl-C.
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError | KeyboardInterrupt):
             raise error.__context__ from None
         raise
     _sync_folder(path.parent)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from utils.atomic_file import remove_leftovers, replace_file, replace_text
 
@@ -43,3 +45,14 @@ def test_leftovers_of_killed_writers_only(tmp_path: Path):
         (tmp_path / name).write_text("")
     remove_leftovers(tmp_path / "a.txt")
     assert sorted(os.listdir(tmp_path)) == sorted(names[2:])
+
+
+@pytest.mark.parametrize("cause", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_pytorchs_writer_hides_is_told(tmp_path: Path, cause: BaseException):
+    class Fails(io.BytesIO):
+        def write(self, content: bytes) -> int:
+            raise cause
+
+    with pytest.raises(type(cause)):
+        replace_file(tmp_path / "a.pth", lambda file: torch.save({"a": torch.zeros(9)}, Fails()))
+    assert not list(tmp_path.iterdir())
