@@ -10,10 +10,11 @@ from configs.bounds import NonNegativeInt, PositiveInt, Range, UnitInterval
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """Detect objects in low-resolution images, folders, globs or videos; or super-resolve them only.
+    """Detect objects in low-resolution images, folders, globs, videos or streams; or super-resolve them only.
 
     Args:
-        source: image, folder, glob or video file, of any size.
+        source: image, folder, glob, video, list of these (.txt, one a line), number of a camera, or address of a stream
+            (rtsp://, http://); or several.
         weights: stage-3 checkpoint; with `sr_only` that of an SR network, or empty for the strongest shipped one.
         detector: instead of `weights`: a deployed detector, without any training: Ultralytics .pt, state dict, or
             stage-1 checkpoint.
@@ -29,15 +30,22 @@ class InferenceConfig:
         conf: lowest score shown.
         iou: overlap above which non-maximum suppression drops a box.
         max_det: most detections per image.
+        classes: index of the only class that is kept, or several; null keeps all.
+        agnostic_nms: a box drops weaker ones of other classes too.
         device: auto picks CUDA when there is one.
         half: run in 16 bit (fp16 on CUDA, bf16 on CPU).
         batch: images per call.
         threads: CPU threads of PyTorch, 0 keeps PyTorch's own choice.
         save_sr: save the super-resolved images.
         save_mask: save the masks as pictures.
-        save_txt: save labels in YOLO format, class cx cy w h score.
+        save_txt: save labels in YOLO format, class cx cy w h, as training takes them.
+        save_conf: add the score to these lines.
+        save_crop: save what lies in each box, cut out of the super-resolved image, in crops/CLASS.
         save_json: save all detections in predictions.json.
         save_images: save pictures with boxes.
+        line_width: of the boxes drawn, in pixels; null: by the size of the picture.
+        hide_labels: draw boxes without class names.
+        hide_conf: draw boxes without scores.
         sr_only: super-resolve and save, detect nothing.
         scale: factor of `sr_only`, of any kind for arbitrary-scale networks, or before `detector`; null takes that of
             the network, 4 of shipped ones.
@@ -46,12 +54,14 @@ class InferenceConfig:
         tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
         cmsr: tables (python -m tools.cmsr_tables) by which an lm_* network renders beyond x4, for `sr_only`.
         out: run folder; a number is added if it exists.
+        project: folder of the run folder, instead of that of `out`.
+        name: name of the run folder, instead of that of `out`.
         max_pixels: images with more pixels than this are refused before decoding.
         memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.
         seed: of the noise that diffusion networks draw; the same seed gives the same image.
     """
 
-    source: str = ""
+    source: str | list[str] = ""
     weights: str = ""
     detector: str | None = None
     sr: str = "shipped"
@@ -62,6 +72,8 @@ class InferenceConfig:
     conf: UnitInterval = 0.25
     iou: UnitInterval = 0.7
     max_det: PositiveInt = 300
+    classes: NonNegativeInt | list[NonNegativeInt] | None = None
+    agnostic_nms: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     half: bool = False
     batch: PositiveInt = 1
@@ -69,8 +81,13 @@ class InferenceConfig:
     save_sr: bool = False
     save_mask: bool = False
     save_txt: bool = False
+    save_conf: bool = False
+    save_crop: bool = False
     save_json: bool = False
     save_images: bool = True
+    line_width: PositiveInt | None = None
+    hide_labels: bool = False
+    hide_conf: bool = False
     sr_only: bool = False
     scale: Annotated[float, Range(1, 30)] | None = None
     self_ensemble: bool = False
@@ -78,6 +95,8 @@ class InferenceConfig:
     tile_halo: NonNegativeInt | None = None
     cmsr: str | None = None
     out: str = "runs/inference"
+    project: str | None = None
+    name: str | None = None
     max_pixels: PositiveInt = 100_000_000
     memory_mb: Annotated[int, Range(16)] = 1024
     seed: NonNegativeInt = 0

@@ -104,12 +104,13 @@ def inspect_image(path: str | os.PathLike, max_pixels: int, decode: bool = False
         return ImageInfo(height, width, common)
 
 
-def read_rgb(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
+def read_rgb(path: str | os.PathLike, max_pixels: int, page: int = 0) -> np.ndarray:
     """Decode a file to RGB: grey repeated, 16 bit scaled to 8, palette and CMYK converted, alpha dropped, EXIF upright.
 
     Args:
         path: image file.
         max_pixels: largest height x width accepted.
+        page: which image of a file that holds several (data/pages.py), from 0.
 
     Returns:
         uint8 (H, W, 3), writable and contiguous.
@@ -117,7 +118,7 @@ def read_rgb(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
     Raises:
         ImageError: missing, empty, not an image, truncated, of an unusual kind, or larger than `max_pixels`.
     """
-    with _opened(path, max_pixels) as image:
+    with _opened(path, max_pixels, page) as image:
         _has_end(path, image)
         return _pixels(path, image, _orientation(image))
 
@@ -144,7 +145,7 @@ def to_8_bit(values: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: str | os.PathLike, max_pixels: int, page: int = 0) -> Iterator[Image.Image]:
     """Open a file up to its header and refuse what is missing, no image or too large; odd TIFF files are decoded."""
     path = Path(path)
     try:
@@ -152,7 +153,9 @@ def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
             raise ImageError(path, "the file is empty (0 bytes)", REPLACE)
         if path.suffix.lower() in RAW_SUFFIXES:
             raise ImageError(path, "a camera's raw file", "develop it to JPEG, PNG or TIFF")
-        image = _opened_tiff(path, max_pixels) or open_image(path)
+        image = _opened_tiff(path, max_pixels, page) or open_image(path)
+        if page and getattr(image, "n_frames", 1) > 1:  # a page that was decoded already has none beside it
+            image.seek(page)
     except UnidentifiedImageError:
         raise ImageError(path, *_why_unknown(path)) from None
     except FileNotFoundError:
@@ -168,13 +171,13 @@ def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
         yield image
 
 
-def _opened_tiff(path: Path, max_pixels: int) -> Image.Image | None:
+def _opened_tiff(path: Path, max_pixels: int, page: int) -> Image.Image | None:
     """A TIFF file, decoded and upright where Pillow does not read it rightly; None for all other files."""
     with path.open("rb") as file:
         if file.read(4) not in TIFF_MAGIC:
             return None
     try:
-        layout = read_layout(path)
+        layout = read_layout(path, page)
         if layout is None:
             return None
         if not layout.is_odd:

@@ -1,4 +1,4 @@
-"""Images and videos from a file, a folder or a glob, read one after the other as RGB frames."""
+"""Images, videos and streams from files, folders, globs, lists and addresses, read one by one as RGB frames."""
 
 from __future__ import annotations
 
@@ -6,65 +6,83 @@ import glob
 import math
 import os
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from data.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, ImageError, unread_note
 from data.images import read_rgb
-from utils.errors import UserError
+from data.pages import page_numbers
+from data.source_names import (
+    LIST_SUFFIXES,
+    SourceError,
+    camera_number,
+    is_stream,
+    listed,
+    stream_name,
+    url_suffix,
+    without_password,
+)
 
 VIDEO_SUFFIXES = (".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 DEFAULT_FPS = 30.0
 # Containers without an index only estimate their number of frames.
 COMPLETE_SHARE = 0.98
+WAIT_MS = 10_000  # for the first and for every further frame of a stream
 # Stands in every folder of results; what lies in such a folder is no input where a folder above it is the source.
 RESULTS_MARK = ".results"
 
 
-class SourceError(UserError):
-    """A source in which nothing can be read; the message says what to give instead."""
-
-
 @dataclass(frozen=True)
 class SourceFile:
-    """One image or video.
+    """One image, video or stream.
 
     Args:
-        path: the file.
+        path: the file; of a stream what may be shown of its address.
         relative: its path below the folder, or below the fixed part of the glob, that was given.
         number: position in the list, from 1.
         total: length of the list.
+        stream: number of a camera, or address with its password; None for a file.
     """
 
     path: Path
     relative: Path
     number: int
     total: int
+    stream: str | None = field(default=None, repr=False)
 
     @property
     def is_video(self) -> bool:
+        """Whether its frames make one video."""
+        if self.stream is not None:
+            return url_suffix(self.stream) not in IMAGE_SUFFIXES
         return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def name(self) -> str:
+        """Path, or address without its password."""
+        return str(self.path) if self.stream is None else without_password(self.stream)
 
     @property
     def label(self) -> str:
         """`image 1/12 folder/name.png`, printable whatever bytes the name holds."""
-        path = str(self.path).encode("utf-8", "backslashreplace").decode()
-        return f"{'video' if self.is_video else 'image'} {self.number}/{self.total} {path}"
+        kind = "stream" if self.stream is not None else "video" if self.is_video else "image"
+        return f"{kind} {self.number}/{self.total} {self.name.encode('utf-8', 'backslashreplace').decode()}"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A decoded image, or one frame of a video.
+    """A decoded image, one page of an image file that holds several, or one frame of a video or stream.
 
     Args:
         file: where it comes from.
         image: uint8 (H, W, 3) RGB.
-        index: number of the video frame, from 1; None for an image.
-        fps: frames per second of the video; None for an image.
+        index: number of the frame or page, from 1; None for a single image.
+        fps: frames per second of the video; None for images.
     """
 
     file: SourceFile
@@ -82,8 +100,9 @@ class Frame:
 
     @property
     def label(self) -> str:
-        """Label of the file, with the number of a video's frame."""
-        return self.file.label if self.index is None else f"{self.file.label} (frame {self.index})"
+        """Label of the file, with the number of a video's frame or of a page."""
+        kind = "frame" if self.file.is_video else "page"
+        return self.file.label if self.index is None else f"{self.file.label} ({kind} {self.index})"
 
 
 @dataclass(frozen=True)
@@ -94,20 +113,52 @@ class Skipped:
     reason: str
 
 
-def list_sources(source: str | os.PathLike) -> list[SourceFile]:
-    """Files that `source` stands for: images first, then videos, both sorted by path.
+class _Found(NamedTuple):
+    """A file or stream before it has a number."""
+
+    path: Path
+    relative: Path
+    stream: str | None = None
+
+    @property
+    def rank(self) -> int:
+        """Images come first, then videos, then streams, which may never end."""
+        return 2 if self.stream is not None else self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def list_sources(source: str | os.PathLike | Sequence[str | os.PathLike]) -> list[SourceFile]:
+    """Files and streams that `source` stands for: images first, then videos, then streams; those of one folder or glob
+    sorted by path, none twice.
 
     Args:
-        source: image or video file, folder (searched with its sub-folders) or glob; `**` matches any depth.
+        source: image or video file, folder (searched with its sub-folders), glob (`**` matches any depth), list of
+            these (.txt, .csv or .streams, one a line), number of a camera, address such as rtsp://...; or several.
 
     Raises:
-        SourceError: nothing there, or nothing that is an image or a video by its suffix.
+        SourceError: nothing there, or nothing that is an image or a video by its suffix; several endless streams.
     """
-    text = os.fspath(source)
-    if not text:
+    given = [os.fspath(item) for item in ([source] if isinstance(source, str | os.PathLike) else source)]
+    if not any(given):
         raise SourceError("no source given; name an image, a folder, a glob or a video with --source")
-    known = f"known suffixes are {' '.join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)}"
+    found: dict[tuple, _Found] = {}
+    for item in (item for text in given for item in _list_one(text)):
+        found.setdefault((item.path, item.stream), item)
+    files = sorted(found.values(), key=lambda item: item.rank)
+    streams = [item for item in files if item.stream is not None and not item.stream.startswith("http")]
+    if len(streams) > 1:
+        raise SourceError(f"{len(streams)} streams: the first would not end; start one run for each")
+    return [SourceFile(item.path, item.relative, n, len(files), item.stream) for n, item in enumerate(files, 1)]
+
+
+def _list_one(text: str) -> list[_Found]:
+    """What one source, as it was given, stands for; see `list_sources`."""
+    if not text:
+        return []
+    if is_stream(text):
+        return [_Found(Path(stream_name(text)), Path(stream_name(text)), text)]
     path = Path(text)
+    if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
+        return _of_list(path)
     if path.is_dir():
         root, found = path, _walk(path)
     elif os.path.lexists(path):
@@ -119,32 +170,65 @@ def list_sources(source: str | os.PathLike) -> list[SourceFile]:
     found = _without_results(found, root, text)
     found = [p for p in found if p.is_file() or not p.exists()]  # a broken link is named later, a pipe is left alone
     images, videos = (sorted(p for p in found if p.suffix.lower() in s) for s in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
-    files = images + videos
     unread = unread_note(p for p in found if p.suffix.lower() in UNREAD_SUFFIXES and p not in videos)
-    if not files:
+    if not images and not videos:
+        known = f"known suffixes are {' '.join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)}"
         raise SourceError(f"{text}: no image or video found; {unread or known}")
     if unread:
         print(f"warning: {text}: {unread}", file=sys.stderr, flush=True)
-    return [SourceFile(p, p.relative_to(root), number, len(files)) for number, p in enumerate(files, 1)]
+    return [_Found(p, p.relative_to(root)) for p in images + videos]
+
+
+def _of_list(path: Path) -> list[_Found]:
+    """Entries of a list in its order. What a line names and is not there is skipped by name later.
+
+    Raises:
+        SourceError: none of them is there, or an entry is a folder or glob without images.
+    """
+    found: list[_Found] = []
+    singles, missing, entries = [], [], listed(path)
+    for line, entry in entries:
+        if is_stream(entry) or Path(entry).is_dir() or (glob.has_magic(entry) and not os.path.lexists(entry)):
+            try:
+                found += _list_one(entry)
+            except SourceError as error:
+                raise SourceError(f"{path}:{line}: {error}") from None
+            continue
+        missing += [] if os.path.lexists(entry) else [f"{path}:{line}: {entry}"]
+        singles.append(Path(entry))
+    if len(missing) == len(entries):
+        raise SourceError(
+            f"{missing[0]}: no such file (none of the {len(entries)} is there); paths in a list count from its folder, "
+            "or from where the program is started"
+        )
+    root = os.path.commonpath([single.absolute().parent for single in singles]) if singles else ""
+    return [_Found(single, single.absolute().relative_to(root)) for single in singles] + found
+
+
+def has_frames(file: SourceFile) -> bool:
+    """Whether results of it carry numbers: a video, a stream, an image of several pages."""
+    return file.is_video or (file.stream is None and len(page_numbers(file.path)) > 1)
 
 
 def read_frames(files: Iterable[SourceFile], max_pixels: int) -> Iterator[Frame | Skipped]:
-    """Decode file after file, videos frame by frame; an unreadable file gives a `Skipped` in its place.
+    """Decode file after file, videos frame by frame, images page by page; what cannot be read gives a `Skipped`.
 
     Args:
         files: what to read.
         max_pixels: largest height x width accepted, judged before decoding.
     """
     for file in files:
-        if file.is_video:
+        if file.stream is not None or file.is_video:
             yield from _read_video(file, max_pixels)
             continue
-        try:
-            frame = Frame(file, read_rgb(file.path, max_pixels))
-        except ImageError as error:
-            yield Skipped(file, f"{error.reason}; {error.remedy}")
-            continue
-        yield frame
+        pages = page_numbers(file.path)
+        for page in pages:
+            try:
+                frame = Frame(file, read_rgb(file.path, max_pixels, page), page + 1 if len(pages) > 1 else None)
+            except ImageError as error:
+                yield Skipped(file, f"{'' if len(pages) == 1 else f'page {page + 1}: '}{error.reason}; {error.remedy}")
+                break
+            yield frame
 
 
 def group_frames(
@@ -173,11 +257,11 @@ def group_frames(
 
 
 def _read_video(file: SourceFile, max_pixels: int) -> Iterator[Frame | Skipped]:
-    """Frames of a video, and a `Skipped` where it cannot be opened or ends before its time."""
-    capture = cv2.VideoCapture(str(file.path))
+    """Frames of a video or stream, and a `Skipped` where it cannot be opened or ends before its time."""
+    capture = _opened(file)
     try:
         if not capture.isOpened():
-            yield Skipped(file, "not a video that OpenCV can open, or damaged; replace or remove the file")
+            yield Skipped(file, _why_closed(file))
             return
         width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if width * height > max_pixels:
@@ -192,11 +276,39 @@ def _read_video(file: SourceFile, max_pixels: int) -> Iterator[Frame | Skipped]:
             if not good:
                 break
             index += 1
-            yield Frame(file, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), index, fps)
-        if index == 0 or index < COMPLETE_SHARE * expected:
-            yield Skipped(file, f"ends after {index} of {expected:.0f} frames; the file is damaged or truncated")
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            if not file.is_video:  # an image behind an address
+                yield Frame(file, image)
+                return
+            yield Frame(file, image, index, fps)
+        if index == 0 or (file.stream is None and index < COMPLETE_SHARE * expected):
+            ends = f"ends after {index} of {expected:.0f} frames; the file is damaged or truncated"
+            yield Skipped(file, ends if file.stream is None else "it was opened, but no frame came; try another player")
     finally:
         capture.release()
+
+
+def _opened(file: SourceFile) -> cv2.VideoCapture:
+    """OpenCV's reader of a video, camera or address; it may not have opened it."""
+    if file.stream is None:
+        return cv2.VideoCapture(str(file.path))
+    number, level = camera_number(file.stream), cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)  # what fails is told by `_why_closed`
+    try:
+        if number is not None:
+            return cv2.VideoCapture(number)
+        waits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, WAIT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, WAIT_MS]
+        return cv2.VideoCapture(file.stream, cv2.CAP_FFMPEG, waits)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _why_closed(file: SourceFile) -> str:
+    if file.stream is None:
+        return "not a video that OpenCV can open, or damaged; replace or remove the file"
+    if camera_number(file.stream) is not None:
+        return "no such camera, or another program uses it; `ls /dev/video*` lists them"
+    return f"no answer within {WAIT_MS // 1000} s, or no video or image there; check address, network and password"
 
 
 def _without_results(files: list[Path], root: Path, source: str) -> list[Path]:

@@ -48,7 +48,7 @@ class TiffRefused(Exception):
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """How the first image of a TIFF file is stored.
+    """How one image of a TIFF file is stored.
 
     Args:
         path: the file.
@@ -58,6 +58,7 @@ class TiffLayout:
         photometric: what the samples mean, tag 262.
         separate: whether the bands lie one after the other.
         orientation: 1..8.
+        number: of the image in the file, from 0.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class TiffLayout:
     photometric: int
     separate: bool
     orientation: int
+    number: int = 0
 
     @property
     def is_odd(self) -> bool:
@@ -118,7 +120,7 @@ class TiffLayout:
         import tifffile
 
         with tifffile.TiffFile(self.path) as file:
-            page, size = file.pages[0], self.path.stat().st_size
+            page, size = file.pages[self.number], self.path.stat().st_size
             if any(at + count > size for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
                 raise TiffRefused("truncated (its pixels lie behind its end)", "replace or remove the file")
             values = page.asarray()
@@ -131,7 +133,7 @@ class TiffLayout:
         import tifffile
 
         with tifffile.TiffFile(self.path) as file:
-            page = file.pages[0]
+            page = file.pages[self.number]
             if page.compression not in LIBTIFF or page.predictor not in (1, 2):
                 kind = f"compression {int(page.compression)}, predictor {int(page.predictor)}"
                 raise TiffRefused(f"{self} with {kind}, which no reader here decodes", "store it uncompressed")
@@ -156,6 +158,7 @@ class TiffLayout:
         """Grey of 9..15 bit, stretched to 16."""
         try:
             with open_image(self.path) as image:
+                image.seek(self.number)
                 values = np.asarray(image).astype(np.uint32)
         except Exception as error:  # Pillow knows some of these only
             raise TiffRefused(f"{self.bits}-bit pixels, which no reader here decodes") from error
@@ -181,8 +184,8 @@ def undo(content: bytes, compression: int, size: int) -> bytes:
         return image.tobytes()
 
 
-def read_layout(path: Path) -> TiffLayout | None:
-    """Layout of the first image of a TIFF file; None where its tags cannot be read, which Pillow then explains.
+def read_layout(path: Path, number: int = 0) -> TiffLayout | None:
+    """Layout of an image (from 0) of a TIFF file; None where its tags cannot be read, which Pillow then explains.
 
     Raises:
         TiffRefused: a camera's raw file, too many bands, or pixels of unknown range.
@@ -192,14 +195,14 @@ def read_layout(path: Path) -> TiffLayout | None:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # a damaged file is refused, that is enough
     try:
         with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
+            page = file.pages[number]
             turned = page.tags.get(ORIENTATION_TAG)
             turned = turned.value if turned and turned.value in UPRIGHT else 1
             raw = any(number in page.tags for number in RAW_TAGS)
             bits = page.bitspersample if isinstance(page.bitspersample, int) else 8
             layout = TiffLayout(
                 Path(path), page.imagewidth, page.imagelength, page.samplesperpixel, bits, int(page.photometric),
-                page.planarconfig == 2, int(turned),
+                page.planarconfig == 2, int(turned), number,
             )  # fmt: skip
             kind = int(page.sampleformat)
     except Exception:

@@ -187,7 +187,14 @@ class YoloDetector(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, images: Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300, multi_label: bool = False
+        self,
+        images: Tensor,
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        multi_label: bool = False,
+        classes: Sequence[int] | None = None,
+        agnostic: bool = False,
     ) -> list[Tensor]:
         """Detections after Ultralytics' non-maximum suppression; the mode of the module is left as it was.
 
@@ -197,6 +204,8 @@ class YoloDetector(nn.Module):
             iou: overlap above which the weaker of two boxes of a class is dropped.
             max_det: most detections per image.
             multi_label: let one box carry several classes, as Ultralytics' validation does (not its prediction).
+            classes: indices of the classes that are kept; None keeps all.
+            agnostic: a box drops weaker ones of other classes too.
 
         Returns:
             Per image (n, 6) float32, best first: x1, y1, x2, y2 in pixels of the image, score, class.
@@ -215,7 +224,7 @@ class YoloDetector(nn.Module):
         finally:
             if training:
                 self.train()
-        return self.boxes(raw, images.shape[2:], conf, iou, max_det, multi_label)
+        return self.boxes(raw, images.shape[2:], conf, iou, max_det, multi_label, classes, agnostic)
 
     @torch.no_grad()
     def boxes(
@@ -226,6 +235,8 @@ class YoloDetector(nn.Module):
         iou: float = 0.7,
         max_det: int = 300,
         multi_label: bool = False,
+        classes: Sequence[int] | None = None,
+        agnostic: bool = False,
     ) -> list[Tensor]:
         """Detections as from `predict`, in what `raw` has made of images of this height and width."""
         with torch.autocast(raw.get("one2many", raw)["boxes"].device.type, enabled=False):
@@ -235,8 +246,8 @@ class YoloDetector(nn.Module):
             if self.head.end2end:
                 raise RuntimeError("the model was switched to NMS-free output; leave `end2end` of its head False")
             return non_max_suppression(
-                decoded, conf, iou, multi_label=multi_label, max_det=max_det, max_time_img=float("inf"),
-                max_wh=max(7680, *size),
+                decoded, conf, iou, None if classes is None else list(classes), agnostic, multi_label, max_det=max_det,
+                max_time_img=float("inf"), max_wh=max(7680, *size),
             )  # fmt: skip
 
     def _anchors(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ class Detector(Protocol):
     dtype: torch.dtype | None
     spec: dict
 
-    def predict(self, images: Tensor, conf: float = ..., iou: float = ..., max_det: int = ...) -> Boxes: ...
+    def predict(self, images: Tensor, conf: float = ..., iou: float = ..., max_det: int = ..., **choice) -> Boxes: ...
 
 
 Network = nn.Module | Detector

@@ -88,9 +88,9 @@ class ConditionalSRDetector(nn.Module):
         output = self.super_resolve(images, policy, content)
         return self.detect(output.sr, conf, iou, max_det), output
 
-    def detect(self, sr: Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300) -> Boxes:
-        """Boxes per image as from `predict`, in what `super_resolve` made."""
-        found = self.detector.predict(sr, conf=conf, iou=iou, max_det=max_det)
+    def detect(self, sr: Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300, **choice) -> Boxes:
+        """Boxes per image as from `predict`, in what `super_resolve` made; `choice`: classes, see `YoloDetector`."""
+        found = self.detector.predict(sr, conf=conf, iou=iou, max_det=max_det, **choice)
         return found if self.zoom == 1 else [boxes / boxes.new_tensor([self.zoom] * 4 + [1, 1]) for boxes in found]
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:

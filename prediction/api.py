@@ -13,7 +13,7 @@ depend on each other: a batch gives what single images give.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -196,6 +196,17 @@ class ConditionalYOLO:
             )
         return policy
 
+    def checked_classes(self, classes: int | Sequence[int] | None) -> tuple[int, ...] | None:
+        """Indices of classes as `PredictOptions` takes them. Raises UserError where this detector has no such class."""
+        if classes is None:
+            return None
+        chosen = (classes,) if isinstance(classes, Integral) else tuple(classes)
+        wrong = [index for index in chosen if index not in self.names]
+        if wrong:
+            known = ", ".join(f"{index} {name}" for index, name in self.names.items())
+            raise UserError(f"classes: {self.weights} has no class {wrong[0]!r}; it has {known}")
+        return chosen
+
     def predict(
         self,
         source,
@@ -203,6 +214,8 @@ class ConditionalYOLO:
         conf: float = 0.25,
         iou: float = 0.7,
         max_det: int = 300,
+        classes: int | Sequence[int] | None = None,
+        agnostic_nms: bool = False,
         batch: int = 1,
         stream: bool = False,
         channels: str | None = None,
@@ -218,6 +231,8 @@ class ConditionalYOLO:
             conf: lowest score.
             iou: overlap above which non-maximum suppression drops the weaker of two boxes of a class.
             max_det: most detections per image.
+            classes: index of the only class that is kept, or several; None keeps all.
+            agnostic_nms: a box drops weaker ones of other classes too.
             batch: most images per call of the networks; only neighbours of about one size share a call.
             stream: give an iterator that makes one result at a time instead of a list, which holds all images: for
                 videos and large folders.
@@ -233,7 +248,8 @@ class ConditionalYOLO:
             UserError: a source or an option that cannot be used; memory that does not suffice.
         """
         predictor = self.predictor
-        options = PredictOptions(self.checked_policy(policy), conf, iou, max_det)
+        kept = self.checked_classes(classes)
+        options = PredictOptions(self.checked_policy(policy), conf, iou, max_det, kept, agnostic_nms)
         if not isinstance(batch, Integral) or batch < 1:
             raise UserError(f"batch is {batch!r}; give a whole number, 1 or more")
         items = predictor.stream(open_source(source, channels, max_pixels), options, batch)

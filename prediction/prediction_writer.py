@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,12 +23,12 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 LARGEST_JPEG_SIDE = 65_500
 
 
-def label_lines(boxes: np.ndarray, height: int, width: int) -> str:
-    """Boxes (n, 6) in pixels -> lines `class cx cy w h score`, normalised, as Ultralytics' save_txt with save_conf."""
+def label_lines(boxes: np.ndarray, height: int, width: int, scores: bool = False) -> str:
+    """Boxes (n, 6) in pixels -> lines `class cx cy w h`, normalised, and the score where asked for."""
     lines = []
     for x1, y1, x2, y2, score, label in boxes.tolist():
-        values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
-        lines.append(" ".join(f"{value:g}" for value in (int(label), *values)) + "\n")
+        values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+        lines.append(" ".join(f"{value:g}" for value in (int(label), *values, *[score] * scores)) + "\n")
     return "".join(lines)
 
 
@@ -82,12 +83,14 @@ class PredictionWriter:
         """
         if self.config.save_images:
             self._write_picture(frame, result)
+        if self.config.save_crop:
+            self._write_crops(frame, result)
         if self.config.save_sr:
             Image.fromarray(result.sr_image()).save(self._path(frame, "sr", ".png"), compress_level=1)
         if self.config.save_mask and result.mask is not None and result.patch is not None:
             self._write_mask(frame, result.mask, result.patch)
         if self.config.save_txt and len(result.boxes):
-            lines = label_lines(result.boxes, frame.height, frame.width)
+            lines = label_lines(result.boxes, frame.height, frame.width, self.config.save_conf)
             self._path(frame, "labels", ".txt").write_text(lines, encoding="utf-8")
             self.labels += 1
         if self._json:
@@ -106,7 +109,10 @@ class PredictionWriter:
     def _write_picture(self, frame: Frame, prediction: Prediction) -> None:
         """Boxes on the SR image, as a picture or as the next frame of the annotated video."""
         boxes = prediction.boxes * np.array([self.scale] * 4 + [1, 1], np.float32)
-        picture = draw_boxes(prediction.sr_image(), boxes, self.names)
+        width, names, scores = self.config.line_width, not self.config.hide_labels, not self.config.hide_conf
+        picture = draw_boxes(
+            prediction.sr_image(), boxes, self.names, line_width=width, labels=names, scores=names and scores
+        )
         if frame.file.is_video:
             name = self.outputs[frame.file]
             path = self.folder / name.parent / f"{name.name}.mp4"
@@ -117,6 +123,20 @@ class PredictionWriter:
         options: dict[str, Any] = {"quality": 95} if jpeg else {"compress_level": 1}
         Image.fromarray(picture).save(path, **options)
 
+    def _write_crops(self, frame: Frame, prediction: Prediction) -> None:
+        """What lies in each box, at the size of the SR image, as crops/CLASS/NAME.png; further ones are NAME-2, ..."""
+        sr = prediction.sr_image()
+        for x1, y1, x2, y2, _, label in (prediction.boxes * np.array([self.scale] * 4 + [1, 1])).tolist():
+            left, top = min(round(x1), sr.shape[1] - 1), min(round(y1), sr.shape[0] - 1)
+            right, bottom = max(round(x2), left + 1), max(round(y2), top + 1)
+            # A class may be called `traffic/light`, or `..`.
+            name = re.sub(r"[^\w ().+-]", "_", self.names[int(label)]).strip(". ") or f"class {int(label)}"
+            path, number = self._path(frame, f"crops/{name}", ".png"), 1
+            while path.exists():
+                number += 1
+                path = self._path(frame, f"crops/{name}", f"-{number}.png")
+            Image.fromarray(sr[top:bottom, left:right]).save(path, compress_level=1)
+
     def _write_mask(self, frame: Frame, mask: np.ndarray, patch: int) -> None:
         """White where SR_Quality ran, at the size of the image."""
         pixels = np.kron(mask, np.ones((patch, patch), bool))[: frame.height, : frame.width]
@@ -124,7 +144,7 @@ class PredictionWriter:
 
     def _entry(self, frame: Frame, prediction: Prediction) -> dict[str, Any]:
         """What predictions.json says of one frame."""
-        entry: dict[str, Any] = {"file": str(frame.file.path)}
+        entry: dict[str, Any] = {"file": frame.file.name}
         if frame.index is not None:
             entry["frame"] = frame.index
         kept = None if prediction.kept_share is None else round(prediction.kept_share, 6)

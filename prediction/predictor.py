@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ class PredictOptions:
         conf: lowest score, in [0, 1].
         iou: overlap above which non-maximum suppression drops the weaker of two boxes of a class, in [0, 1].
         max_det: most detections per image, at least 1.
+        classes: indices of the classes that are kept; None keeps all.
+        agnostic_nms: a box drops weaker ones of other classes too.
 
     Raises:
         UserError: a value out of range.
@@ -41,6 +44,8 @@ class PredictOptions:
     conf: float = 0.25
     iou: float = 0.7
     max_det: int = 300
+    classes: tuple[int, ...] | None = None
+    agnostic_nms: bool = False
 
     def __post_init__(self):
         for name in ("conf", "iou"):
@@ -49,6 +54,15 @@ class PredictOptions:
                 raise UserError(f"{name} is {value!r}; give a number from 0 to 1")
         if not isinstance(self.max_det, Integral) or self.max_det < 1:
             raise UserError(f"max_det is {self.max_det!r}; give a whole number, 1 or more")
+        if self.classes is not None and not all(isinstance(index, Integral) and index >= 0 for index in self.classes):
+            raise UserError(f"classes is {self.classes!r}; give indices of classes, whole numbers from 0")
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """Which classes, as `ConditionalSRDetector.detect` takes it; empty for all, which any detector can."""
+        if self.classes is None and not self.agnostic_nms:
+            return {}
+        return {"classes": self.classes, "agnostic": self.agnostic_nms}
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,7 @@ class Predictor:
             clock.append(time.perf_counter())
             output = self.system.super_resolve(lr, options.policy, content_of(images, (lr.shape[-2], lr.shape[-1])))
         with measure("detection"):
-            found = self.system.detect(output.sr, options.conf, options.iou, options.max_det)
+            found = self.system.detect(output.sr, options.conf, options.iou, options.max_det, **options.choice)
             boxes = [rows.float().cpu().numpy() for rows in found]
         clock.append(time.perf_counter())
         masks = [None] * len(images) if output.mask is None else output.mask[:, 0].cpu().numpy() > 0.5

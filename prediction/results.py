@@ -29,13 +29,13 @@ class ConditionalResults(Results):
         patch_mask: bool (ceil(H / patch), ceil(W / patch)), true where SR_Quality ran; None without a masker.
         patch: side of a patch in pixels of the original image; None without a masker.
         kept_share: share of the patches that SR_Quality ran on; None without a masker.
-        frame_index: number of the video frame, from 1; None for an image.
+        frame_index: number of the video frame, or of the page of an image file, from 1; None for a single image.
     """
 
     def __init__(self, frame: Frame, prediction: Prediction, names: dict[int, str]):
         bgr = np.ascontiguousarray(frame.image[..., ::-1])
         boxes, speed = torch.from_numpy(prediction.boxes), dict(prediction.speed)
-        super().__init__(bgr, path=str(frame.file.path), names=names, boxes=boxes, speed=speed)
+        super().__init__(bgr, path=frame.file.name, names=names, boxes=boxes, speed=speed)
         self.patch_mask, self.patch, self.kept_share = prediction.mask, prediction.patch, prediction.kept_share
         self.frame_index = frame.index
         self._prediction: Prediction | None = prediction

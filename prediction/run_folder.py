@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-from data.sources import RESULTS_MARK, Frame, Skipped, SourceFile
+from data.sources import RESULTS_MARK, Frame, Skipped, SourceFile, has_frames
 from prediction.stage_times import StageTimes
 
-SUBFOLDERS = ("sr", "masks", "labels")
+SUBFOLDERS = ("sr", "masks", "labels", "crops")
 
 
 class Writer(Protocol):
@@ -101,21 +101,29 @@ def output_names(files: Iterable[SourceFile]) -> dict[SourceFile, PurePath]:
 
     Two files of one stem become `name` and `name-2`, as with Ultralytics. Images must stand before videos.
     """
-    names, taken, frames = {}, set(), set()
+    files = list(files)
+    own = {file: _own_name(file) for file in files}
+    matches = (re.fullmatch(r"(.*)_\d+", _folded(own[file]), re.DOTALL) for file in files if not file.is_video)
+    numbered = {match[1] for match in matches if match}
+    names, taken = {}, set()
     for file in files:
-        parts = [part for part in file.relative.parts if part != ".."]
-        if len(parts) > 1 and parts[0].casefold() in SUBFOLDERS:
-            parts[0] += "_"
-        name, number = PurePath(*parts[:-1], file.relative.stem), 1
-        # A video's label name_7.txt must not be that of an image name_7.png either.
-        while _folded(name) in taken or (file.is_video and _folded(name) in frames):
+        name, number = own[file], 1
+        # The label name_7.txt of a video's frame, or of a page, must not be that of an image name_7.png either.
+        avoided = numbered if _folded(name) in numbered and has_frames(file) else ()
+        while _folded(name) in taken or _folded(name) in avoided:
             number += 1
-            name = PurePath(*parts[:-1], f"{file.relative.stem}-{number}")
+            name = own[file].with_name(f"{own[file].name}-{number}")
         names[file] = name
         taken.add(_folded(name))
-        if not file.is_video and (match := re.fullmatch(r"(.*)_\d+", _folded(name), re.DOTALL)):
-            frames.add(match[1])
     return names
+
+
+def _own_name(file: SourceFile) -> PurePath:
+    """Path below the run folder without suffix, where no other file takes it."""
+    parts = [part for part in file.relative.parts if part != ".."]
+    if len(parts) > 1 and parts[0].casefold() in SUBFOLDERS:
+        parts[0] += "_"
+    return PurePath(*parts[:-1], file.relative.name if file.stream else file.relative.stem)
 
 
 def _folded(name: PurePath) -> str:

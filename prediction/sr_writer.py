@@ -28,8 +28,9 @@ class SRWriter:
         """Save an image, or the next frame of a video. Raises OSError where the run folder cannot be written."""
         path = self.folder / self.outputs[frame.file]
         path.parent.mkdir(parents=True, exist_ok=True)
-        if frame.index is None:
-            Image.fromarray(result).save(path.with_name(f"{path.name}.png"), compress_level=1)
+        if not frame.file.is_video:
+            page = "" if frame.index is None else f"_{frame.index}"
+            Image.fromarray(result).save(path.with_name(f"{path.name}{page}.png"), compress_level=1)
         else:
             self._videos.write(path.with_name(f"{path.name}.mp4"), result, frame.fps, "take its frames as images")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from utils.atomic_file import replace_text
-from utils.config_values import bounds_in_words, checked, from_text, show
+from utils.config_values import bounds_in_words, checked, from_text, nearest, show
 from utils.yaml_strict import ConfigError, dump_yaml, load_yaml, load_yaml_lines
 
 __all__ = ["ConfigError", "changed_keys", "config_to_dict", "load_config", "load_yaml", "parse_config", "save_config"]
@@ -29,9 +29,6 @@ FREE_ON_RESUME = frozenset(
     [f"run.{key}" for key in ("out", "resume", "workers", "device", "threads", "log_every", "checkpoint_every")]
     + ["data.cache", "data.cache_folder"]
 )
-
-
-# ---------------------------------------------------------------------------------------------------------- interface
 
 
 def parse_config(config_class: type[Config], description: str, argv: list[str] | None = None) -> Config:
@@ -92,9 +89,6 @@ def changed_keys(old: Any, new: Any) -> list[str]:
     """Dotted names of the keys in which two configurations of one class differ, without those free on resume."""
     leaves, _ = _names(type(new))
     return [name for name in leaves if name not in FREE_ON_RESUME and _get(old, name) != _get(new, name)]
-
-
-# ------------------------------------------------------------------------------------------------------------ sources
 
 
 def _read_file(config_class: type, file: str) -> dict[str, Any]:
@@ -191,16 +185,9 @@ def _refuse_option(config_class: type, name: str, problem: str) -> NoReturn:
     raise ConfigError(f"unknown option --{name}; {_advice(name, {**leaves, 'config': str}, sections, set(), '', '--')}")
 
 
-# ---------------------------------------------------------------------------------------------------- names and types
-
-
+@cache
 def _names(config_class: Any) -> tuple[dict[str, Any], set[str]]:
     """({dotted name of every key: its type}, dotted names of the sections)."""
-    return _found_names(config_class)
-
-
-@cache
-def _found_names(config_class: Any) -> tuple[dict[str, Any], set[str]]:
     leaves: dict[str, Any] = {}
     sections: set[str] = set()
     hints = get_type_hints(config_class, include_extras=True)
@@ -229,15 +216,13 @@ def _advice(
     mappings = sections | {n for n, kind in leaves.items() if get_origin(kind) is dict}
     known = mappings if isinstance(value, dict) else leaves.keys() | (sections if value is None else set())
     beside = {n.rpartition(".")[2]: n for n in known if n.rpartition(".")[0] == section and n not in given}
-    near = difflib.get_close_matches(key, beside, n=1, cutoff=0.5)
-    if near:
+    if near := nearest(key, beside):
         return f"did you mean {prefix}{beside[near[0]]}?"
     if section and section not in sections:  # the section is misspelt: compare whole names
         same = [n for n in known if n.rpartition(".")[2] == key] or known
-        anywhere = difflib.get_close_matches(name, sorted(same), n=1, cutoff=0.6)
+        anywhere = difflib.get_close_matches(name.lower(), sorted(same), n=1, cutoff=0.6)
     else:  # the section is forgotten or another one
-        elsewhere = {n.rpartition(".")[2] for n in known}
-        near = difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.75)
+        near = nearest(key, {n.rpartition(".")[2] for n in known})
         anywhere = sorted(n for n in known if n.rpartition(".")[2] in near)[:3]
     if anywhere:
         return f"did you mean {' or '.join(prefix + n for n in anywhere)}?"

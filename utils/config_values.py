@@ -9,6 +9,7 @@ import difflib
 import json
 import math
 import shlex
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -50,7 +51,7 @@ def checked(value: Any, kind: Any, name: str, where: str = "") -> Any:
     try:
         converted = _convert(value, kind)
     except TypeError:
-        near = difflib.get_close_matches(str(value), map(str, get_args(kind)), 1, 0.7) if _is_literal(kind) else []
+        near = nearest(str(value), get_args(kind)) if get_origin(kind) is Literal else []
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{start}{name} must be {_describe(kind)}, found {show(value)}{hint}") from None
     except _OutOfRange as bound:
@@ -72,10 +73,26 @@ def _checked_section(value: Any, kind: Any, name: str, where: str) -> Any:
         raise ConfigError(f"{start}{name} must be a mapping of the keys {', '.join(hints)}, found {show(value)}")
     for key in value:
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1, 0.5)
+            near = nearest(str(key), hints)
             advice = f"did you mean {near[0]}?" if near else f"valid keys here: {', '.join(hints)}"
             raise ConfigError(f"{start}{name}: unknown key {show(key)}; {advice}")
     return kind(**{key: checked(item, hints[key], f"{name}.{key}", where) for key, item in value.items()})
+
+
+def nearest(word: str, names: Iterable[str]) -> list[str]:
+    """The name that was probably meant, in a list; empty where only another thing is near, as save_sr to save_crop."""
+
+    def alike(one: str, other: str, least: float) -> bool:
+        match = difflib.SequenceMatcher(None, one, other)
+        one_letter = sum(block.size for block in match.get_matching_blocks()) >= max(len(one), len(other)) - 1
+        return match.ratio() >= least or (one_letter and (len(one) != len(other) or one[:1] == other[:1]))
+
+    def meant(name: str) -> bool:
+        parts = word.lower().split("_"), name.lower().split("_")
+        by_part = len(parts[0]) != len(parts[1]) or all(alike(*pair, 0.6) for pair in zip(*parts, strict=True))
+        return by_part and (alike(word.lower(), name.lower(), 0.8) or sorted(word.lower()) == sorted(name.lower()))
+
+    return difflib.get_close_matches(word.lower(), sorted(filter(meant, names)), 1, 0)
 
 
 class _OutOfRange(Exception):
@@ -96,9 +113,7 @@ def _convert(value: Any, kind: Any) -> Any:
             raise _OutOfRange(refusal)
         return number
     if origin in (Union, UnionType):
-        exact = [
-            arg for arg in args if type(value) is _bare(arg)
-        ]  # 1 stays a whole number where int | float is allowed
+        exact = [arg for arg in args if type(value) is _bare(arg)]  # 1 stays whole where int | float is allowed
         for arg in exact or args:
             try:
                 return _convert(value, arg)
@@ -139,10 +154,6 @@ def _torn_path(entries: list) -> str | None:
                 if not Path(texts[first]).exists() and Path(path).exists():
                     return path
     return None
-
-
-def _is_literal(kind: Any) -> bool:
-    return get_origin(kind) is Literal
 
 
 def _describe(kind: Any) -> str:

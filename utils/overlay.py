@@ -29,8 +29,9 @@ def enlarge(image: np.ndarray, height: int) -> tuple[np.ndarray, int]:
 
 
 def draw_boxes(
-    image: np.ndarray, boxes: np.ndarray, names: Sequence[str], colour: tuple[int, int, int] | None = None
-) -> np.ndarray:
+    image: np.ndarray, boxes: np.ndarray, names: Sequence[str], colour: tuple[int, int, int] | None = None,
+    line_width: int | None = None, labels: bool = True, scores: bool = True,
+) -> np.ndarray:  # fmt: skip
     """Draw boxes with class name and score.
 
     Args:
@@ -39,6 +40,8 @@ def draw_boxes(
             boxes with non-finite corners are left out.
         names: class names.
         colour: RGB of all boxes; None gives each class its own.
+        line_width: of the boxes in pixels; None: by the size of the image.
+        labels, scores: whether class names and scores are written.
 
     Raises:
         ValueError: wrong shape or type of image or boxes.
@@ -49,7 +52,7 @@ def draw_boxes(
         raise ValueError(f"draw_boxes: boxes have shape {boxes.shape}; expected (n, 6): x1, y1, x2, y2, score, class")
     canvas = np.ascontiguousarray(image.copy())
     height, width = canvas.shape[:2]
-    thickness = max(1, round(max(height, width) / 640))
+    thickness = line_width or max(1, round(max(height, width) / 640))
     size = max(0.35, min(height, width) / 1400)
     # The best box is drawn last, so that it stays readable.
     order = np.argsort(np.nan_to_num(boxes[:, 4], nan=0.0), kind="stable")
@@ -61,8 +64,9 @@ def draw_boxes(
         top, bottom = (int(np.clip(round(y), 0, height - 1)) for y in (y1, y2))
         cv2.rectangle(canvas, (left, top), (right, bottom), shade, thickness)
         name = names[int(label)] if 0 <= int(label) < len(names) else str(int(label))
-        text = name if np.isnan(score) else f"{name} {score:.2f}"
-        write_label(canvas, text, left, top, shade, size)
+        shown = [name] * labels + [f"{score:.2f}"] * (scores and not np.isnan(score))
+        if shown:
+            write_label(canvas, " ".join(shown), left, top, shade, size)
     return canvas
 
 

@@ -99,13 +99,15 @@ def test_a_name_that_looks_like_a_glob(tmp_path):
         ("nowhere.png", "no such file or folder"),
         ("empty", "no image or video found"),
         ("empty/*.png", "no image or video found"),
-        ("notes.txt", "no image or video found.*png"),
+        ("notes.txt", r"notes\.txt:1: x: no such file"),
+        ("notes.md", "no image or video found.*png"),
     ],
 )
 def test_nothing_to_read(tmp_path, monkeypatch, source, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.md").write_text("x")
     with pytest.raises(SourceError, match=message):
         list_sources(source)
 
@@ -131,6 +133,38 @@ def test_a_name_of_odd_bytes_can_be_printed(tmp_path):
         pytest.skip("this file system takes UTF-8 names only")
     (file,) = list_sources(tmp_path)
     file.label.encode("utf-8")
+
+
+def test_several_sources(tree):
+    """Images before videos, in the order given, none twice."""
+    assert found([tree / "a.mp4", tree / "b.png", tree / "sub"]) == ["b.png", "a.png", "deep/C.TIFF", "a.mp4"]
+    files = list_sources([tree / "b.png", f"{tree}/*.png", str(tree / "b.png")])
+    assert [file.path.name for file in files] == ["b.png"] and files[0].total == 1
+    with pytest.raises(SourceError, match=r"nowhere\.png: no such file"):
+        list_sources([tree / "b.png", "nowhere.png"])
+
+
+def test_a_list_of_files(tree):
+    (tree / "list.txt").write_text("sub/a.png\na.jpg\nsub\na.mp4\ngone.png\nb.png\nb.png\n")
+    assert found(tree / "list.txt") == ["sub/a.png", "a.jpg", "gone.png", "b.png", "deep/C.TIFF", "a.mp4"]
+    items = list(read_frames(list_sources(tree / "list.txt"), LIMIT))
+    (skipped,) = (item for item in items if isinstance(item, Skipped))
+    assert skipped.file.path.name == "gone.png" and "no such file" in skipped.reason
+    (tree / "list.txt").write_text("b.png\nempty\n")
+    (tree / "empty").mkdir()
+    with pytest.raises(SourceError, match=r"list\.txt:2: .*empty: no image or video found"):
+        list_sources(tree / "list.txt")
+
+
+def test_cameras_and_addresses(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (camera,) = list_sources("0")
+    assert (camera.label, camera.is_video, camera.relative.as_posix()) == ("stream 1/1 0", True, "camera0")
+    (stream,) = list_sources("rtsp://me:secret@10.0.0.1/live.sdp")
+    assert "secret" not in stream.label + repr(stream) and stream.is_video
+    assert not list_sources("https://10.0.0.1/a.JPG")[0].is_video
+    with pytest.raises(SourceError, match="2 streams"):
+        list_sources(["0", "1"])
 
 
 # ---------------------------------------------------------------------------------------------------------- reading

@@ -33,7 +33,17 @@ CPU = torch.device("cpu")
 
 def test_folder_with_all_results(weights, good, tmp_path, capsys):
     before, out = digests(good), tmp_path / "out"
-    everything = ("--save-sr", "--save-mask", "--save-txt", "--save-json", "--max-det", "7", "--conf", "0.1")
+    everything = (
+        "--save-sr",
+        "--save-mask",
+        "--save-txt",
+        "--save-conf",
+        "--save-json",
+        "--max-det",
+        "7",
+        "--conf",
+        "0.1",
+    )
     assert infer(weights, good, out, *everything) == 0
     assert digests(good) == before
     stems = ["deep", "dot", "grey", "odd", "sub/odd"]
@@ -258,24 +268,8 @@ def test_boxes_are_clipped_and_those_in_the_padding_dropped():
 
 def test_label_lines():
     boxes = np.array([[0, 5, 10, 10, 0.5, 3]], np.float32)
-    assert label_lines(boxes, height=20, width=40) == "3 0.125 0.375 0.25 0.25 0.5\n"
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (["conf=0.3", "save-txt=True"], ["--conf=0.3", "--save-txt=True"]),
-        (["--half", "conf=0.3"], ["--half", "--conf=0.3"]),
-        (["--save-txt", "batch=2"], ["--save-txt", "--batch=2"]),
-        (["--policy", "budget=0.25"], ["--policy", "budget=0.25"]),
-        (["policy=budget=0.25"], ["--policy=budget=0.25"]),
-        (["--out", "conf=1"], ["--out", "conf=1"]),
-        (["--out=a", "conf=1"], ["--out=a", "--conf=1"]),
-        (["--config", "a.yaml", "nothing=1"], ["--config", "a.yaml", "nothing=1"]),
-    ],
-)
-def test_spellings_of_yolo_predict(given, expected):
-    assert inference.translate(given) == expected
+    assert label_lines(boxes, height=20, width=40) == "3 0.125 0.375 0.25 0.25\n"
+    assert label_lines(boxes, height=20, width=40, scores=True) == "3 0.125 0.375 0.25 0.25 0.5\n"
 
 
 def test_help_is_fast_and_loads_no_torch():

@@ -26,6 +26,22 @@ def test_box_is_drawn_where_it_is():
     assert (image == 100).all(), "the input was written to"
 
 
+def test_labels_scores_and_width_as_asked_for():
+    boxes = np.array([[20.0, 30, 60, 50, 0.5, 1]])
+    bare = draw_boxes(grey(), boxes, NAMES, labels=False, scores=False)
+    assert (bare[:29] == 100).all() and not (draw_boxes(grey(), boxes, NAMES)[:29] == 100).all()
+    changed = [
+        (draw_boxes(grey(), boxes, NAMES, **kind) != grey()).any(2).sum()
+        for kind in (
+            {},
+            {"scores": False},
+            {"labels": False, "scores": False},
+            {"line_width": 7, "labels": False, "scores": False},
+        )
+    ]
+    assert changed[2] < changed[1] < changed[0] and changed[3] > 2 * changed[2]
+
+
 def test_every_class_has_its_colour():
     assert len({class_colour(index) for index in range(20)}) == 20
     drawn = draw_boxes(grey(), np.array([[10.0, 30, 40, 50, 0.9, 0], [50, 30, 80, 50, 0.8, 1]]), NAMES)

@@ -1,0 +1,40 @@
+"""Images that hold several: pages of a TIFF file, frames of an animated WebP or PNG."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from data.pillow_open import open_image
+from data.tiff import MAGIC as TIFF_MAGIC
+
+REDUCED, TRANSPARENCY_MASK = 1, 4  # bits of TIFF's NewSubfileType: a thumbnail or overview, a mask
+ANIMATED = (b"\x89PNG", b"RIFF")
+
+
+def page_numbers(path: str | os.PathLike) -> list[int]:
+    """Numbers (from 0) of the images in a file, [0] for all other kinds, and for a file that cannot be read.
+
+    Overviews, thumbnails and masks of a TIFF file are no pages. The second picture of an MPO file, a phone's depth or
+    gain map as often as the other eye, is none either, as with OpenCV and Ultralytics.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+        if start in TIFF_MAGIC:
+            return _tiff_pages(path)
+        if start in ANIMATED:
+            with open_image(path) as image:
+                return list(range(getattr(image, "n_frames", 1)))
+    except Exception:  # damaged: reading the first image then says what is wrong
+        return [0]
+    return [0]
+
+
+def _tiff_pages(path: str | os.PathLike) -> list[int]:
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    with tifffile.TiffFile(path) as file:
+        kinds = [int(page.subfiletype) for page in file.pages]
+    return [number for number, kind in enumerate(kinds) if not kind & (REDUCED | TRANSPARENCY_MASK)] or [0]
