@@ -138,7 +138,7 @@ def list_sources(source: str | os.PathLike | Sequence[str | os.PathLike]) -> lis
         SourceError: nothing there, or nothing that is an image or a video by its suffix; several endless streams.
     """
     given = [os.fspath(item) for item in ([source] if isinstance(source, str | os.PathLike) else source)]
-    if not any(given):
+    if not given or not all(given):
         raise SourceError("no source given; name an image, a folder, a glob or a video with --source")
     found: dict[tuple, _Found] = {}
     for item in (item for text in given for item in _list_one(text)):
@@ -152,8 +152,6 @@ def list_sources(source: str | os.PathLike | Sequence[str | os.PathLike]) -> lis
 
 def _list_one(text: str) -> list[_Found]:
     """What one source, as it was given, stands for; see `list_sources`."""
-    if not text:
-        return []
     if is_stream(text):
         return [_Found(Path(stream_name(text)), Path(stream_name(text)), text)]
     path = Path(text)

@@ -10,7 +10,7 @@ from configs.inference_schema import InferenceConfig
 from utils.errors import UserError
 
 # With postponed annotations a field's type is its text.
-KINDS = {field.name: field.type for field in fields(InferenceConfig)}
+KINDS = {field.name: str(field.type) for field in fields(InferenceConfig)}
 # Ultralytics' name -> ours; `!`: the opposite.
 ALIASES = {
     "save": "save_images", "nosave": "!save_images", "show_labels": "!hide_labels", "show_conf": "!hide_conf",

@@ -143,9 +143,7 @@ def _split(config_class: type, argv: list[str]) -> tuple[str | None, list[tuple[
         if name != "config":
             options.append((name, text))
         elif file is not None:
-            raise ConfigError(
-                "--config is given twice; give one file and override single keys with --section.key value"
-            )
+            raise ConfigError("--config is given twice; give one file, and single keys with --section.key value")
         else:
             file = text
     return file, options
@@ -185,9 +183,13 @@ def _refuse_option(config_class: type, name: str, problem: str) -> NoReturn:
     raise ConfigError(f"unknown option --{name}; {_advice(name, {**leaves, 'config': str}, sections, set(), '', '--')}")
 
 
-@cache
 def _names(config_class: Any) -> tuple[dict[str, Any], set[str]]:
     """({dotted name of every key: its type}, dotted names of the sections)."""
+    return _found_names(config_class)
+
+
+@cache
+def _found_names(config_class: Any) -> tuple[dict[str, Any], set[str]]:
     leaves: dict[str, Any] = {}
     sections: set[str] = set()
     hints = get_type_hints(config_class, include_extras=True)

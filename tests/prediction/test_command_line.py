@@ -72,7 +72,7 @@ def test_classes(argv, classes):
 
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_every_option_can_be_written_as_key_and_value(name):
-    kind = str(KINDS[name])
+    kind = KINDS[name]
     value = "true" if kind == "bool" else "null" if "None" in kind else str(getattr(InferenceConfig, name))
     for spelling in (name, name.replace("_", "-")):
         assert getattr(parsed(f"{spelling}={value}"), name) == getattr(parsed(f"--{name}={value}"), name)
