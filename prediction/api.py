@@ -200,7 +200,7 @@ class ConditionalYOLO:
         """Indices of classes as `PredictOptions` takes them. Raises UserError where this detector has no such class."""
         if classes is None:
             return None
-        chosen = (classes,) if isinstance(classes, Integral) else tuple(classes)
+        chosen = (classes,) if isinstance(classes, int) else tuple(classes)
         wrong = [index for index in chosen if index not in self.names]
         if wrong:
             known = ", ".join(f"{index} {name}" for index, name in self.names.items())

@@ -119,7 +119,7 @@ def _check_sr_only(config: InferenceConfig) -> None:
     names = ("policy", "profile", "save_txt", "save_conf", "save_json", "save_mask", "save_crop", "classes")
     given = [name for name in (*names, "agnostic_nms") if getattr(config, name) != getattr(InferenceConfig, name)]
     if given:
-        raise UserError(f"{', '.join(given)}: for detection only; leave out either them or --sr-only")
+        raise UserError(f"{', '.join(given)} belong to detection; leave out either them or --sr-only")
 
 
 def out_folder(config: InferenceConfig) -> Path:

@@ -133,8 +133,8 @@ def test_project_and_name():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--sr-only", "--save-crop"], "save_crop: for detection only"),
-        (["--sr-only", "--classes", "0"], "classes: for detection only"),
+        (["--sr-only", "--save-crop"], "save_crop belong to detection"),
+        (["--sr-only", "--classes", "0"], "classes belong to detection"),
         (["--weights", "w", "--save-conf"], "save_conf adds the score"),
     ],
 )
