@@ -8,7 +8,7 @@ CONFIG = --config configs/demo/$(1).yaml
 PRECISION := $(shell grep -qsE "avx512bw|asimd" /proc/cpuinfo && echo bf16 || echo fp32)
 
 .NOTPARALLEL:  # one pip at a time
-.PHONY: setup new-environment test test-all demo audit lock reliability clean
+.PHONY: setup new-environment test test-all demo app audit lock reliability clean
 
 setup: .venv/.stamp
 
@@ -53,6 +53,10 @@ demo: .venv/.stamp
 	@test -e $(DEMO)/inference/predictions.json || $(PY) inference.py $(call CONFIG,inference)
 	@cat $(DEMO)/evaluate/table.md
 	@echo "Table, Pareto picture, masks and boxes: $(DEMO)/evaluate. Detections on LR images: $(DEMO)/inference."
+
+# The browser app on the demo's system where it is trained, else SR alone. APP: other options of app.py.
+app: .venv/.stamp $(filter .venv/.app,$(STAMPS))
+	$(PY) app.py $(APP)
 
 # Licences of all libraries, and known weaknesses of the locked versions (pip-audit is not among the requirements).
 audit: .venv/.stamp

@@ -33,6 +33,7 @@ from models.sr_network import SRNetwork
 from prediction.image_input import MAX_PIXELS, one_image, open_source, without_skipped
 from prediction.predictor import PredictOptions, Predictor
 from prediction.results import ConditionalResults
+from prediction.stage_times import StageTimes
 from prediction.super_resolver import SuperResolver, image_features
 from utils.device import choose_device, compute_type
 from utils.errors import UserError
@@ -221,6 +222,7 @@ class ConditionalYOLO:
         channels: str | None = None,
         on_bad_image: str = "error",
         max_pixels: int = MAX_PIXELS,
+        times: StageTimes | None = None,
     ) -> list[ConditionalResults] | Iterator[ConditionalResults]:
         """Detect objects.
 
@@ -240,6 +242,7 @@ class ConditionalYOLO:
                 the other, and a wrong one costs accuracy unnoticed.
             on_bad_image: files that cannot be read raise an error, or are left out with a warning (skip).
             max_pixels: largest height x width accepted of files, judged before decoding.
+            times: the stages reading, SR and detection are added, for which the device is waited for between them.
 
         Returns:
             One result per image or video frame, in order.
@@ -252,7 +255,7 @@ class ConditionalYOLO:
         options = PredictOptions(self.checked_policy(policy), conf, iou, max_det, kept, agnostic_nms)
         if not isinstance(batch, Integral) or batch < 1:
             raise UserError(f"batch is {batch!r}; give a whole number, 1 or more")
-        items = predictor.stream(open_source(source, channels, max_pixels), options, batch)
+        items = predictor.stream(open_source(source, channels, max_pixels), options, batch, times)
         found = without_skipped(items, on_bad_image)
         results = (ConditionalResults(frame, prediction, self.names) for frame, prediction in found)
         return results if stream else _collected(results)

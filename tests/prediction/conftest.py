@@ -6,30 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from models import build_sr
-from models.conditional_sr import ConditionalSR
-from models.detector_yolo import YoloDetector
-from models.execution import Execution
-from models.masker import Masker
 from models.single_sr import SingleSR
-from models.system import ConditionalSRDetector
-from tests.prediction.running import NAMES, liven_up, noise, save_plain
-from utils.checkpoint import save_network
+from tests.prediction.running import noise, save_plain, save_small
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    quality = build_sr("edsr", 4, {"n_blocks": 1, "n_feats": 8})
-    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 4), quality, Execution(halo=1))
-    system = ConditionalSRDetector(front, YoloDetector("yolov8n.yaml", NAMES))
-    liven_up(system)
-    path = tmp_path_factory.mktemp("weights") / "system.pth"
-    save_network(path, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
-    return path
+    return save_small(tmp_path_factory.mktemp("weights") / "system.pth")
 
 
 @pytest.fixture(scope="module")

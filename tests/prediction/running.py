@@ -12,8 +12,12 @@ import torch
 from PIL import Image
 
 import inference
+from models import build_sr
+from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
+from models.execution import Execution
 from models.mask_policy import parse_policy
+from models.masker import Masker
 from models.system import ConditionalSRDetector
 from utils.checkpoint import save_network
 
@@ -38,6 +42,17 @@ def liven_up(system: ConditionalSRDetector) -> None:
         masker.logits.weight.normal_()
         logits = masker.eval()(images)
         masker.calibrate(logits[:, 1] - logits[:, 0], 0.5)
+
+
+def save_small(path: Path) -> Path:
+    """A small x4 system with a masker."""
+    torch.manual_seed(0)
+    quality = build_sr("edsr", 4, {"n_blocks": 1, "n_feats": 8})
+    front = ConditionalSR(Masker(4, 4), build_sr("espcn", 4), quality, Execution(halo=1))
+    system = ConditionalSRDetector(front, YoloDetector("yolov8n.yaml", NAMES))
+    liven_up(system)
+    save_network(path, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
+    return path
 
 
 def save_plain(path: Path, front: torch.nn.Module) -> Path:
