@@ -116,7 +116,7 @@ class Masker(nn.Module):
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         """LR images (B, 3, h, w) in [0, 1] -> logits (B, 2, ceil(h / patch), ceil(w / patch)), channel 1 = quality."""
-        return self._decide(self.norm(self._patch_features(lr)))
+        return self.decide(self.norm(self._patch_features(lr)))
 
     def on_image(self, lr: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """`forward` for images with padding, which has no part in the statistics that training centres features with.
@@ -128,12 +128,12 @@ class Masker(nn.Module):
         x = self._patch_features(lr)
         shown = image.flatten().nonzero()[:, 0]
         if not self.norm.training or len(shown) < 2:  # one value has no variance; then as if all were image
-            return self._decide(self.norm(x))
+            return self.decide(self.norm(x))
         shown = shown.to(x.device, non_blocking=True)
         flat = x.permute(0, 2, 3, 1).flatten(0, 2)  # (B * gh * gw, 2C)
         centred = self.norm(flat.index_select(0, shown)[..., None, None])[..., 0, 0]
         flat = torch.zeros_like(flat, dtype=centred.dtype).index_copy(0, shown, centred)
-        return self._decide(flat.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2))
+        return self.decide(flat.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2))
 
     def _patch_features(self, lr: torch.Tensor) -> torch.Tensor:
         """(B, 3, h, w) -> (B, 2C, gh, gw), not yet centred."""
@@ -145,7 +145,7 @@ class Masker(nn.Module):
         x = self.features(x)  # (B, 2C, gh * patch / 4, gw * patch / 4)
         return self.context(pool_to_grid(x, (rows, columns)))  # (B, 2C, gh, gw)
 
-    def _decide(self, x: torch.Tensor) -> torch.Tensor:
+    def decide(self, x: torch.Tensor) -> torch.Tensor:
         """Centred features (B, 2C, gh, gw) -> logits (B, 2, gh, gw)."""
         drop, keep = self.logits(x).split(1, dim=1)  # (B, 1, gh, gw) each
         return torch.cat([drop, keep + OFFSET_GAIN * self.offset], dim=1)

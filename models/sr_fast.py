@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
@@ -27,6 +28,24 @@ def interpolation_matrix(size: int, out_size: int, dtype: torch.dtype, device: t
     """The matrix (out_size, size) of cubic interpolation along one axis."""
     with torch.inference_mode(False):  # a cached inference tensor could not serve a later training step
         return torch.tensor(cubic_matrix(size, out_size), dtype=dtype, device=device)
+
+
+def cubic_convolution(lr: torch.Tensor, scale: int) -> torch.Tensor:
+    """`Bicubic` without a matrix that depends on the size, slower: each of the scale * scale HR pixels of an LR pixel has
+    its own 5x5 kernel, and the border is mirrored before."""
+    taps = torch.from_numpy(cubic_matrix(5, 5 * scale)[2 * scale : 3 * scale].copy()).to(lr)  # (scale, 5), the middle
+    kernels = (taps[:, None, :, None] * taps[None, :, None, :]).reshape(scale**2, 1, 5, 5)
+    rows, columns = (mirrored(side) for side in lr.shape[-2:])
+    padded = lr.index_select(2, rows).index_select(3, columns)
+    return F.pixel_shuffle(F.conv2d(padded, kernels.repeat(3, 1, 1, 1), groups=3), scale)
+
+
+def mirrored(length: int) -> torch.Tensor:
+    """Indices of a line with two more pixels at each end, mirrored there with the edge repeated."""
+    place = torch.arange(-2, length + 2)
+    place = torch.where(place < 0, -1 - place, place)
+    place = torch.where(place >= length, 2 * length - 1 - place, place)
+    return torch.minimum(place.clamp(min=0), torch.as_tensor(length - 1))  # a line of one pixel
 
 
 class Bicubic(SRNetwork):
@@ -58,6 +77,8 @@ class Bicubic(SRNetwork):
         self.upscale = upscale
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_tracing():  # the matrices would hold for the size of the example alone
+            return cubic_convolution(lr, self.scale)
         height, width = lr.shape[-2:]
         rows = interpolation_matrix(height, self.scale * height, lr.dtype, lr.device)  # (scale * h, h)
         columns = interpolation_matrix(width, self.scale * width, lr.dtype, lr.device)  # (scale * w, w)

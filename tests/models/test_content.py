@@ -213,7 +213,7 @@ def test_padding_has_no_part_in_the_statistics_of_the_masker():
         torch.testing.assert_close(masker.norm.running_mean, 0.1 * shown.mean(0))
         torch.testing.assert_close(masker.norm.running_var, 0.9 + 0.1 * shown.var(0))
         alone = torch.nn.functional.batch_norm(x, shown.mean(0), shown.var(0, unbiased=False))
-        torch.testing.assert_close(logits[:, :, :4], masker._decide(alone)[:, :, :4])
+        torch.testing.assert_close(logits[:, :, :4], masker.decide(alone)[:, :, :4])
         inner.append(masker._patch_features(canvas)[:, :, :2])
     torch.testing.assert_close(*inner)  # out of sight of the padding
 

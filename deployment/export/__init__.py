@@ -1,0 +1,1 @@
+"""Trained modules as files that run without this project: ONNX, OpenVINO, TorchScript, TensorRT."""

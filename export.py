@@ -1,0 +1,80 @@
+"""Write SR networks, detectors and whole systems as ONNX, OpenVINO, TorchScript or TensorRT files.
+
+    python export.py --weights conditional_sr_yolo_jointly_tuned.pth --include onnx openvino --policy budget=0.25
+    python export.py --weights edsr_8x32 --include onnx torchscript --out exported
+    python export.py --detector yolo11n.pt --sr espcn_8 --include openvino --out exported
+
+A system becomes one graph: images of any size in, boxes in their pixels out; see docs/export.md. Options may also be
+written as for `yolo export`: format=onnx half=True. Exit status: 0 written and equal to PyTorch, 1 a file differs by
+more than rounding in fp32, 2 bad arguments or weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from configs.export_schema import ExportConfig
+from utils.cli import run
+from utils.config import parse_config
+from utils.errors import UserError
+
+
+def translate(argv: list[str]) -> list[str]:
+    """`format=onnx half=True` and `--include onnx openvino`, as users of YOLO write them -> options of this script."""
+    known, result, words = {field.name for field in fields(ExportConfig)}, [], list(argv)
+    while words:
+        word = words.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        key = {"format": "include", "model": "weights"}.get(key, key)
+        if key not in known or not (equals or word.startswith("--")):
+            result.append(word)
+        elif key in ("include", "imgsz"):
+            values = [value] if equals else []
+            while words and not words[0].startswith("--") and "=" not in words[0]:
+                values.append(words.pop(0))
+            listed = ",".join(values).strip("[]")
+            result.append(f"--{key}={listed if key == 'imgsz' and listed.isdigit() else f'[{listed}]'}")
+        else:
+            result.append(f"--{key}={value}" if equals else f"--{key}")
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = parse_config(ExportConfig, __doc__, translate(sys.argv[1:] if argv is None else argv))
+
+    from deployment.export.formats import check_formats, write_formats
+    from deployment.export.parity import measure_parity, runtime, shapes_of
+    from prediction.exported import described, exported_graph, options_of
+
+    # 1. Everything that can be wrong
+    if not (config.weights or config.detector) or (config.weights and config.detector):
+        raise UserError("give --weights, or --detector (with --sr); one of them")
+    check_formats(config.include)
+    what = exported_graph(config)
+    options = options_of(config, what)
+    folder, name = place_of(config)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    # 2. Files, and whether they compute the same
+    files = write_formats(what.graph, config.include, folder, name, options, described(config, what, options))
+    status = 0
+    for format_, file in files.items():
+        print(f"{format_}: {file}")
+        if config.check and format_ != "engine":
+            parity = measure_parity(runtime(format_, file), what.graph, shapes_of(options, what.graph.multiple))
+            print(f"  {parity}")
+            status |= not (parity.close or config.half)
+    return int(status)
+
+
+def place_of(config: ExportConfig) -> tuple[Path, str]:
+    """Folder and stem of the files."""
+    source = Path(config.weights or config.detector or "")
+    beside = source.parent if source.is_file() else Path("runs/export")
+    return Path(config.out) if config.out else beside, config.name or source.stem
+
+
+if __name__ == "__main__":
+    run(main)

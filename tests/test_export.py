@@ -1,0 +1,205 @@
+"""export.py writes files that run without this project and give what PyTorch gives."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import export
+from deployment.export.formats import ExportOptions
+from deployment.export.parity import measure_parity, runtime, shapes_of
+from models import build_sr
+from tests.deployment.export.tiny import tiny_system
+from tests.extras import needs_extra
+from utils.checkpoint import save_network
+from utils.errors import UserError
+
+needs_export = needs_extra("export")
+
+WITHOUT_US = """
+import sys, numpy, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+for index, images in numpy.load(sys.argv[2]).items():
+    numpy.savez(f"{sys.argv[3]}/{index}.npz", *session.run(None, {"images": images}))
+assert not {"torch", "models", "deployment"} & set(sys.modules)
+print(session.get_modelmeta().custom_metadata_map["names"])
+"""
+
+
+@pytest.fixture(scope="module")
+def system_file(tmp_path_factory) -> Path:
+    system, path = tiny_system(), tmp_path_factory.mktemp("system") / "tiny.pth"
+    save_network(path, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(system_file: Path) -> tuple[Path, str]:
+    """The whole conditional call in every format, and what was printed."""
+    words = ["--include", "onnx", "openvino", "torchscript", "--imgsz", "40", "56", "--name", "call"]
+    done = subprocess.run(
+        [sys.executable, "export.py", "--weights", str(system_file), *words], capture_output=True, text=True,
+        cwd=Path(export.__file__).parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return system_file.parent, done.stdout
+
+
+@needs_export
+def test_parity_is_printed_for_every_format_at_ten_shapes(exported):
+    folder, text = exported
+    lines = [line for line in text.splitlines() if "largest difference to PyTorch" in line]
+    assert len(lines) == 3 and all("(10 shapes)" in line and "boxes" in line and "images" in line for line in lines)
+    assert {path.name for path in folder.iterdir()} == {"tiny.pth", "call.onnx", "call_openvino_model", "call.torchscript"}
+
+
+@needs_export
+def test_onnxruntime_alone_gives_the_boxes_and_images_of_the_system(exported, tmp_path: Path):
+    folder, _ = exported
+    rng, sizes = np.random.default_rng(0), [(1, 43, 51), (3, 17, 23), (2, 64, 40), (1, 1, 1)]
+    given = {str(i): rng.random((b, 3, h, w), dtype=np.float32) for i, (b, h, w) in enumerate(sizes)}
+    np.savez(tmp_path / "images.npz", **given)
+    words = [str(folder / "call.onnx"), str(tmp_path / "images.npz"), str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_US, *words], capture_output=True, text=True, cwd=tmp_path, env={"PATH": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "{0: 'cat', 1: 'dog'}"
+    graph = export_graph(folder / "tiny.pth")
+    for index, images in given.items():
+        ours = [value.numpy() for value in graph(torch.from_numpy(images))]
+        theirs = np.load(tmp_path / f"{index}.npz").values()
+        for expected, got, limit in zip(ours, theirs, (1e-2, 1e-4, 0), strict=True):
+            assert got.shape == expected.shape and abs(got - expected).max() <= limit
+
+
+@torch.no_grad()
+def export_graph(path: Path, policy: str = "budget=0.25"):
+    from deployment.export.graphs import CallGraph
+    from loading.systems import load_system
+    from models.mask_policy import parse_policy
+
+    return CallGraph(load_system(path), parse_policy(policy)).requires_grad_(False)
+
+
+@needs_export
+def test_openvino_gives_them_too_and_carries_what_yolo_export_writes(exported):
+    folder, _ = exported
+    run = runtime("openvino", folder / "call_openvino_model" / "call.xml")
+    parity = measure_parity(run, export_graph(folder / "tiny.pth"), [(1, 43, 51), (2, 8, 30)], seed=3)
+    assert parity.close and parity.boxes < 1e-2 and parity.image < 1e-4
+    metadata = yaml.safe_load((folder / "call_openvino_model" / "metadata.yaml").read_text())
+    assert metadata["task"] == "detect" and metadata["stride"] == 4 and metadata["imgsz"] == [40, 56]
+    assert metadata["names"] == {0: "cat", 1: "dog"} and metadata["policy"] == "budget=0.25" and metadata["scale"] == 4
+    extra = {"config.txt": ""}
+    torch.jit.load(str(folder / "call.torchscript"), _extra_files=extra)
+    assert json.loads(extra["config.txt"])["task"] == "detect"
+
+
+@needs_export
+def test_a_wrong_file_is_found(exported, system_file: Path):
+    folder, _ = exported
+    other = export_graph(system_file, "budget=0.5")
+    parity = measure_parity(runtime("torchscript", folder / "call.torchscript"), other, [(1, 40, 40)])
+    assert not parity.close and parity.image > 1e-3
+
+
+@needs_export
+def test_ultralytics_itself_runs_the_onnx_file(exported):
+    from models.ultralytics_offline import offline_ultralytics
+
+    with offline_ultralytics():
+        from ultralytics import YOLO
+    folder, _ = exported
+    image = (np.random.default_rng(0).random((40, 56, 3)) * 255).astype(np.uint8)
+    (result,) = YOLO(folder / "call.onnx", task="detect")(image, imgsz=(40, 56), conf=0.05, verbose=False)
+    assert result.names == {0: "cat", 1: "dog"} and len(result.boxes) > 0
+    assert result.boxes.xyxy.max() <= 56
+
+
+@needs_export
+def test_fixed_sizes_and_half_of_an_sr_network(tmp_path: Path, capsys):
+    words = "format=onnx,openvino dynamic=False half=True imgsz=24 --weights espcn_8".split()
+    assert export.main([*words, "--out", str(tmp_path)]) == 0
+    assert "(1 shape)" in capsys.readouterr().out
+    run = runtime("onnx", tmp_path / "espcn_8.onnx")
+    (sr,) = run(np.full((1, 3, 24, 24), 0.5, np.float32))
+    assert sr.shape == (1, 3, 96, 96) and sr.dtype == np.float32 and abs(sr - 0.5).max() < 0.05
+    with pytest.raises(Exception, match="invalid dimensions"):
+        run(np.zeros((1, 3, 32, 24), np.float32))
+    assert (tmp_path / "espcn_8_openvino_model" / "espcn_8.bin").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["edsr", "carn", "fsrcnn", "span"])
+def test_networks_of_the_family_at_ten_shapes(name: str, tmp_path: Path):
+    args = {"edsr": {"n_blocks": 1, "n_feats": 8}}.get(name, {})
+    network = build_sr(name, 2, args)
+    path = tmp_path / f"{name}.pth"
+    save_network(path, "sr", name, network.spec["args"], network.state_dict(), {})
+    assert export.main(["--weights", str(path), "--include", "torchscript", "--imgsz", "24"]) == 0
+
+
+@needs_export
+def test_a_detector_is_what_yolo_export_makes_of_it(tmp_path: Path):
+    detector = tiny_system().detector
+    path = tmp_path / "detector.pth"
+    save_network(path, "detector", detector.spec["name"], detector.spec["args"], detector.state_dict(), {})
+    assert export.main(["--weights", str(path), "--include", "onnx", "--imgsz", "64"]) == 0
+    images = torch.rand(2, 3, 48, 80)
+    (got,) = runtime("onnx", tmp_path / "detector.onnx")(images.numpy())
+    with torch.no_grad():
+        expected = detector.net(images)[0]  # Ultralytics' own decoding
+    assert abs(got - expected.numpy()).max() < 1e-2 and got.shape == expected.shape
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--weights espcn_8 --include onxx", "unknown format 'onxx'; use onnx, openvino, torchscript, engine"),
+        ("--weights missing.pth --include torchscript", "missing.pth: no such file"),
+        ("--weights nonsense --include torchscript", "'nonsense' is no file and no name"),
+        ("--weights one_step_small_x4 --include torchscript", "one_step_diffusion cannot be exported: it draws noise"),
+        ("--weights espcn_8 --policy budget=0.5 --include torchscript", "no system with a masker; leave out policy"),
+        ("--weights espcn_8 --imgsz 1 2 3 --include torchscript", "give height and width, or one number"),
+        ("--include torchscript", "give --weights, or --detector"),
+        ("--weights SYSTEM --policy learned --include torchscript", "no fixed number of patches"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(words: str, message: str, system_file: Path, tmp_path: Path):
+    argv = [str(system_file) if word == "SYSTEM" else word for word in words.split()]
+    with pytest.raises(UserError) as error:
+        export.main([*argv, "--out", str(tmp_path / "out")])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_needs_its_device(tmp_path: Path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(UserError, match=r"TensorRT .* there is none here|needs onnx"):
+        export.main(["--weights", "espcn_8", "--include", "engine", "--out", str(tmp_path)])
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"include openvino needs openvino .*requirements-export.txt|needs onnx"):
+        export.main(["--weights", "espcn_8", "--include", "openvino", "--out", str(tmp_path)])
+
+
+def test_options_of_yolo_export_are_understood():
+    words = export.translate(["model=a.pt", "format=onnx,openvino", "half=True", "--imgsz", "64", "80", "--dynamic"])
+    assert words == ["--weights=a.pt", "--include=[onnx,openvino]", "--half=True", "--imgsz=[64,80]", "--dynamic"]
+    assert export.translate(["--include", "onnx", "engine", "--imgsz=32"]) == ["--include=[onnx,engine]", "--imgsz=32"]
+
+
+def test_shapes_are_ten_or_the_one_that_is_fixed():
+    shapes = shapes_of(ExportOptions((64, 96)), multiple=32)
+    assert len(set(shapes)) >= 6 and len(shapes) == 10 and all(side % 32 == 0 for _, *sides in shapes for side in sides)
+    assert shapes_of(ExportOptions((64, 96), batch=2, dynamic=False)) == [(2, 64, 96)]
