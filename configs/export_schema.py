@@ -22,7 +22,8 @@ class ExportConfig:
         include: formats: onnx, openvino, torchscript, engine.
         policy: which patches get SR_Quality, fixed in the file: budget=R, all_fast or all_quality; null: budget=0.25,
             or all_fast where no masker was trained.
-        halo: LR pixels of neighbours around SR_Quality's patches, exact: the receptive field; null takes that of the checkpoint.
+        halo: LR pixels of neighbours around SR_Quality's patches, exact: the receptive field; null takes that of the
+            checkpoint.
         imgsz: height and width of the input, or one number for both; null: 640 of a detector's input.
         batch: images per call.
         dynamic: leave batch, height and width open.

@@ -31,8 +31,8 @@ def interpolation_matrix(size: int, out_size: int, dtype: torch.dtype, device: t
 
 
 def cubic_convolution(lr: torch.Tensor, scale: int) -> torch.Tensor:
-    """`Bicubic` without a matrix that depends on the size, slower: each of the scale * scale HR pixels of an LR pixel has
-    its own 5x5 kernel, and the border is mirrored before."""
+    """`Bicubic` without a matrix that depends on the size, slower: each of the scale * scale HR pixels of an LR pixel
+    has its own 5x5 kernel, and the border is mirrored before."""
     taps = torch.from_numpy(cubic_matrix(5, 5 * scale)[2 * scale : 3 * scale].copy()).to(lr)  # (scale, 5), the middle
     kernels = (taps[:, None, :, None] * taps[None, :, None, :]).reshape(scale**2, 1, 5, 5)
     rows, columns = (mirrored(side) for side in lr.shape[-2:])

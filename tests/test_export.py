@@ -17,7 +17,7 @@ from deployment.export.formats import ExportOptions
 from deployment.export.parity import measure_parity, runtime, shapes_of
 from models import build_sr
 from tests.deployment.export.tiny import tiny_system
-from tests.extras import needs_extra
+from tests.extras import needs_extra, needs_generative
 from utils.checkpoint import save_network
 from utils.errors import UserError
 
@@ -57,7 +57,8 @@ def test_parity_is_printed_for_every_format_at_ten_shapes(exported):
     folder, text = exported
     lines = [line for line in text.splitlines() if "largest difference to PyTorch" in line]
     assert len(lines) == 3 and all("(10 shapes)" in line and "boxes" in line and "images" in line for line in lines)
-    assert {path.name for path in folder.iterdir()} == {"tiny.pth", "call.onnx", "call_openvino_model", "call.torchscript"}
+    files = {"tiny.pth", "call.onnx", "call_openvino_model", "call.torchscript"}
+    assert {path.name for path in folder.iterdir()} == files
 
 
 @needs_export
@@ -126,7 +127,7 @@ def test_ultralytics_itself_runs_the_onnx_file(exported):
 
 @needs_export
 def test_fixed_sizes_and_half_of_an_sr_network(tmp_path: Path, capsys):
-    words = "format=onnx,openvino dynamic=False half=True imgsz=24 --weights espcn_8".split()
+    words = ["format=onnx,openvino", "dynamic=False", "half=True", "imgsz=24", "--weights", "espcn_8"]
     assert export.main([*words, "--out", str(tmp_path)]) == 0
     assert "(1 shape)" in capsys.readouterr().out
     run = runtime("onnx", tmp_path / "espcn_8.onnx")
@@ -165,7 +166,6 @@ def test_a_detector_is_what_yolo_export_makes_of_it(tmp_path: Path):
         ("--weights espcn_8 --include onxx", "unknown format 'onxx'; use onnx, openvino, torchscript, engine"),
         ("--weights missing.pth --include torchscript", "missing.pth: no such file"),
         ("--weights nonsense --include torchscript", "'nonsense' is no file and no name"),
-        ("--weights one_step_small_x4 --include torchscript", "one_step_diffusion cannot be exported: it draws noise"),
         ("--weights espcn_8 --policy budget=0.5 --include torchscript", "no system with a masker; leave out policy"),
         ("--weights espcn_8 --imgsz 1 2 3 --include torchscript", "give height and width, or one number"),
         ("--include torchscript", "give --weights, or --detector"),
@@ -178,6 +178,12 @@ def test_what_cannot_be_exported_is_one_line(words: str, message: str, system_fi
         export.main([*argv, "--out", str(tmp_path / "out")])
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+@needs_generative
+def test_a_network_that_draws_noise_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="the SR network difiisr_dwt cannot be exported: it draws noise"):
+        export.main(["--weights", "difiisr_dwt_x4", "--include", "torchscript", "--out", str(tmp_path)])
 
 
 def test_an_engine_needs_its_device(tmp_path: Path):

@@ -55,9 +55,7 @@ def check_formats(formats: list[str]) -> None:
             if library == "tensorrt":
                 if not torch.cuda.is_available():
                     raise UserError("include engine: TensorRT builds an engine on its CUDA device; there is none here")
-                require(
-                    library, EXTRA, "include engine (and pip install tensorrt)"
-                )
+                require(library, EXTRA, "include engine (and pip install tensorrt)")
             else:
                 require(library, EXTRA, f"include {name}")
 
@@ -159,6 +157,7 @@ def save_onnx(source: Path, file: Path, options: ExportOptions, metadata: dict) 
     if options.half:
         float16 = require("onnxruntime.transformers.float16", EXTRA, "half with include onnx")
         model = float16.convert_float_to_float16(model, keep_io_types=True)
+        require("onnxruntime.transformers.onnx_model", EXTRA).OnnxModel(model).topological_sort()
     for key, value in metadata.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, str(value)

@@ -104,7 +104,10 @@ def test_the_call_finds_the_boxes_of_the_predictor(policy: str):
     system = tiny_system().with_execution(tiles=TileOptions(merge=False))
     predictor = Predictor(system, torch.device("cpu"))
     predictor.system = system  # as it is: rounding of fused layers is no part of this test
-    graph, image = CallGraph(system, parse_policy(policy)).eval(), np.random.default_rng(0).integers(0, 256, (43, 51, 3))
+    graph, image = (
+        CallGraph(system, parse_policy(policy)).eval(),
+        np.random.default_rng(0).integers(0, 256, (43, 51, 3)),
+    )
     image = image.astype(np.uint8)
     (expected,) = predictor([image], PredictOptions(parse_policy(policy), conf=0.2))
     with torch.no_grad():
