@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from loading.state_dict_file import NESTS, is_safetensors, read_content, without_prefixes
 from models.detector_yolo import YoloDetector, read_ultralytics
-from utils.checkpoint import CheckpointError, load_network, refuse_hostile, refuse_other_files
+from utils.checkpoint import (
+    SAVE_ALONE,
+    CheckpointError,
+    load_network,
+    refuse_hostile,
+    refuse_other_files,
+    refused_type,
+)
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 # Without model., which is part of the names that Ultralytics gives (model.0.conv.weight, ...).
@@ -105,8 +112,9 @@ def read_weights(path: str | Path) -> StoredWeights:
     content = read_content(path)[0] if is_safetensors(path) else _read_torch(path)
     if "checksum" in content:
         payload = load_network(path, kind="detector")
-        tensors, _ = without_prefixes(payload["weights"], PREFIXES)
-        return StoredWeights(tensors, payload["args"]["model"], list(payload["args"]["names"]), own=True)
+        return StoredWeights(
+            _bare(payload["weights"]), payload["args"]["model"], list(payload["args"]["names"]), own=True
+        )
     parts = [content[key] for key in ("ema", *NESTS) if isinstance(content.get(key), dict | nn.Module)]
     module = next((part for part in parts if part != {}), content)
     if isinstance(module, nn.Module):
@@ -120,7 +128,17 @@ def read_weights(path: str | Path) -> StoredWeights:
             f"{path}: holds neither an Ultralytics model nor named tensors (its keys are {keys or 'none'}); save the "
             "network's state dict alone"
         )
-    return StoredWeights(without_prefixes(tensors, PREFIXES)[0])
+    return StoredWeights(_bare(tensors))
+
+
+def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that Ultralytics gives, whatever wrapped them (`module.`, a further `model.`)."""
+    while True:
+        tensors, taken = without_prefixes(tensors, PREFIXES)
+        if all(name.startswith("model.model.") for name in tensors):
+            tensors, taken = {name.removeprefix("model."): value for name, value in tensors.items()}, ["model."]
+        if not taken or not tensors:
+            return tensors
 
 
 def _read_ultralytics(path: Path) -> dict:
@@ -132,13 +150,19 @@ def _read_ultralytics(path: Path) -> dict:
 
 
 def _read_torch(path: Path) -> dict:
+    kind = ""
     try:
         try:
             with path.open("rb") as file:  # from the path PyTorch would judge by the suffix
                 content = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:  # not plain tensors: an Ultralytics file
+        except pickle.UnpicklingError as error:  # not plain tensors: an Ultralytics file
+            kind = refused_type(error)
             content = _read_ultralytics(path)
     except Exception as error:
+        if kind and not kind.startswith(("ultralytics.", "torch.")):
+            raise CheckpointError(
+                f"{path}: holds pickled objects, such as a whole network ({kind}); nothing was executed: {SAVE_ALONE}"
+            ) from error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         raise CheckpointError(
             f"{path}: cannot be read safely ({reason}); it is damaged or truncated, or holds code, which is never run: "

@@ -20,7 +20,10 @@ NESTS = (
     "params_ema", "params-ema", "ema", "state_dict_ema", "model_ema", "params", "state_dict", "model_state_dict",
     "network_state_dict", "sd", "model", "net", "netG", "generator", "g", "weights",
 )  # fmt: skip
-PREFIXES = ("module.", "_orig_mod.", "model.", "netG.", "net.", "network.", "generator.", "params.")
+PREFIXES = (
+    "module.", "_orig_mod.", "model.", "netG.", "net.", "network.", "generator.", "params.", "net_g_ema.",
+    "generator_ema.", "net_g.",
+)  # fmt: skip
 # Of a training with several networks in one state dict: the one that makes images, the averaged one first.
 GENERATORS = ("net_g_ema.", "generator_ema.", "net_g.", "netG.", "generator.")
 

@@ -39,6 +39,7 @@ def test_a_plain_state_dict_is_one_under_any_suffix(tiny: YoloDetector, tmp_path
         "bare": lambda path: torch.save(tensors, path),
         "nested": lambda path: torch.save({"state_dict": tensors, "epoch": 3}, path),
         "wrapped": lambda path: torch.save({f"module.net.{key}": value for key, value in tensors.items()}, path),
+        "whole": lambda path: torch.save({f"module.model.{key}": value for key, value in tensors.items()}, path),
         "averaged": lambda path: torch.save(
             {"n_averaged": torch.tensor(3)} | {f"module.{key}": value for key, value in tensors.items()}, path
         ),
@@ -69,6 +70,18 @@ def test_other_kinds_are_what_they_are_under_any_suffix(tiny: YoloDetector, tmp_
             detector, _ = load_detector(str(path))
             assert detector.names == NAMES
             assert_same_weights(detector, tiny)
+
+
+def test_a_pickled_network_of_others_says_what_to_do(tmp_path):
+    torch.save({"model": Stranger()}, tmp_path / "theirs.pt")
+    with pytest.raises(
+        CheckpointError, match=r"theirs\.pt: holds pickled objects.*Stranger.*save the state dict alone"
+    ):
+        read_weights(tmp_path / "theirs.pt")
+
+
+class Stranger(torch.nn.Module):
+    """A network of which the reader has no code."""
 
 
 def test_a_file_without_named_tensors_says_what_it_holds(tmp_path):

@@ -249,7 +249,7 @@ def test_of_several_networks_the_generator_is_taken(tmp_path: Path, parts: tuple
 
 
 @pytest.mark.parametrize("nest", ["params_ema", "params", "state_dict", "model", "net"])
-@pytest.mark.parametrize("prefix", ["", "module.", "module.model.", "netG."])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.model.", "netG.", "net_g_ema."])
 def test_nests_and_prefixes_are_taken_off(tmp_path: Path, nest: str, prefix: str):
     weights = published.edsr(2, 255)
     wrapped = {"epoch": 3, nest: {prefix + key: value for key, value in weights.items()}, "optimizer": {"lr": 0.1}}
