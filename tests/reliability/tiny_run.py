@@ -71,21 +71,24 @@ def train(folder: Path, every: int = 1) -> None:
 
 def forked(work: Callable[[], None], after: float | None, number: int = signal.SIGKILL) -> int:
     """Run `work` in a child that gets a signal after so many seconds; returns its exit status, -n for signal n."""
+    requests = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, requests)  # until the child has its handlers
     child = os.fork()
     if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         status = 1
         try:
-            # As `utils.cli.run` does.
-            for request in (signal.SIGINT, signal.SIGTERM):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            for request in requests:  # as `utils.cli.run` does
                 signal.signal(request, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, requests)
             work()
             status = 0
         except KeyboardInterrupt:
             status = 130
         finally:
             os._exit(status)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, requests)
     if after is not None:
         time.sleep(after)
         os.kill(child, number)
