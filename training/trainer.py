@@ -90,6 +90,7 @@ class Trainer:
         self.window, self.epoch_window = LossSums(), LossSums()
         self.numbers: dict[str, Any] | None = None
         self.step, self.began = 0, (0.0, 0)
+        self.unvalidated = False  # an epoch's steps are made, its validation is not
         self.micro_batch, self.accumulate = micro_batches(optim, accelerator.num_processes)
         self.steps_per_epoch = self.sampler(0, 0).steps
         self.total_steps = self.steps_per_epoch * optim.epochs
@@ -130,7 +131,7 @@ class Trainer:
         counts = payload["window_counts"] if "window_counts" in payload else payload["window_steps"]
         self.window = LossSums(dict.fromkeys(sums, counts) if isinstance(counts, int) else counts, sums)
         self.numbers = payload.get("numbers")
-        self.step = payload["step"]
+        self.step, self.unvalidated = payload["step"], payload.get("unvalidated", False)
         if self.step > self.total_steps:
             self.accelerator.print(
                 f"{self.stage}: {self.step} steps are made, more than {self.optim.epochs} epochs have"
@@ -157,6 +158,7 @@ class Trainer:
         scaler = self.accelerator.scaler
         state = {
             "step": self.step,
+            "unvalidated": self.unvalidated,
             "model": self.kept_weights(),
             "optimizers": {name: turn.optimizer.state_dict() for name, turn in self.optimizers.items()},
             "ema": None if self.ema is None else self.ema.state_dict(),
@@ -196,21 +198,32 @@ class Trainer:
         if self.step < self.total_steps:
             self.numbers = None  # those of a shorter training
         self.began = time.monotonic(), self.step
-        while self.step < self.total_steps:
-            epoch, start = divmod(self.step, self.steps_per_epoch)
+        while self.step < self.total_steps or self.unvalidated:
+            epoch, start = divmod(self.step - self.unvalidated, self.steps_per_epoch)
             self.task.start_epoch(epoch)
-            self.task.train()
-            self.run_epoch(epoch, start)
-            self.log_window()
-            self.check_finite()
-            metrics = self.run_validation(epoch)
-            self.log.scalars(metrics, self.step)
-            self.save()
+            if not self.unvalidated:
+                self.task.train()
+                self.run_epoch(epoch, start)
+            self.finish_epoch(epoch)
         self.find_numbers()
         if self.ema is not None:
             self.ema.put_into(self.task)
         self.task.eval()
         return self.numbers or {}
+
+    def finish_epoch(self, epoch: int) -> None:
+        """Validate and save; where that is interrupted, the steps are saved, and a resumed run validates first."""
+        self.unvalidated = True
+        self.log_window()
+        self.check_finite()
+        try:
+            metrics = self.run_validation(epoch)
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        self.log.scalars(metrics, self.step)
+        self.unvalidated = False
+        self.save()
 
     def run_epoch(self, epoch: int, start: int) -> None:
         name = f"{self.stage} {epoch + 1}/{self.optim.epochs}"
@@ -226,8 +239,9 @@ class Trainer:
                 self.step += 1
                 if self.step % self.run.log_every == 0:
                     self.log_window()
-                # After the last step of an epoch, validation comes first.
-                if (self.step % self.run.checkpoint_every == 0 or stop.asked) and self.step % self.steps_per_epoch:
+                due, ends = self.step % self.run.checkpoint_every == 0, self.step % self.steps_per_epoch == 0
+                if stop.asked or (due and not ends):
+                    self.unvalidated = ends
                     self.save()
                 if stop.asked:
                     raise KeyboardInterrupt

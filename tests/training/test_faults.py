@@ -141,6 +141,37 @@ def test_a_request_to_stop_saves_the_step_and_goes_on_to_the_same_end(tmp_path: 
     assert all(torch.equal(x, again.task.state_dict()[key]) for key, x in whole.task.state_dict().items())
 
 
+@pytest.mark.parametrize("at", ["last step", "validation"])
+def test_a_request_at_the_end_of_an_epoch_loses_nothing(tmp_path: Path, at: str):
+    """The epoch's validation is made first when the run goes on."""
+
+    def run(folder: Path, task: Fit, fail: bool) -> tuple[Trainer, list]:
+        trainer, seen = trainer_of(task, folder, checkpoint_every=100), []
+
+        def validate(epoch: int, step: int) -> dict:
+            seen.append((epoch, step, trainer.task.weight.sum().item()))
+            if fail and len(seen) == 2:
+                raise KeyboardInterrupt
+            return {"val": 1.0}
+
+        trainer.validate = validate
+        return trainer, seen
+
+    whole, expected = run(tmp_path / "whole", Normalised(), False)
+    whole.fit()
+    kill = (lambda _: os.kill(os.getpid(), signal.SIGTERM)) if at == "last step" else (lambda _: None)
+    stopped, seen = run(tmp_path / "run", Normalised(3, kill), at == "validation")
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit()
+    again, later = run(tmp_path / "run", Normalised(), False)
+    assert again.restore() == 4
+    again.fit()
+    assert seen + later == (expected if at == "last step" else [*expected[:2], *expected[1:]])
+    assert all(torch.equal(x, again.task.state_dict()[key]) for key, x in whole.task.state_dict().items())
+    logged = [row for row in (*stopped.log.rows, *again.log.rows) if "val" in row[0]]
+    assert logged == [({"val": 1.0}, 2), ({"val": 1.0}, 4), ({"val": 1.0}, 6)]
+
+
 def test_a_second_request_stops_at_once():
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
