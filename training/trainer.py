@@ -167,11 +167,14 @@ class Trainer:
             "window_sums": dict(self.window.sums),
             "numbers": self.numbers,
         }
-        try:
-            self.state.save(state)
-        except OSError as error:
-            why = f"cannot be written ({error.strerror or error}), the checkpoint before it is good"
-            raise CheckpointError(f"{self.state.last}: {why}; mend that, then --run.resume true goes on") from error
+        with StopRequest() as stop:
+            try:
+                self.state.save(state)
+            except OSError as error:
+                why = f"cannot be written ({error.strerror or error}), the checkpoint before it is good"
+                raise CheckpointError(f"{self.state.last}: {why}; mend that, then --run.resume true goes on") from error
+        if stop.asked:
+            raise KeyboardInterrupt
 
     def kept_weights(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in self.task.state_dict().items() if self.task.keeps(name)}
@@ -214,15 +217,15 @@ class Trainer:
     def finish_epoch(self, epoch: int) -> None:
         """Validate and save; where that is interrupted, the steps are saved, and a resumed run validates first."""
         self.unvalidated = True
-        self.log_window()
-        self.check_finite()
         try:
+            self.log_window()
+            self.check_finite()
             metrics = self.run_validation(epoch)
+            self.unvalidated = False
+            self.log.scalars(metrics, self.step)
         except KeyboardInterrupt:
             self.save()
             raise
-        self.log.scalars(metrics, self.step)
-        self.unvalidated = False
         self.save()
 
     def run_epoch(self, epoch: int, start: int) -> None:

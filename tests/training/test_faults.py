@@ -172,6 +172,15 @@ def test_a_request_at_the_end_of_an_epoch_loses_nothing(tmp_path: Path, at: str)
     assert logged == [({"val": 1.0}, 2), ({"val": 1.0}, 4), ({"val": 1.0}, 6)]
 
 
+def test_a_request_while_a_checkpoint_is_written_waits_for_it(tmp_path: Path):
+    trainer = trainer_of(Normalised(), tmp_path)
+    save = trainer.state.save
+    trainer.state.save = lambda state: os.kill(os.getpid(), signal.SIGTERM) or save(state)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.pth")["step"] == 1
+
+
 def test_a_second_request_stops_at_once():
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
