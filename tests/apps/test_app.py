@@ -15,10 +15,11 @@ from apps.one_image import Limits, detect, policy_of, super_resolve
 from inference import main as infer
 from prediction.api import ConditionalYOLO
 from prediction.super_resolver import SuperResolver
-from tests.extras import needs_extra
+from tests.extras import needs_extra, needs_generative
 from tests.prediction.running import noise
 from utils.errors import UserError
 from utils.extras import MissingExtra
+from utils.overlay import draw_boxes
 
 LIMITS = Limits(pixels=10_000, upload_mb=1)
 
@@ -45,6 +46,10 @@ def test_boxes_are_those_of_inference(model, weights, image, tmp_path: Path):
     shapes = {name: np.asarray(Image.open(path)).shape[:2] for name, path in shown.pictures.items()}
     assert shapes == {"LR": (40, 48), "mask": (400, 480), "SR": (160, 192), "boxes": (800, 960)}
     assert len({path.parent for path in shown.pictures.values()}) == 4
+    boxes = [[*(20 * side for side in it["box"]), it["score"], it["class"]] for it in found["detections"]]
+    large = np.asarray(Image.open(shown.pictures["SR"])).repeat(5, axis=0).repeat(5, axis=1)
+    drawn = np.asarray(Image.open(shown.pictures["boxes"]))
+    assert (drawn != draw_boxes(large, np.array(boxes), ("cat", "dog"))).any(axis=-1).mean() < 0.005
 
 
 def test_what_is_no_image_is_refused_without_its_folder(model, image, tmp_path: Path):
@@ -143,6 +148,14 @@ def test_without_a_detector_there_is_sr_alone(monkeypatch, tmp_path: Path):
     app.main(["--port", "0", "--device", "cpu"], lambda address: seen.append(address))
     assert "No detector was given" in seen[0] and "edsr_16x64_x4.safetensors" in seen[0]
     assert seen[1].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.slow
+@needs_generative
+def test_one_step_diffusion(image, tmp_path: Path):
+    resolver = SuperResolver(browser_app.FOLDER / f"{browser_app.ONE_STEP}.safetensors", None, "cpu")
+    shown = super_resolve(resolver, image, LIMITS, tmp_path / "shown")
+    assert shown.line == "48x40 pixels to 192x160" and Image.open(shown.pictures["SR"]).size == (192, 160)
 
 
 @needs_extra("app")
