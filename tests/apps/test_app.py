@@ -17,6 +17,7 @@ from prediction.api import ConditionalYOLO
 from prediction.super_resolver import SuperResolver
 from tests.extras import needs_extra, needs_generative
 from tests.prediction.running import noise
+from tools.latency import main as measure
 from utils.errors import UserError
 from utils.extras import MissingExtra
 from utils.overlay import draw_boxes
@@ -88,6 +89,24 @@ def test_a_profile_makes_it_a_slider_of_milliseconds(model, tmp_path: Path):
     with gr.Blocks(analytics_enabled=False):
         slider, policy = browser_app.budget_slider(gr, setup, model)
     assert (slider.minimum, slider.maximum, slider.value) == (24, 30, 27) and policy(25) == "latency_ms=25"
+
+
+@pytest.mark.slow
+@needs_extra("app")
+def test_a_measured_profile_serves(weights, image, tmp_path: Path, monkeypatch):
+    profile = tmp_path / "latency.json"
+    options = ["--imgsz", "160", "--batch", "1", "--rounds", "1", "--device", "cpu", "--out", str(profile)]
+    assert measure(["--weights", str(weights), *options]) == 0
+    seen: list = []
+    monkeypatch.setattr(serving, "launch", lambda page, *_: seen.append(json.dumps(page.get_config_file())))
+    app.main(["--port", "0", "--device", "cpu", "--weights", str(weights), "--profile", str(profile)], seen.append)
+    assert "milliseconds of the whole call" in seen[0]
+    model = ConditionalYOLO(weights, device="cpu", profile=profile)
+    kept = [
+        json.loads(detect(model, image, f"latency_ms={ms}", 0.25, LIMITS, tmp_path / "shown").boxes.read_text())
+        for ms in (0.01, 100_000)
+    ]
+    assert [it["kept_share"] for it in kept] == [0, 1]
 
 
 def test_the_time_bar():
