@@ -44,12 +44,12 @@ class NativeNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, dtype: torch.dtype):
         super().__init__()
-        _refuse(network)
+        refuse_other_networks(network)
         if dtype not in TOLERANCE or (dtype == torch.bfloat16 and "avx512_bf16" not in cpu_flags()):
             raise NativeError(f"no native kernel for {dtype} on this CPU")
         self.kernel = Kernel(find_library(), dtype)
         self.scale, self.receptive_radius, self.dtype = network.scale, network.capabilities.receptive_radius, dtype
-        self.packed = [_pack(conv, factor, dtype) for conv, *_, factor in _layers(network)]
+        self.packed = [_pack(conv, factor, dtype) for conv, *_, factor in edsr_layers(network)]
         self.mean = [0.0] * 3 if network.mean is None else network.mean.flatten().tolist()
         # Added to the last layer's outputs, which PixelShuffle sorts by colour.
         self.packed[-1][1][: 3 * self.scale**2] += torch.tensor(self.mean).repeat_interleave(self.scale**2)
@@ -214,7 +214,7 @@ def _overlaps_itself(tensor: Tensor) -> bool:
     return False
 
 
-def _refuse(network: nn.Module) -> None:
+def refuse_other_networks(network: nn.Module) -> None:
     """Raises NativeError for anything but an EDSR that is a chain of ordinary 3x3 convolutions on the CPU."""
     if type(network) is not EDSR or not isinstance(network.tail[0], nn.Conv2d):
         raise NativeError("the native kernel runs EDSR with tail 'single' only")
@@ -223,7 +223,7 @@ def _refuse(network: nn.Module) -> None:
         raise NativeError(f"the native kernel needs a multiple of {LANES} feature maps, not {maps}")
     if network.mean is not None and network.mean.numel() != 3:
         raise NativeError(f"the native kernel needs a mean of 3 colours, not {tuple(network.mean.shape)}")
-    convolutions = [conv for conv, *_ in _layers(network)]
+    convolutions = [conv for conv, *_ in edsr_layers(network)]
     for number, conv in enumerate(convolutions):
         inputs = 3 if number == 0 else maps
         outputs = 3 * network.scale**2 if number == len(convolutions) - 1 else maps
@@ -234,7 +234,7 @@ def _refuse(network: nn.Module) -> None:
             raise NativeError(f"the native kernel runs on the CPU, convolution {number} is on {conv.weight.device}")
 
 
-def _layers(network: EDSR) -> Iterator[tuple[nn.Conv2d, int, int, int, bool, float]]:
+def edsr_layers(network: EDSR) -> Iterator[tuple[nn.Conv2d, int, int, int, bool, float]]:
     """(convolution, source, target, residual, relu, factor) in order; canvas 0 is the LR image, -1 HR image or none."""
     lr, first, inner, x = 0, 1, 2, 3
     yield network.head[0], lr, first, -1, False, 1.0
@@ -250,7 +250,7 @@ def _layers(network: EDSR) -> Iterator[tuple[nn.Conv2d, int, int, int, bool, flo
 def _steps(network: EDSR, packed: list[tuple[Tensor, Tensor, int, int]]) -> ctypes.Array[Step]:
     """The network's layers as the kernel takes them; `reach` is left to every call."""
     steps = (Step * len(packed))()
-    for step, (_, *route, _), (weight, bias, inputs, outputs) in zip(steps, _layers(network), packed, strict=True):
+    for step, (_, *route, _), (weight, bias, inputs, outputs) in zip(steps, edsr_layers(network), packed, strict=True):
         step.weight, step.weight_bytes = weight.data_ptr(), memory_bytes(weight)
         step.bias, step.bias_bytes = bias.data_ptr(), memory_bytes(bias)
         step.inputs, step.outputs = inputs, outputs
