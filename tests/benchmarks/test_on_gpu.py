@@ -1,0 +1,35 @@
+"""What a GPU has to show runs in tiny form without one, and says so."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import on_gpu
+from utils.errors import UserError
+
+
+def test_dry(tmp_path, capsys):
+    file = tmp_path / "dry.json"
+    parts = ["equal", "waits", "skipping", "whole", "step"]
+    assert on_gpu.main(["--dry", "--json", str(file), "--parts", *parts]) == 0, capsys.readouterr().out
+    results = json.loads(file.read_text())
+    assert results["dry"] and list(dict.fromkeys(row["part"] for row in results["rows"])) == parts
+    assert all(row["largest difference"] < 1e-3 for row in results["rows"] if row["part"] == "equal")
+
+
+def test_it_ends_when_its_time_is_over_and_a_failed_part_is_a_row(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "dry.json"
+    assert on_gpu.main(["--dry", "--json", str(file), "--limit", "0"]) == 0
+    assert all(row["left out"] == "the time is over" for row in json.loads(file.read_text())["rows"])
+    monkeypatch.setitem(on_gpu.PARTS, "equal", lambda setting, left: 1 / 0)
+    assert on_gpu.main(["--dry", "--json", str(file), "--parts", "equal"]) == 1
+    assert "failed ZeroDivisionError" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_it_refuses(tmp_path):
+    with pytest.raises(UserError, match="--dry"):
+        on_gpu.main(["--json", str(tmp_path / "x.json")])
