@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import torch
 
 from utils.errors import UserError
 
+CARD = Path("/dev/nvidia0")  # there once a driver has found a GPU
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -21,6 +25,12 @@ def choose_device(name: str, key: str = "device") -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{key} cuda: PyTorch finds no CUDA device; use --{key} cpu, or install its CUDA build")
+    if name == "auto" and torch.version.cuda and CARD.exists() and not torch.cuda.is_available():
+        warnings.warn(
+            f"an NVIDIA GPU is here, but PyTorch for CUDA {torch.version.cuda} cannot use it (driver too old? see "
+            f"nvidia-smi): computing on the CPU; --{key} cpu says that you know",
+            stacklevel=2,
+        )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
