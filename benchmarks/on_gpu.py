@@ -266,7 +266,8 @@ def step(setting: Setting, left: float) -> list[dict]:
         arguments = [
             f"--run.out={folder}/run", "--run.workers=0", f"--data.yaml={folder}/set/data.yaml", "--optim.epochs=1",
             f"--data.imgsz={side}", "--data.scale=4", f"--optim.batch={batch}", "--val_images=0", "--masker.patch=8",
-            "--sr_fast.name=espcn", "--sr_quality.name=edsr", f"--detector.model={setting.detector}",
+            "--sr_fast.name=espcn", '--sr_fast.args={"n_feats": 8}', "--sr_quality.name=edsr",
+            f"--detector.model={setting.detector}",
             f'--sr_quality.args={{"n_blocks": {blocks}, "n_feats": {maps}}}',
         ]  # fmt: skip
         config = parse_config(Stage3Config, "", arguments)

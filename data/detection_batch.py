@@ -10,6 +10,8 @@ from torch import Tensor
 
 from data.letterbox import Letterbox
 
+TARGETS = ("boxes", "classes", "image_index")
+
 
 @dataclass
 class DetectionBatch:
@@ -55,17 +57,17 @@ class DetectionBatch:
 
         def image(pixels: Tensor | None) -> Tensor | None:
             if pixels is None or pixels.dtype != torch.uint8:
-                return pixels if pixels is None else pixels.to(device)
+                return pixels if pixels is None else pixels.to(device, non_blocking=True)
             pixels = pixels.to(device, non_blocking=True).float().div_(255)
             return pixels.contiguous(memory_format=torch.channels_last)  # convolutions are faster so
 
-        moved = {name: getattr(self, name).to(device) for name in ("boxes", "classes", "image_index")}
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in TARGETS}
         return dataclasses.replace(self, lr=image(self.lr), hr=image(self.hr), **moved)
 
     def pin_memory(self) -> DetectionBatch:
-        """The batch with its images in page-locked memory (called by the DataLoader)."""
-        hr = None if self.hr is None else self.hr.pin_memory()
-        return dataclasses.replace(self, lr=self.lr.pin_memory(), hr=hr)
+        """The batch in page-locked memory (called by the DataLoader), from which `to` copies without waiting."""
+        names = ("lr", *TARGETS) if self.hr is None else ("lr", "hr", *TARGETS)
+        return dataclasses.replace(self, **{name: getattr(self, name).pin_memory() for name in names})
 
 
 def collate_detection(samples: list[dict]) -> DetectionBatch:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 import time
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from deployment.cuda_graphs import GraphedNetwork
+from deployment.cuda_graphs import GraphedNetwork, GraphPool
 from deployment.fused_inference import FusionError, fuse, fuse_conv_blocks
+from deployment.graphed_calls import GraphedCalls
 from deployment.native.build import NativeError
 from deployment.native_execution import NativeNetwork
+from models.calls import EAGER, Calls
 from models.front_end import FrontEnd
 from models.sr_network import SRNetwork
 from models.system import ConditionalSRDetector
@@ -30,9 +32,11 @@ from utils.device import dtype_name
 if TYPE_CHECKING:
     from models.detector_yolo import YoloDetector
 
-# About what one more call of SR_Quality costs, in LR pixels of its computing time (CPU: measured for EDSR; CUDA: not).
+# About what one more call of SR_Quality costs, in LR pixels of its computing time (CPU: measured for EDSR). On CUDA it
+# matters only to networks whose windows fade into each other; others run in one window a patch, see Execution.counted.
 OVERHEAD = {"cpu": 256.0, "cuda": 8192.0}
 DETECTOR_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.5, torch.float16: 0.1}  # rounding of eager networks too
+TF32_TOLERANCE = 0.1  # of fp32 on CUDA, whose convolutions may round to TF32's 10 bits: as for fp16
 NATIVE_GAIN = 0.95  # of the rival's time: what is hardly faster is not worth another way of rounding
 
 
@@ -80,13 +84,16 @@ def without_weights(network: nn.Module) -> nn.Module:
     return deepcopy(network, parameters | {id(b): b.to("meta") for b in network.buffers()})
 
 
-def prepare_network(network: nn.Module, device: torch.device, dtype: torch.dtype) -> PreparedNetwork:
+def prepare_network(
+    network: nn.Module, device: torch.device, dtype: torch.dtype, pool: GraphPool | None = None
+) -> PreparedNetwork:
     """Inference copy of a network (B, 3, h, w) -> Tensor on a device.
 
     Args:
         network: in evaluation mode.
         device: CPU or CUDA.
         dtype: torch.float32, torch.bfloat16 or (CUDA) torch.float16.
+        pool: memory of the graphs on CUDA.
     """
     name = dtype_name(dtype)
     if device.type == "cpu":
@@ -102,10 +109,14 @@ def prepare_network(network: nn.Module, device: torch.device, dtype: torch.dtype
         try:
             with torch.no_grad():
                 copy(torch.zeros(1, 3, 16, 16, device=device, dtype=dtype))
+                if dtype == torch.float16 and not copy(_drawn(32, device, dtype)).isfinite().all():
+                    prepared = prepare_network(network, device, torch.bfloat16, pool)
+                    prepared.how += " (float16 overflows)"
+                    return prepared
         except RuntimeError as error:  # layers that mix types
             copy, how = copy.float(), f"eager, float32 (in {name}: {' '.join(str(error).split())[:80]})"
             return PreparedNetwork(copy, network, torch.float32, how)
-    return PreparedNetwork(GraphedNetwork(copy) if device.type == "cuda" else copy, network, dtype, how)
+    return PreparedNetwork(GraphedNetwork(copy, pool) if device.type == "cuda" else copy, network, dtype, how)
 
 
 def prepare_system(
@@ -140,16 +151,27 @@ class InferencePreparation:
         device: CPU or CUDA.
         dtype: of the computation.
         memory_mb: see `prepare_system`.
+        pool: memory that the graphs share.
     """
 
     device: torch.device
     dtype: torch.dtype
     memory_mb: int = 1024
+    pool: GraphPool = field(default_factory=GraphPool, compare=False)
 
     @property
     def overhead(self) -> float:
         """See `TileOptions.overhead`."""
         return OVERHEAD[self.device.type]
+
+    @property
+    def counted(self) -> bool:
+        """See `Execution.counted`."""
+        return self.device.type == "cuda"
+
+    def calls(self) -> Calls:
+        """Graphs on CUDA."""
+        return GraphedCalls(self.pool) if self.device.type == "cuda" else EAGER
 
     def network(self, network: nn.Module) -> PreparedNetwork:
         """Inference copy of an SR network, as far as its capabilities allow."""
@@ -164,7 +186,7 @@ class InferencePreparation:
 
     def module(self, module: nn.Module) -> PreparedNetwork:
         """See `prepare_network`."""
-        return prepare_network(module, self.device, self.dtype)
+        return prepare_network(module, self.device, self.dtype, self.pool)
 
     def in_place(
         self, network: nn.Module, prepared: PreparedNetwork, patch: int, halo: int | None
@@ -247,7 +269,7 @@ def prepare_detector(detector: YoloDetector, device: torch.device, dtype: torch.
         fuse_conv_blocks(fused.net, dtype if device.type == "cpu" else None)
         fused = _in_type(fused, device, dtype)
         difference = _largest_difference(plain, fused, device, dtype)
-        if not difference <= DETECTOR_TOLERANCE[dtype]:
+        if not difference <= detector_tolerance(device, dtype):
             raise FusionError(f"its output would differ by {difference:.2g} of its spread")
         fused.how = f"{'BatchNorm folded' if device.type == 'cuda' else 'fused oneDNN convolutions'}, {name}"
         return fused
@@ -255,6 +277,19 @@ def prepare_detector(detector: YoloDetector, device: torch.device, dtype: torch.
         plain = _in_type(plain, device, dtype)
         plain.how = f"eager, {name} ({' '.join(str(error).split())[:120]})"
         return plain
+
+
+def detector_tolerance(device: torch.device, dtype: torch.dtype) -> float:
+    """Largest difference that folding may make, see DETECTOR_TOLERANCE."""
+    rounded = device.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    return TF32_TOLERANCE if rounded else DETECTOR_TOLERANCE[dtype]
+
+
+def _drawn(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A drawn image (1, 3, side, side) in [0, 1], the same in all colours."""
+    x = torch.linspace(0, 1, side)
+    image = ((x * 37).sin() * (x[:, None] * 23).cos() * 0.5 + 0.5).expand(1, 3, side, side).contiguous()
+    return image.to(device, dtype)
 
 
 def _in_type(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -> YoloDetector:
@@ -271,10 +306,8 @@ def _in_type(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -
 def _largest_difference(plain: YoloDetector, fused: YoloDetector, device: torch.device, dtype: torch.dtype) -> float:
     """Largest difference of box and class logits, as a share of their spread, on a small drawn image."""
     side = 2 * plain.stride
-    x = torch.linspace(0, 1, side)
-    image = ((x * 37).sin() * (x[:, None] * 23).cos() * 0.5 + 0.5).expand(1, 3, side, side).contiguous()
-    expected = plain.raw(image, one2one=False)
-    got = fused.raw(image.to(device, dtype), one2one=False)
+    expected = plain.raw(_drawn(side, torch.device("cpu"), torch.float32), one2one=False)
+    got = fused.raw(_drawn(side, device, dtype), one2one=False)
     expected, got = (raw.get("one2many", raw) for raw in (expected, got))
     pairs = [(expected[name].float(), got[name].float().cpu()) for name in ("boxes", "scores")]
     return max(((theirs - ours).abs().max() / theirs.std().clamp_min(1e-6)).item() for theirs, ours in pairs)

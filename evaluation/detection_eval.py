@@ -81,6 +81,12 @@ def object_map(boxes: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
     return covered
 
 
+def on_host(detections: list[torch.Tensor]) -> list[np.ndarray]:
+    """Boxes per image, which cross from the device at once."""
+    rows = torch.cat([found.detach().float() for found in detections]).cpu().numpy()
+    return np.split(rows, np.cumsum([len(found) for found in detections])[:-1])
+
+
 def detect_split(
     predict: Predict,
     loader: Iterable[DetectionBatch],
@@ -99,22 +105,23 @@ def detect_split(
             strips of which a border of `scale` pixels leaves nothing have none.
     """
     result = SplitResult()
-    for batch in loader:
-        batch = batch.to(device)
+    for host in loader:
+        batch = host.to(device)
         detections, output = predict(batch)
-        masks = None if output is None else output.mask
+        detections = on_host(detections)
+        masks = None if output is None or output.mask is None else output.mask[:, 0].float().cpu().numpy()
         image = None if masks is None else image_patches(batch.content, batch.lr.shape[-2:], patch)
         for row, letterbox in enumerate(batch.letterboxes):
-            found = detections[row].detach().float().cpu().numpy()
+            found = detections[row]
             boxes = letterbox.to_original(found[:, :4])
             result.detections.append(np.concatenate([boxes, found[:, 4:]], axis=1))
-            truth = canvas_boxes(batch, row)
-            classes = batch.classes[batch.image_index == row].long().cpu().numpy()
+            truth = canvas_boxes(host, row)
+            classes = host.classes[host.image_index == row].long().cpu().numpy()
             size = (letterbox.height, letterbox.width)
             result.ground_truth.append((letterbox.to_original(truth), classes, size))
             shown = letterbox.region  # without the grey around the image
             if masks is not None:
-                mask = masks[row, 0].float().cpu().numpy()
+                mask = masks[row]
                 own = mask if image is None else mask[image[row].numpy()]
                 result.kept_per_image.append(float(own.mean()))
                 result.patches_per_image.append(int(mask.sum()))

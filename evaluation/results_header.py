@@ -10,6 +10,7 @@ import torch
 
 from configs.evaluate_schema import EvaluateConfig
 from data.degradation import LR_PROTOCOLS
+from deployment.cuda_graphs import warmup_rounds
 from evaluation.measure_rows import SHOWN_CONF, TIMED_IMAGES, WARMUP
 from utils.config import config_to_dict
 from utils.logger import cpu_name, environment
@@ -47,7 +48,7 @@ def results_header(
             "batch": 1,
             "images": min(TIMED_IMAGES, images),
             "rounds": config.timing_runs,
-            "warmup": WARMUP,
+            "warmup": warmup_rounds(min(TIMED_IMAGES, images), device, WARMUP),
             "conf": SHOWN_CONF,
             "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "includes": "LR tensor in memory to boxes after non-maximum suppression, rows interleaved",

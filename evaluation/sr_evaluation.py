@@ -13,6 +13,7 @@ from configs.sr_schema import EvaluateSRConfig
 from data.image_cache import ImageCache
 from data.images import ImageError, read_rgb
 from data.sr_pairs import read_pair
+from deployment.cuda_graphs import eager, warmup_rounds
 from evaluation.fid import frechet_distance, inception_features
 from evaluation.sr_benchmarks import Benchmark
 from evaluation.sr_candidates import Candidate
@@ -175,14 +176,15 @@ class SREvaluation:
         inputs = [(to_tensor(lr, self.device), size_of(lr, hr, benchmark.scale)) for lr, hr in pairs]
         calls = {c.label: in_turn(lambda x, c=c: self.inference(c.network, *x), inputs) for c in candidates}
         runs, title = self.config.timing_runs, f"{benchmark.dataset} x{benchmark.scale:g}, timing"
-        with ProgressBar(WARMUP + runs, title) as bar:
-            timings = measure_interleaved(calls, runs, WARMUP, self.device, on_round=bar.update)
+        warmup = warmup_rounds(len(inputs), self.device, WARMUP)
+        with ProgressBar(warmup + runs, title) as bar:
+            timings = measure_interleaved(calls, runs, warmup, self.device, on_round=bar.update)
         largest = max(inputs, key=lambda pair: pair[0].numel())
         return {
             c.label: {
                 "ms": timings[c.label].median_ms,
                 "ms_p95": timings[c.label].p95_ms,
-                "peak_mem_mb": peak_memory_mb(lambda c=c: self.inference(c.network, *largest), self.device),
+                "peak_mem_mb": peak_memory_mb(eager(lambda c=c: self.inference(c.network, *largest)), self.device),
             }
             for c in candidates
         }

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from configs.sr_schema import EvaluateSRConfig
+from deployment.cuda_graphs import warmup_rounds
 from evaluation.detection_report import CSV, RESULTS, TABLE, json_value, markdown, table_csv
 from evaluation.sr_benchmarks import Benchmark
 from evaluation.sr_candidates import BICUBIC
@@ -102,7 +103,12 @@ def sr_results_header(config: EvaluateSRConfig, argv: list[str], device: torch.d
             f"PSNR of an image: at most {PSNR_CEILING:g} dB; whole, FID: without a border",
             "lr": "bicubic: antialiased (MATLAB's imresize), of HR cropped from the top left; folder: as they are",
             "gmacs_output": list(GMAC_OUTPUT),
-            "timing": {"batch": 1, "images": TIMED_IMAGES, "rounds": config.timing_runs, "warmup": WARMUP},
+            "timing": {
+                "batch": 1,
+                "images": TIMED_IMAGES,
+                "rounds": config.timing_runs,
+                "warmup": warmup_rounds(TIMED_IMAGES, device, WARMUP),
+            },
         },
         "config": config_to_dict(config),
     }

@@ -12,13 +12,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.arbitrary_scale import seeded
 from models.conditional_cost import sr_macs
 from models.content import image_patches
+from models.device_constants import sent
 from models.execution import EXACT, Execution
 from models.front_end import ConditionalOutput, Policy, Preparation
-from models.mask_policy import BestPatches, MaskPolicy
+from models.mask_policy import BestPatches, CountedMask, MaskPolicy
 from models.masker import Masker, patch_grid
 from models.sr_network import SRNetwork
 from models.tiling.blended import run_blended
-from models.tiling.run_patches import expand_mask, run_everywhere, run_on_tiles
+from models.tiling.counted import PatchNumbers, run_counted, settle_numbers
+from models.tiling.run_patches import expand_mask, geometry_of, run_everywhere, run_on_tiles
+from models.tiling.tile_plan import Geometry
 from models.tiling.whole import run_whole
 from utils.errors import UserError
 from utils.gumbel import gumbel_softmax, keep_probability
@@ -135,7 +138,7 @@ class ConditionalSR(nn.Module):
         if image is None:
             logits, shown = self.masker(lr), None  # (B, 2, gh, gw)
         else:
-            logits, shown = self.masker.on_image(lr, image), image[:, None].to(lr.device, non_blocking=True)
+            logits, shown = self.masker.on_image(lr, image), sent(image[:, None], lr.device)
         chance = {"noise": noise, "shares": shares} if self.training else {}
         mask = gumbel_softmax(logits, tau, **chance, image=shown)
         how = self.execution
@@ -165,6 +168,8 @@ class ConditionalSR(nn.Module):
         """
         if any(module.training for module in self.modules() if isinstance(module, _BatchNorm)):
             raise RuntimeError("infer: a BatchNorm layer is in training mode; call eval() first")
+        if self.execution.counted and not self.sr_quality.capabilities.blend:
+            return self._infer_counted(*self.settled(lr, policy, content), lr, content)
         policy = self._within_latency(policy, lr, content)
         logits = self.masker(lr) if policy.needs_masker else None
         mask = policy.select(lr, logits, self.patch, content)  # (B, gh, gw)
@@ -176,6 +181,57 @@ class ConditionalSR(nn.Module):
             fast = run_whole(self.sr_fast, lr, most, self.patch)
             sr = self.quality_on_patches(lr, mask, fast)
         probability = None if logits is None else keep_probability(logits)
+        return ConditionalOutput(sr.clamp_(0, 1), mask[:, None].float(), probability)
+
+    def numbers(self, policy: Policy, lr: torch.Tensor, content: torch.Tensor | None = None) -> PatchNumbers | None:
+        """What will be run of images of this shape, where the policy tells beforehand; nothing waits."""
+        if isinstance(policy, CountedMask):
+            return policy.numbers
+        image, geometry = image_patches(content, lr.shape[-2:], self.patch), self._geometry(lr)
+        patches = geometry.grid[0] * geometry.grid[1]
+        held = [patches] * len(lr) if image is None else image.flatten(1).sum(1).tolist()
+        counts = [count for own in held if (count := policy.selects(patches, own)) is not None]
+        return settle_numbers(counts, geometry) if len(counts) == len(held) else None
+
+    @torch.no_grad()
+    def settled(
+        self, lr: torch.Tensor, policy: Policy, content: torch.Tensor | None = None
+    ) -> tuple[Policy, torch.Tensor | None]:
+        """A policy that selects the same of these images and whose numbers are known; the host waits once where only
+        the device knows them, or the host alone can choose.
+
+        Returns:
+            The policy, and the masker's probability of quality where it had to run for this; see ConditionalOutput.
+        """
+        policy = self._within_latency(policy, lr, content)
+        numbers = self.numbers(policy, lr, content)
+        if numbers is not None and policy.kind != "random":
+            return policy, None
+        logits = self.masker(lr) if policy.needs_masker else None
+        mask = policy.select(lr, logits, self.patch, content)
+        if numbers is None:
+            numbers = settle_numbers(mask.flatten(1).sum(1).tolist(), self._geometry(lr), exact=False)
+        return CountedMask(mask, numbers), None if logits is None else keep_probability(logits)
+
+    def _geometry(self, lr: torch.Tensor) -> Geometry:
+        return geometry_of(self.sr_quality, lr, self.patch, self.execution.halo)
+
+    def _infer_counted(
+        self, policy: Policy, probability: torch.Tensor | None, lr: torch.Tensor, content: torch.Tensor | None
+    ) -> ConditionalOutput:
+        """`infer` for a policy as from `settled`; nothing waits for the device."""
+        numbers, most = self.numbers(policy, lr, content), self.execution.tiles.max_pixels
+        assert numbers is not None  # see settled
+        if policy.needs_masker:
+            logits = self.masker(lr)
+            mask, probability = policy.select(lr, logits, self.patch, content), keep_probability(logits)
+        else:
+            mask = policy.select(lr, None, self.patch, content)
+        if numbers.everything:
+            sr = run_whole(self.sr_quality, lr, most)
+        else:
+            fast, halo = run_whole(self.sr_fast, lr, most, self.patch), self.execution.halo
+            sr = run_counted(self.sr_quality, lr, mask, numbers, self.patch, halo, fast, most)
         return ConditionalOutput(sr.clamp_(0, 1), mask[:, None].float(), probability)
 
     def quality_on_patches(self, lr: torch.Tensor, mask: torch.Tensor, canvas: torch.Tensor) -> torch.Tensor:
@@ -219,7 +275,8 @@ class ConditionalSR(nn.Module):
             runner = preparation.runner(self.sr_quality) if how.latency.in_place else None
         pixels = preparation.max_pixels(self.sr_fast, self.sr_quality)
         tiles = replace(how.tiles, max_pixels=pixels, overhead=preparation.overhead)
-        return ConditionalSR(masker, sr_fast, sr_quality, replace(how, tiles=tiles, patches=runner)).eval()
+        how = replace(how, tiles=tiles, patches=runner, counted=preparation.counted)
+        return ConditionalSR(masker, sr_fast, sr_quality, how).eval()
 
     def _within_latency(self, policy: Policy, lr: torch.Tensor, content: torch.Tensor | None) -> Policy:
         """The number of patches that keeps a latency, for images of this shape; other policies as they are."""

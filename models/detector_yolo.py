@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from models.detector_layers import check_layers
 from models.detector_output import float32
+from models.device_constants import device_constant
 from models.ultralytics_offline import INTEGRATIONS, offline_ultralytics
 from utils.errors import UserError
 
@@ -89,6 +90,7 @@ class YoloDetector(nn.Module):
     Attributes:
         spec: {"name": "yolo", "args": {"model": whole YAML as a dictionary, "names": [...]}}, enough to rebuild it.
         stride: the height and width of images must be multiples of this.
+        strides: of the head's levels.
         net: the Ultralytics DetectionModel.
         dtype: to which `predict` converts images; None leaves them as they are.
 
@@ -120,12 +122,12 @@ class YoloDetector(nn.Module):
         self.names = tuple(names)
         self.spec = {"name": "yolo", "args": {"model": deepcopy(self.net.yaml), "names": list(names)}}
         self.stride = int(self.net.stride.max())
+        self.strides = tuple(self.net.stride.tolist())
         self.batchnorm_frozen = False
         self.frozen = False
         self.dtype: torch.dtype | None = None
         self.epoch = 0
         self._criterion: tuple[torch.device, Any] | None = None
-        self._grids: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     @property
     def head(self) -> Detect:
@@ -213,6 +215,10 @@ class YoloDetector(nn.Module):
         Raises:
             ValueError: image sizes that the model cannot take.
         """
+        return self.boxes(self._seen(images), images.shape[2:], conf, iou, max_det, multi_label, classes, agnostic)
+
+    def _seen(self, images: Tensor) -> dict:
+        """`raw` in evaluation mode, in the type of `predict`; the mode of the module is left as it was."""
         self._check_images(images)
         training = self.training
         if training:
@@ -220,11 +226,23 @@ class YoloDetector(nn.Module):
         try:
             if self.dtype is not None:
                 images = images.to(self.dtype, memory_format=torch.channels_last)
-            raw = self.raw(images, one2one=False)
+            return self.raw(images, one2one=False)
         finally:
             if training:
                 self.train()
-        return self.boxes(raw, images.shape[2:], conf, iou, max_det, multi_label, classes, agnostic)
+
+    @torch.no_grad()
+    def decoded(self, images: Tensor) -> Tensor:
+        """What `predict` sees before suppression, float32 (B, 4 + classes, A): cx, cy, w, h in pixels, class scores."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self._decode(self._seen(images))
+
+    def _decode(self, raw: dict) -> Tensor:
+        raw = float32(raw.get("one2many", raw))
+        self.head.shape, (self.head.anchors, self.head.strides) = raw["feats"][0].shape, self._anchors(raw["feats"])
+        if self.head.end2end:
+            raise RuntimeError("the model was switched to NMS-free output; leave `end2end` of its head False")
+        return self.head._inference(raw)
 
     @torch.no_grad()
     def boxes(
@@ -240,14 +258,9 @@ class YoloDetector(nn.Module):
     ) -> list[Tensor]:
         """Detections as from `predict`, in what `raw` has made of images of this height and width."""
         with torch.autocast(raw.get("one2many", raw)["boxes"].device.type, enabled=False):
-            raw = float32(raw.get("one2many", raw))
-            self.head.shape, (self.head.anchors, self.head.strides) = raw["feats"][0].shape, self._anchors(raw["feats"])
-            decoded = self.head._inference(raw)
-            if self.head.end2end:
-                raise RuntimeError("the model was switched to NMS-free output; leave `end2end` of its head False")
             return non_max_suppression(
-                decoded, conf, iou, None if classes is None else list(classes), agnostic, multi_label, max_det=max_det,
-                max_time_img=float("inf"), max_wh=max(7680, *size),
+                self._decode(raw), conf, iou, None if classes is None else list(classes), agnostic, multi_label,
+                max_det=max_det, max_time_img=float("inf"), max_wh=max(7680, *size),
             )  # fmt: skip
 
     def _anchors(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -255,16 +268,8 @@ class YoloDetector(nn.Module):
 
         Ultralytics keeps those of the last call only, in the type and in the inference mode of that call.
         """
-        device = levels[0].device
-        key = (device, *(level.shape[-2:] for level in levels))
-        if key not in self._grids:
-            with torch.inference_mode(False):
-                grids = [torch.empty(1, 1, *level.shape[-2:], device=device) for level in levels]
-                points, strides = make_anchors(grids, self.head.stride.tolist(), 0.5)
-            if len(self._grids) >= MOST_GRIDS:
-                del self._grids[next(iter(self._grids))]  # the oldest
-            self._grids[key] = (points.transpose(0, 1), strides.transpose(0, 1))
-        return self._grids[key]
+        sides = tuple(tuple(level.shape[-2:]) for level in levels)
+        return anchor_grid(sides, self.strides, levels[0].device)
 
     def forward(self, images: Tensor) -> dict:
         """Same as `raw`."""
@@ -330,6 +335,15 @@ class YoloDetector(nn.Module):
         return self
 
 
+@device_constant(MOST_GRIDS)
+def anchor_grid(
+    sides: tuple[tuple[int, int], ...], strides: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Anchor points (2, N) and strides (1, N), fp32, of feature maps of these heights and widths."""
+    points, steps = make_anchors([torch.empty(1, 1, *side, device=device) for side in sides], list(strides), 0.5)
+    return points.transpose(0, 1), steps.transpose(0, 1)
+
+
 def _check_targets(boxes: Tensor, classes: Tensor, image_index: Tensor, n_classes: int, batch: int) -> None:
     n = len(boxes)
     if boxes.shape != (n, 4) or classes.shape != (n,) or image_index.shape != (n,):
@@ -337,10 +351,10 @@ def _check_targets(boxes: Tensor, classes: Tensor, image_index: Tensor, n_classe
             f"targets have shapes boxes {tuple(boxes.shape)}, classes {tuple(classes.shape)}, image_index "
             f"{tuple(image_index.shape)}; expected (N, 4), (N,), (N,)"
         )
-    if not n:
+    if not n or boxes.is_cuda:  # there, looking at values would make every step wait; whoever read the labels looked
         return
     extremes = torch.stack([t.float() for pair in (boxes, classes, image_index) for t in (pair.min(), pair.max())])
-    low, high, class_low, class_high, row_low, row_high = extremes.tolist()  # one device synchronisation
+    low, high, class_low, class_high, row_low, row_high = extremes.tolist()
     if not (low >= -1e-4 and high <= 1 + 1e-4):
         raise UserError(
             f"boxes hold values in [{low:g}, {high:g}]; expected cx, cy, w, h as shares of the image in "

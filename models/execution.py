@@ -43,6 +43,8 @@ class Execution:
         tiles: how patches are run in windows.
         patches: what runs them instead; None runs tiles.
         latency: predicts milliseconds, for the policy latency_ms; None where there is no profile.
+        counted: the number of patches is settled before they are run, one window for each, so that on a GPU nothing
+            waits for the device; see models/tiling/counted.py.
     """
 
     halo: int | None = None
@@ -50,6 +52,7 @@ class Execution:
     tiles: TileOptions = DEFAULT
     patches: PatchRunner | None = None
     latency: LatencyPredictor | None = None
+    counted: bool = False
 
 
 EXACT = Execution()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from models.execution import PatchRunner
 from models.sr_network import SRNetwork
+
+if TYPE_CHECKING:
+    from models.calls import Calls
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -45,6 +48,8 @@ class Policy(Protocol):
     @property
     def needs_masker(self) -> bool: ...
 
+    def selects(self, patches: int, image: int) -> int | None: ...
+
     def select(self, lr: Tensor, logits: Tensor | None, patch: int, content: Tensor | None = None) -> Tensor: ...
 
 
@@ -53,6 +58,13 @@ class Preparation(Protocol):
 
     @property
     def overhead(self) -> float: ...
+
+    @property
+    def counted(self) -> bool:
+        """See `Execution.counted`."""
+
+    def calls(self) -> Calls:
+        """How front end and detector are called."""
 
     def network(self, network: SRNetwork) -> SRNetwork:
         """Inference copy of an SR network."""

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from models.content import image_patches
+from models.device_constants import on_device
 from models.masker import patch_grid
+from models.tiling.counted import PatchNumbers
 from utils.errors import UserError
 
 POLICIES = {
@@ -28,6 +30,7 @@ POLICIES = {
     "edge": "the share R in [0, 1] of the image's patches with the highest gradient energy",
 }
 WITH_VALUE = {"threshold": "T", "budget": "R", "latency_ms": "T", "random": "R", "edge": "R"}
+WITH_SHARE = ("budget", "random", "edge")
 WITH_MASKER = ("learned", "threshold", "budget", "latency_ms")
 
 
@@ -80,6 +83,12 @@ class MaskPolicy:
     def needs_masker(self) -> bool:
         """Whether `select` looks at the masker's logits."""
         return self.kind in WITH_MASKER
+
+    def selects(self, patches: int, image: int) -> int | None:
+        """How many of the patches of a canvas are selected, `image` of which hold image; None: the masker decides."""
+        if self.kind in ("all_fast", "all_quality"):
+            return patches if self.kind == "all_quality" else 0
+        return round(self.number * image) if self.kind in WITH_SHARE else None
 
     def select(
         self, lr: torch.Tensor, logits: torch.Tensor | None, patch: int, content: torch.Tensor | None = None
@@ -148,7 +157,7 @@ def _highest(score: torch.Tensor, count: Callable[[int], int], image: torch.Tens
     """Mark the count(n) highest scores of every image, n as in `top_share`."""
     flat = score.flatten(1)
     if image is not None:
-        flat = flat.masked_fill(~image.flatten(1).to(flat.device, non_blocking=True), -torch.inf)
+        flat = flat.masked_fill(~on_device(image, flat.device).flatten(1), -torch.inf)
     return mark_first(flat.argsort(dim=1, descending=True, stable=True), count, image).view_as(score)
 
 
@@ -165,12 +174,12 @@ def mark_first(order: torch.Tensor, count: Callable[[int], int], image: torch.Te
         return chosen.scatter_(1, order[:, : count(order.shape[1])], True)
     counts = torch.tensor([[count(patches)] for patches in image.flatten(1).sum(1).tolist()])
     first = torch.arange(order.shape[1]) < counts  # on the CPU, as the content is: nothing waits for the device
-    return chosen.scatter_(1, order, first.to(order.device, non_blocking=True))
+    return chosen.scatter_(1, order, on_device(first, order.device))
 
 
 def _and_image(mask: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
     """The selected patches (B, gh, gw) that hold image."""
-    return mask if image is None else mask & image.to(mask.device, non_blocking=True)
+    return mask if image is None else mask & on_device(image, mask.device)
 
 
 def random_scores(
@@ -241,6 +250,10 @@ class BestPatches:
     kind: str = "patches"
     needs_masker: bool = True
 
+    def selects(self, patches: int, image: int) -> int:
+        """As `MaskPolicy.selects`."""
+        return min(self.count, image)
+
     def select(
         self, lr: torch.Tensor, logits: torch.Tensor | None, patch: int, content: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -251,12 +264,37 @@ class BestPatches:
 
 
 @dataclass(frozen=True)
+class CountedMask:
+    """A mask policy: exactly the patches of a bool mask (B, gh, gw) whose numbers the host knows.
+
+    What another policy comes to once it has selected, see `ConditionalSR.settled`.
+    """
+
+    mask: torch.Tensor
+    numbers: PatchNumbers
+    kind: str = "counted"
+    needs_masker: bool = False
+
+    def selects(self, patches: int, image: int) -> None:
+        """As `MaskPolicy.selects`; `numbers` tells."""
+
+    def select(
+        self, lr: torch.Tensor, logits: torch.Tensor | None, patch: int, content: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """As `MaskPolicy.select`."""
+        return self.mask
+
+
+@dataclass(frozen=True)
 class GivenMask:
     """A mask policy: those patches of a bool mask (B, gh, gw) that hold image; the masker runs all the same."""
 
     mask: torch.Tensor
     kind: str = "given"
     needs_masker: bool = True
+
+    def selects(self, patches: int, image: int) -> None:
+        """As `MaskPolicy.selects`; the mask alone knows."""
 
     def select(
         self, lr: torch.Tensor, logits: torch.Tensor | None, patch: int, content: torch.Tensor | None = None

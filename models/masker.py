@@ -7,6 +7,7 @@ import torch.fx
 import torch.nn.functional as F
 from torch import nn
 
+from models.device_constants import sent
 from utils.errors import UserError
 
 # Adam moves a parameter by about its learning rate a step; with this gain the offset crosses several units of logit in
@@ -129,7 +130,7 @@ class Masker(nn.Module):
         shown = image.flatten().nonzero()[:, 0]
         if not self.norm.training or len(shown) < 2:  # one value has no variance; then as if all were image
             return self.decide(self.norm(x))
-        shown = shown.to(x.device, non_blocking=True)
+        shown = sent(shown, x.device)
         flat = x.permute(0, 2, 3, 1).flatten(0, 2)  # (B * gh * gw, 2C)
         centred = self.norm(flat.index_select(0, shown)[..., None, None])[..., 0, 0]
         flat = torch.zeros_like(flat, dtype=centred.dtype).index_copy(0, shown, centred)

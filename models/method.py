@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.calls import EAGER, Calls
+from models.device_constants import on_device
 from models.front_end import ConditionalOutput, Policy, Preparation
 from utils.convert import GREY
 
@@ -91,13 +93,14 @@ class DetectorAlone(nn.Module):
         detector: finds the boxes.
         factor: HR canvas pixels per pixel of the image.
         sees_hr: the images are HR images.
+        calls: how the detector is called.
     """
 
     patch = front = None
 
-    def __init__(self, detector: Detector, factor: int, sees_hr: bool):
+    def __init__(self, detector: Detector, factor: int, sees_hr: bool, calls: Calls = EAGER):
         super().__init__()
-        self.detector, self.factor, self.sees_hr = detector, factor, sees_hr
+        self.detector, self.factor, self.sees_hr, self.calls = detector, factor, sees_hr, calls
 
     def super_resolve(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         """The image with grey at the bottom and right; `policy` and `content` are not looked at."""
@@ -115,8 +118,9 @@ class DetectorAlone(nn.Module):
         content: Tensor | None = None,
     ) -> tuple[Boxes, None]:
         """See `Method.predict`."""
-        found = self.detector.predict(self.super_resolve(images, policy).sr, conf=conf, iou=iou, max_det=max_det)
-        return [boxes * boxes.new_tensor([self.factor] * 4 + [1, 1]) for boxes in found], None
+        found = self.calls.detect(self.detector, self.super_resolve(images, policy).sr, conf, iou, max_det)
+        factor = torch.tensor([self.factor] * 4 + [1.0, 1.0])
+        return [boxes * on_device(factor, boxes.device) for boxes in found], None
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         stride = self.detector.stride
@@ -132,4 +136,4 @@ class DetectorAlone(nn.Module):
         return [self.detector]
 
     def with_detector(self, detector: Detector, preparation: Preparation) -> DetectorAlone:
-        return DetectorAlone(detector, self.factor, self.sees_hr)
+        return DetectorAlone(detector, self.factor, self.sees_hr, preparation.calls())

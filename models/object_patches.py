@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.device_constants import on_device, sent
+
 
 def objects_per_patch(
     centres: Tensor, image_index: Tensor, images: int, lr_size: tuple[int, int], patch: int, grid: tuple[int, int]
@@ -37,6 +39,6 @@ def detected_centres(detections: list[Tensor], canvas: tuple[int, int]) -> tuple
         canvas: height and width in pixels.
     """
     boxes = torch.cat([found[:, :4] for found in detections])
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / boxes.new_tensor([canvas[1], canvas[0]])
-    counts = torch.tensor([len(found) for found in detections], device=boxes.device)
-    return centres, torch.arange(len(detections), device=boxes.device).repeat_interleave(counts)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / on_device(torch.tensor(canvas[::-1], dtype=boxes.dtype), boxes.device)
+    counts = torch.tensor([len(found) for found in detections])
+    return centres, sent(torch.arange(len(detections)).repeat_interleave(counts), boxes.device)

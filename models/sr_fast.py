@@ -6,13 +6,12 @@ the last layers with parameters.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from models.capabilities import Capabilities, checked_scale
+from models.device_constants import device_constant
 from models.networks.interpolation_init import init_copy, init_deconvolution, init_pixel_shuffle
 from models.sr_network import SRNetwork
 from utils.errors import UserError
@@ -23,11 +22,10 @@ from utils.resize import cubic_matrix
 #################################################################################
 
 
-@lru_cache(maxsize=64)
+@device_constant(64)
 def interpolation_matrix(size: int, out_size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """The matrix (out_size, size) of cubic interpolation along one axis."""
-    with torch.inference_mode(False):  # a cached inference tensor could not serve a later training step
-        return torch.tensor(cubic_matrix(size, out_size), dtype=dtype, device=device)
+    return torch.tensor(cubic_matrix(size, out_size), dtype=dtype, device=device)
 
 
 def cubic_convolution(lr: torch.Tensor, scale: int) -> torch.Tensor:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from models.calls import EAGER, Calls
+from models.device_constants import on_device
 from models.front_end import ConditionalOutput, FrontEnd, Policy, Preparation
 from models.method import Boxes, Detector, Network
 
@@ -19,12 +22,14 @@ class ConditionalSRDetector(nn.Module):
     Args:
         front: makes super-resolved images (B, 3, s*h, s*w) of LR images (B, 3, h, w) in [0, 1].
         detector: detector on the super-resolved image.
+        calls: how the two are called.
     """
 
-    def __init__(self, front: FrontEnd, detector: Detector):
+    def __init__(self, front: FrontEnd, detector: Detector, calls: Calls = EAGER):
         super().__init__()
         self.front = front
         self.detector = detector
+        self.calls = calls
 
     @property
     def scale(self) -> int:
@@ -61,19 +66,19 @@ class ConditionalSRDetector(nn.Module):
         Raises:
             UserError: the front end runs on whole images.
         """
-        system = ConditionalSRDetector(self.front.with_execution(**changes), self.detector)
+        system = ConditionalSRDetector(self.front.with_execution(**changes), self.detector, self.calls.fresh())
         system.training = self.training
         return system
 
     def with_seed(self, seed: int) -> ConditionalSRDetector:
         """The same system, its weights shared, whose SR networks draw the noise of this seed."""
-        system = ConditionalSRDetector(self.front.with_seed(seed), self.detector)
+        system = ConditionalSRDetector(self.front.with_seed(seed), self.detector, self.calls.fresh())
         system.training = self.training
         return system
 
     def super_resolve(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         """Super-resolve without gradient. (B, 3, h, w) -> sr (B, 3, s*h, s*w) in [0, 1]; see `FrontEnd.infer`."""
-        return self.front.infer(images, policy, content)
+        return self.calls.super_resolve(self.front, images, policy, content)
 
     def predict(
         self,
@@ -85,13 +90,19 @@ class ConditionalSRDetector(nn.Module):
         content: Tensor | None = None,
     ) -> tuple[Boxes, ConditionalOutput]:
         """Boxes per image (n, 6): x1, y1, x2, y2 in HR canvas pixels, score, class; and what the front end made."""
-        output = self.super_resolve(images, policy, content)
-        return self.detect(output.sr, conf, iou, max_det), output
+        found, output = self.calls.predict(self.front, self.detector, images, policy, conf, iou, max_det, content)
+        return self._on_canvas(found), output
 
     def detect(self, sr: Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300, **choice) -> Boxes:
         """Boxes per image as from `predict`, in what `super_resolve` made; `choice`: classes, see `YoloDetector`."""
-        found = self.detector.predict(sr, conf=conf, iou=iou, max_det=max_det, **choice)
-        return found if self.zoom == 1 else [boxes / boxes.new_tensor([self.zoom] * 4 + [1, 1]) for boxes in found]
+        return self._on_canvas(self.calls.detect(self.detector, sr, conf, iou, max_det, **choice))
+
+    def _on_canvas(self, found: Boxes) -> Boxes:
+        """From pixels of the super-resolved image to those of the HR canvas."""
+        if self.zoom == 1:
+            return found
+        zoom = torch.tensor([self.zoom] * 4 + [1.0, 1.0])
+        return [boxes / on_device(zoom, boxes.device) for boxes in found]
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the detector's input for an image of height x width."""
@@ -110,4 +121,4 @@ class ConditionalSRDetector(nn.Module):
 
     def with_detector(self, detector: Detector, preparation: Preparation) -> ConditionalSRDetector:
         """Inference copy around the inference copy of the detector."""
-        return ConditionalSRDetector(self.front.prepared(preparation), detector).eval()
+        return ConditionalSRDetector(self.front.prepared(preparation), detector, preparation.calls()).eval()

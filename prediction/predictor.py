@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 from data.sources import Frame, Skipped, group_frames
+from deployment.graphed_calls import release_graphs
 from deployment.prepare import prepare_system
+from models.device_constants import sent
 from models.mask_policy import MaskPolicy
 from models.masker import patch_grid
 from models.system import ConditionalSRDetector
@@ -128,12 +130,18 @@ class Predictor:
         """
         measure, clock = nullcontext if times is None else times.measure, [time.perf_counter()]
         with measure("SR"):
-            lr = torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))).to(self.device)
+            lr = sent(torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))), self.device)
             lr = lr.permute(0, 3, 1, 2).float().div(255)
             clock.append(time.perf_counter())
-            output = self.system.super_resolve(lr, options.policy, content_of(images, (lr.shape[-2], lr.shape[-1])))
+            content = content_of(images, (lr.shape[-2], lr.shape[-1]))
+            limits = (options.conf, options.iou, options.max_det)
+            if times is not None or options.choice:
+                output = self.system.super_resolve(lr, options.policy, content)
         with measure("detection"):
-            found = self.system.detect(output.sr, options.conf, options.iou, options.max_det, **options.choice)
+            if times is None and not options.choice:  # both at once, which a GPU replays from one graph
+                found, output = self.system.predict(lr, options.policy, *limits, content=content)
+            else:
+                found = self.system.detect(output.sr, *limits, **options.choice)
             boxes = [rows.float().cpu().numpy() for rows in found]
         clock.append(time.perf_counter())
         masks = [None] * len(images) if output.mask is None else output.mask[:, 0].cpu().numpy() > 0.5
@@ -182,6 +190,11 @@ class Predictor:
                     raise
                 predictions = None
             if predictions is None:  # outside of `except`, where the error would keep its tensors alive
+                if self.device.type == "cuda":  # graphs hold memory that nothing else can use
+                    release_graphs(self.system)
+                    if len(group) > 1:
+                        yield from self.stream(group, options, 1, times)
+                        continue
                 reason = self.out_of_memory(len(group), options.policy)
                 yield from (Skipped(frame.file, reason) for frame in group)
             else:

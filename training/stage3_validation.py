@@ -10,6 +10,7 @@ from data.detection import DetectionDataset
 from data.detection_batch import DetectionBatch, collate_detection
 from evaluation.detection_eval import detect_split
 from models.content import image_patches
+from models.device_constants import sent
 from models.mask_policy import parse_policy
 from models.system import ConditionalSRDetector
 from utils.convert import to_uint8
@@ -33,7 +34,10 @@ class Stage3Validation:
 
     def loader(self, dataset) -> DataLoader:
         run, optim = self.config.run, self.config.optim
-        return DataLoader(dataset, optim.batch, collate_fn=collate_detection, num_workers=run.workers)
+        pinned = self.device.type == "cuda"
+        return DataLoader(
+            dataset, optim.batch, collate_fn=collate_detection, num_workers=run.workers, pin_memory=pinned
+        )
 
     def predict(self, batch: DetectionBatch):
         run = self.config.run
@@ -65,7 +69,11 @@ class Stage3Validation:
             logits = masker(batch.to(self.device).lr)
             score = logits[:, 1] - logits[:, 0]  # (B, gh, gw)
             image = image_patches(batch.content, batch.lr.shape[-2:], masker.patch)
-            scores.append(score.flatten() if image is None else score[image.to(score.device)])
+            scores.append(
+                score.flatten()
+                if image is None
+                else score.flatten()[sent(image.flatten().nonzero()[:, 0], score.device)]
+            )
         scores = torch.cat(scores)
         masker.calibrate(scores, share)
         return (scores > 0).float().mean().item()

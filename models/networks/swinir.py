@@ -5,17 +5,49 @@ LR images (B, 3, h, w) in [0, 1] become (B, 3, scale * h, scale * w); the output
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from models.capabilities import Capabilities, checked_scale
+from models.device_constants import device_constant
 from models.networks.interpolation_init import init_copy, init_pixel_shuffle, init_zero
 from models.networks.mean_colour import div2k_mean
 from models.networks.spandrel_layers import adopt, init_staged, pad_to_multiple
 from models.sr_network import SRNetwork
 from models.sr_quality import tail_radius
 from utils.errors import UserError
+
+
+@device_constant(64)
+def shift_mask(window: int, shift: int, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What keeps shifted windows of an image of this size from mixing its ends, (windows, window^2, window^2)."""
+    from spandrel.architectures.SwinIR.__arch.SwinIR import window_partition
+
+    regions, ends = torch.zeros(1, *size, 1), (slice(-window), slice(-window, -shift), slice(-shift, None))
+    for number, (rows, columns) in enumerate(product(ends, ends)):
+        regions[:, rows, columns] = number
+    tokens = window_partition(regions, window).view(-1, window * window)
+    apart = tokens[:, None] != tokens[:, :, None]
+    return torch.zeros(apart.shape, dtype=dtype).masked_fill(apart, -100.0).to(device)
+
+
+@dataclass(frozen=True)
+class ShiftMask:
+    """What a Swin layer asks for and moves to its device in every call; here it is there already."""
+
+    layer: Any  # whose attributes have no types
+    size: tuple[int, int]
+
+    def to(self, device: torch.device) -> Tensor:
+        # On CPUs as the layers make it; elsewhere 16-bit attention would become fp32 of it.
+        dtype = torch.float32 if device.type == "cpu" else self.layer.norm1.weight.dtype
+        return shift_mask(self.layer.window_size, self.layer.shift_size, tuple(self.size), dtype, device)
 
 
 class SwinIR(SRNetwork):
@@ -104,6 +136,8 @@ class SwinIR(SRNetwork):
             for name in ("attn_mask", "relative_position_index"):  # constants of the layout, not learned
                 if name in module._buffers:
                     module.register_buffer(name, getattr(module, name), persistent=False)
+            if hasattr(module, "calculate_mask"):
+                module.calculate_mask = partial(ShiftMask, module)  # type: ignore[assignment]
         self.register_buffer("mean", div2k_mean(), persistent=False)
         self.initialize_weights()
 

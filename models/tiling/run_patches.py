@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.device_constants import on_device, sent
 from models.sr_network import SRNetwork
 from models.tiling.tile_plan import Geometry, Group, plan_tiles
 from models.tiling.whole import run_whole
@@ -79,7 +80,7 @@ def run_on_tiles(
     image_part = (..., slice(geometry.height * scale), slice(geometry.width * scale))
     plan = plan_tiles(mask.cpu().numpy(), geometry, options.overhead, options.merge)
     if plan.dense.any():
-        dense = torch.from_numpy(plan.dense.nonzero()[0]).to(lr.device)
+        dense = sent(torch.from_numpy(plan.dense.nonzero()[0]), lr.device)
         sr = run_whole(network, lr[dense], options.max_pixels).to(canvas.dtype)
         pixels = expand_mask(mask[dense], patch * scale, sr.shape[-2], sr.shape[-1])
         if plan.dense.all():
@@ -111,18 +112,21 @@ def run_everywhere(
     """
     geometry = geometry_of(network, lr, patch, halo)
     rows, columns = geometry.grid
-    plans = [plan_tiles(part.cpu().numpy(), geometry, options.overhead, options.merge) for part in (mask, ~mask)]
+    host = mask.cpu()  # the one wait
+    plans = [plan_tiles(part.numpy(), geometry, options.overhead, options.merge) for part in (host, ~host)]
     parts, order = [], []
-    for plan, selected in zip(plans, (mask, ~mask), strict=True):
+    for plan, selected in zip(plans, (host, ~host), strict=True):
         for index, own in tile_outputs(network, lr, plan.groups, geometry, lr.numel()):
             parts.append(own)
             order.append(index)
-        dense = torch.from_numpy(plan.dense.nonzero()[0]).to(lr.device)
+        dense = torch.from_numpy(plan.dense.nonzero()[0])
         if len(dense):
-            own = to_cells(pad_to_patches(network(lr[dense]), geometry, network.scale), patch * network.scale)
+            images = lr[sent(dense, lr.device)]
+            own = to_cells(pad_to_patches(network(images), geometry, network.scale), patch * network.scale)
             index = selected[dense].nonzero()  # (n, 3), the image counted within `dense`
-            parts.append(own[index[:, 0], index[:, 1], index[:, 2]])
-            order.append(torch.cat([dense[index[:, :1]], index[:, 1:]], 1))
+            place = sent(index, lr.device)
+            parts.append(own[place[:, 0], place[:, 1], place[:, 2]])
+            order.append(sent(torch.cat([dense[index[:, :1]], index[:, 1:]], 1), lr.device))
     image, row, column = torch.cat(order).unbind(1)
     place = torch.empty(len(lr) * rows * columns, dtype=torch.long, device=lr.device)
     place[(image * rows + row) * columns + column] = torch.arange(len(place), device=lr.device)
@@ -144,9 +148,9 @@ def tile_outputs(
     for group in groups:
         window = geometry.window(group.rows, group.columns)
         most = max(1, max_pixels // (window[0] * window[1]))
-        index = torch.from_numpy(group.index).to(lr.device)
+        index = sent(torch.from_numpy(group.index), lr.device)
         for part in index.split(chunk_sizes(len(index), most)):
-            yield _run_rectangles(network, lr, part, group, window, geometry)
+            yield run_rectangles(network, lr, part, (group.rows, group.columns), geometry)
 
 
 def chunk_sizes(count: int, most: int) -> list[int]:
@@ -166,11 +170,12 @@ def chunk_sizes(count: int, most: int) -> list[int]:
     return sizes
 
 
-def _run_rectangles(
-    network: SRNetwork, lr: Tensor, tiles: Tensor, group: Group, window: tuple[int, int], geometry: Geometry
+def run_rectangles(
+    network: SRNetwork, lr: Tensor, tiles: Tensor, shape: tuple[int, int], geometry: Geometry
 ) -> tuple[Tensor, Tensor]:
-    """One call of the network on rectangles `tiles` (n, 3) -> (n * rows * columns, 3) patches and their HR cells."""
-    patch, scale = geometry.patch, network.scale
+    """One call of the network on rectangles `tiles` (n, 3) of rows x columns patches -> their (n * rows * columns, 3)
+    patches and HR cells."""
+    patch, scale, (rows, columns), window = geometry.patch, network.scale, shape, geometry.window(*shape)
     image, row, column = tiles.unbind(1)
     top = (row * patch - geometry.halo).clamp(0, geometry.height - window[0])
     left = (column * patch - geometry.halo).clamp(0, geometry.width - window[1])
@@ -178,13 +183,13 @@ def _run_rectangles(
     sr = network(windows[image, :, top, left])  # (n, 3, scale * window)
     padding = (0, -geometry.width % patch * scale, 0, -geometry.height % patch * scale)  # makes partial patches whole
     sr = F.pad(sr, padding) if any(padding) else sr
-    rectangle = (group.rows * patch * scale, group.columns * patch * scale)
+    rectangle = (rows * patch * scale, columns * patch * scale)
     own = sr.unfold(2, rectangle[0], scale).unfold(3, rectangle[1], scale)
     each = torch.arange(len(tiles), device=lr.device)
     own = own[each, :, row * patch - top, column * patch - left]  # (n, 3, rows * cell, columns * cell)
     cells = to_cells(own, patch * scale).flatten(0, 2)
-    inside = torch.cartesian_prod(torch.arange(group.rows), torch.arange(group.columns)).to(lr.device)
-    inside = F.pad(inside, (1, 0))  # (rows * columns, 3): no step along the images
+    inside = F.pad(torch.cartesian_prod(torch.arange(rows), torch.arange(columns)), (1, 0))  # no step along the images
+    inside = on_device(inside, lr.device)  # (rows * columns, 3)
     return (tiles[:, None] + inside).flatten(0, 1), cells
 
 

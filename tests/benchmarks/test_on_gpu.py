@@ -10,10 +10,12 @@ import torch
 from benchmarks import on_gpu
 from utils.errors import UserError
 
+LONG = pytest.param(["waits", "whole", "skipping"], marks=pytest.mark.slow)
 
-def test_dry(tmp_path, capsys):
+
+@pytest.mark.parametrize("parts", [["equal"], LONG, pytest.param(["step"], marks=pytest.mark.slow)], ids=str)
+def test_dry(tmp_path, capsys, parts):
     file = tmp_path / "dry.json"
-    parts = ["equal", "waits", "skipping", "whole", "step"]
     assert on_gpu.main(["--dry", "--json", str(file), "--parts", *parts]) == 0, capsys.readouterr().out
     results = json.loads(file.read_text())
     assert results["dry"] and list(dict.fromkeys(row["part"] for row in results["rows"])) == parts

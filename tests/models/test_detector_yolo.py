@@ -237,7 +237,7 @@ def test_prediction_in_inference_mode_or_bf16_leaves_nothing_behind(small, batch
 
 def test_anchors_are_made_once_a_size_and_are_those_of_a_fresh_call(small, monkeypatch):
     small, made = copy.deepcopy(small).eval(), []
-    small._grids.clear()
+    detector_yolo.anchor_grid.cache_clear()
     make = detector_yolo.make_anchors
     monkeypatch.setattr(detector_yolo, "make_anchors", lambda *args: made.append(args) or make(*args))
     for size in [(64, 64), (64, 96), (64, 64), (96, 64), (64, 96)]:
@@ -250,10 +250,8 @@ def test_anchors_are_made_once_a_size_and_are_those_of_a_fresh_call(small, monke
                 small.head._inference(raw), 0.01, 0.7, max_det=300, max_time_img=float("inf"), max_wh=7680
             )
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert len(made) == 3 and len(small._grids) == 3
-    monkeypatch.setattr(detector_yolo, "MOST_GRIDS", 3)
-    small.predict(torch.rand(1, 3, 32, 32))
-    assert len(small._grids) == 3
+    assert len(made) == 3 and detector_yolo.anchor_grid.cache_info().currsize == 3
+    assert detector_yolo.anchor_grid.cache_info().maxsize == detector_yolo.MOST_GRIDS
 
 
 def test_slow_suppression_drops_no_image(small, monkeypatch):

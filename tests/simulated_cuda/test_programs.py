@@ -24,6 +24,7 @@ def parts(tmp_path):
     return names
 
 
+@pytest.mark.slow
 def test_evaluate(tmp_path, cuda, parts):
     data = draw_detection_set(tmp_path / "set", images=3)
     sliced = f"{{sahi: {{weights: {parts['detector']}, rows: 2, columns: 2}}}}"
@@ -37,7 +38,7 @@ def test_evaluate(tmp_path, cuda, parts):
     assert not cuda.broken
 
 
-@pytest.mark.parametrize("policy", ["budget=0.25", "learned"])
+@pytest.mark.parametrize("policy", ["budget=0.25", pytest.param("learned", marks=pytest.mark.slow)])
 def test_inference(tmp_path, cuda, parts, policy):
     draw_detection_set(tmp_path / "set", images=3)
     source = tmp_path / "set" / "images" / "val"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+import torch
 from torch import Tensor, cat
 
 from configs.schema import LossConfig, OptimConfig
 from models.content import image_cells, image_patches
 from models.detector_output import select_images
+from models.device_constants import sent
 from models.front_end import ConditionalOutput
 from models.object_patches import detected_centres, objects_per_patch
 from models.system import ConditionalSRDetector
@@ -109,7 +111,7 @@ class JointTask(Task):
             output, tau = self.draw(batch, progress)
             sr = output.sr
             total, losses = self.mask_terms(output, batch, progress, teacher_output)
-            losses["tau"] = total.new_tensor(tau)
+            losses["tau"] = torch.full_like(total, tau)
         else:
             sr = front(self.system.images(batch)).sr
         if self.weights.rec > 0:
@@ -124,7 +126,7 @@ class JointTask(Task):
         """Loss terms of the masks, and what they keep; see `teacher_output`."""
         w = self.weights
         image = image_patches(batch.content, batch.lr.shape[-2:], self.system.front.patch)
-        image = None if image is None else image[:, None].to(output.sr.device, non_blocking=True)
+        image = None if image is None else sent(image[:, None], output.sr.device)
         # The expected mask instead of the drawn one: the same mean without the noise.
         kept = sparsity_mean(output.probability, image)
         if w.sparsity == "mean":
@@ -136,7 +138,9 @@ class JointTask(Task):
         losses = {"sparse": sparse.detach(), "smooth": smooth.detach(), "expected_share": kept.detach()}
         losses["kept_share"] = mean_over(output.mask.detach(), image)
         if w.objects > 0:
-            known = slice(None) if teacher_output is not None or w.det == 0 else batch.labelled.to(output.score.device)
+            known = slice(None)
+            if teacher_output is None and w.det > 0 and not batch.labelled.all():
+                known = sent(batch.labelled.nonzero()[:, 0], output.score.device)
             shown = None if image is None else image[known]
             ranking = object_ranking(output.score[known], self.objects(batch, teacher_output)[known], shown)
             total = total + w.objects * ranking
@@ -148,7 +152,7 @@ class JointTask(Task):
         if batch.content is None:
             return None
         (height, width), scale = batch.lr.shape[-2:], batch.hr.shape[-1] // batch.lr.shape[-1]
-        pixels = image_cells(batch.content, (height, width), 1).to(batch.hr.device, non_blocking=True)
+        pixels = sent(image_cells(batch.content, (height, width), 1), batch.hr.device)
         return expand_mask(pixels, scale, height * scale, width * scale)
 
     def objects(self, batch, teacher_output: dict | None) -> Tensor:
@@ -170,10 +174,10 @@ class JointTask(Task):
         front = self.system.front
         tau = temperature(progress.step, progress.total_steps, *self.tau)
         grid = front.masker.grid(*batch.lr.shape[-2:])
-        noise = gumbel_noise(batch.indices, batch.epoch, self.seed, grid).to(batch.lr.device)
+        noise = sent(gumbel_noise(batch.indices, batch.epoch, self.seed, grid), batch.lr.device)
         shares = None
         if self.budgets is not None:
-            shares = random_shares(batch.indices, batch.epoch, self.seed, self.budgets)
+            shares = sent(random_shares(batch.indices, batch.epoch, self.seed, self.budgets), batch.lr.device)
         return front(batch.lr, tau, noise, shares, batch.content), tau
 
     def detector_terms(
@@ -200,9 +204,9 @@ class JointTask(Task):
             return dict.fromkeys(("det", "box", "cls", "dfl"), images.new_zeros(()))
         image_index = batch.image_index
         if not labelled.all():
-            rows = labelled.nonzero()[:, 0].to(images.device)
+            rows = sent(labelled.nonzero()[:, 0], images.device)
             images, raw = images[rows], None if raw is None else select_images(raw, rows)
-            image_index = (labelled.cumsum(0) - 1).to(image_index.device)[image_index]
+            image_index = sent(labelled.cumsum(0) - 1, image_index.device)[image_index]
         losses = detector.loss(images, batch.boxes, batch.classes, image_index, raw)
         # Else an image would weigh the more, the fewer labelled ones its batch has.
         weight = labelled.float().mean().item() / self.label_share
