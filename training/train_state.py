@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from training.stop_request import StopRequest
 from utils.atomic_file import remove_leftovers
 from utils.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -26,13 +27,23 @@ class TrainState:
     def save(self, payload: dict[str, Any]) -> None:
         """Write last.pth; the one before becomes previous.pth. Only one process may save.
 
+        A request to stop waits for its end.
+
         Raises:
-            OSError: the folder cannot be written, or the disk is full; both files are then as they were.
+            CheckpointError: the folder cannot be written, or the disk is full; both files are then as they were.
+            KeyboardInterrupt: afterwards, where such a request came.
         """
         remove_leftovers(self.last)
         # A damaged last.pth must not push the good previous.pth out.
-        save_checkpoint(self.last, payload, keep_as=self.previous if self._keep_last else None)
+        with StopRequest() as stop:
+            try:
+                save_checkpoint(self.last, payload, keep_as=self.previous if self._keep_last else None)
+            except OSError as error:
+                why = f"cannot be written ({error.strerror or error}), the checkpoint before it is good"
+                raise CheckpointError(f"{self.last}: {why}; mend that, then --run.resume true goes on") from error
         self._keep_last = True
+        if stop.asked:
+            raise KeyboardInterrupt
 
     def load_newest(self) -> tuple[dict[str, Any], Path] | None:
         """The newest good state and its file; None if there is none yet. A damaged file is named on stderr and skipped.

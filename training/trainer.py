@@ -146,12 +146,7 @@ class Trainer:
         self.task.load_state_dict(kept, strict=False)
 
     def save(self) -> None:
-        """Write the checkpoint; the last good one stays where that is not possible.
-
-        Raises:
-            NonFiniteError: something in it is not finite.
-            CheckpointError: the disk is full, or the folder cannot be written.
-        """
+        """Write the checkpoint. Raises NonFiniteError where something in it is not finite; see `TrainState.save`."""
         self.check_finite()
         if not self.accelerator.is_main_process:
             return
@@ -167,14 +162,7 @@ class Trainer:
             "window_sums": dict(self.window.sums),
             "numbers": self.numbers,
         }
-        with StopRequest() as stop:
-            try:
-                self.state.save(state)
-            except OSError as error:
-                why = f"cannot be written ({error.strerror or error}), the checkpoint before it is good"
-                raise CheckpointError(f"{self.state.last}: {why}; mend that, then --run.resume true goes on") from error
-        if stop.asked:
-            raise KeyboardInterrupt
+        self.state.save(state)
 
     def kept_weights(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in self.task.state_dict().items() if self.task.keeps(name)}

@@ -23,7 +23,7 @@ from training.stop_request import StopRequest
 from training.task import Progress
 from training.trainer import Trainer
 from training.training_data import TrainingData
-from utils.checkpoint import CheckpointError, load_checkpoint
+from utils.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,12 +172,14 @@ def test_a_request_at_the_end_of_an_epoch_loses_nothing(tmp_path: Path, at: str)
     assert logged == [({"val": 1.0}, 2), ({"val": 1.0}, 4), ({"val": 1.0}, 6)]
 
 
-def test_a_request_while_a_checkpoint_is_written_waits_for_it(tmp_path: Path):
-    trainer = trainer_of(Normalised(), tmp_path)
-    save = trainer.state.save
-    trainer.state.save = lambda state: os.kill(os.getpid(), signal.SIGTERM) or save(state)
+def test_a_request_while_a_checkpoint_is_written_waits_for_it(tmp_path: Path, monkeypatch):
+    def asked(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        save_checkpoint(*arguments, **options)
+
+    monkeypatch.setattr("training.train_state.save_checkpoint", asked)
     with pytest.raises(KeyboardInterrupt):
-        trainer.fit()
+        trainer_of(Normalised(), tmp_path).fit()
     assert load_checkpoint(tmp_path / "checkpoints" / "last.pth")["step"] == 1
 
 
