@@ -73,7 +73,7 @@ reliability: .venv/.stamp
 	rm -f runs/reliability.jsonl && mkdir -p runs
 	-RELIABILITY=$(SIZE) RELIABILITY_OUT=$(CURDIR)/runs/reliability.jsonl OMP_NUM_THREADS=1 \
 		$(PY) -m pytest -q tests/reliability -o timeout=0 -p no:xdist
-	$(PY) -m tools.reliability_page runs/reliability.jsonl --out docs/results/reliability.md --size $(SIZE)
+	$(PY) -m tools.reliability_page runs/reliability.jsonl --out docs/results/reliability.md --size "$(SIZE) times the full size"
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .ruff_cache .mypy_cache .hypothesis

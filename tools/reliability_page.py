@@ -14,14 +14,15 @@ from pathlib import Path
 
 HEAD = """# Reliability
 
-Written by `make reliability SIZE={size}`: {date}, commit {commit}, {cpu}, {cores} cores, Python {python}, PyTorch
-{torch}. SIZE=1 is the full size, hours; n is what this run had. Each row is a test in `tests/reliability/`, which runs
-small within `make test` (stages, endurance and network within `make reliability` only).
+Figures of `tests/reliability/`, {size}: {date}, up to commit {commit}, {cpu}, {cores} cores, Python {python},
+PyTorch {torch}. n is what this run had; `make reliability` runs the full size, hours, and writes this page anew. The
+tests run small within `make test` (stages, endurance and network within `make reliability` only).
 """
 TAIL = """
 Stages 2 and 3 and the training loop must end bit for bit as an unbroken run, metrics included. Stage 1 is Ultralytics'
 trainer, which keeps 16-bit averages and no state of its sampler between epochs: it goes on, but not bit for bit.
-Not run: coverage-guided fuzzing (atheris); resuming on a GPU; killing several processes of one run.
+What has no row here was not run: a row for each stage belongs to the full size. No test exists for coverage-guided
+fuzzing (atheris), resuming on a GPU, and killing several processes of one run.
 """
 
 
@@ -31,7 +32,7 @@ def page(rows: list[dict], about: dict, size: str) -> str:
     Args:
         rows: {"group", "what", "good", "tried", "note"} of each test.
         about: `utils.logger.environment()`.
-        size: share of the full size.
+        size: how much of the full size.
     """
     commit = (about["git"] or {}).get("commit", "unknown")[:7]
     head = HEAD.format(
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("figures", type=Path, help="lines of JSON that the tests wrote (RELIABILITY_OUT)")
     parser.add_argument("--out", type=Path, required=True, help="the page, a Markdown file")
-    parser.add_argument("--size", default="small", help="share of the full size that was run (RELIABILITY)")
+    parser.add_argument("--size", default="small", help="how much of the full size was run, in words")
     options = parser.parse_args(argv)
     if not options.figures.is_file():
         parser.error(f"{options.figures} does not exist: make reliability writes it")

@@ -16,9 +16,10 @@ def test_a_page_of_two_groups(tmp_path: Path, capsys):
     ]
     figures = tmp_path / "figures.jsonl"
     figures.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert main([str(figures), "--out", str(tmp_path / "page.md"), "--size", "0.5"]) == 1
+    assert main([str(figures), "--out", str(tmp_path / "page.md"), "--size", "half the size"]) == 1
     text = (tmp_path / "page.md").read_text()
-    assert text.count("\n## ") == 2 and "| stage 2 | 50 / 50 | 130 kills |" in text and "SIZE=0.5" in text
+    assert text.count("\n## ") == 2 and "| stage 2 | 50 / 50 | 130 kills |" in text
+    assert "`tests/reliability/`, half the size: " in text
     assert "3 rows, 1 not as they should be: stage 3" in capsys.readouterr().out
     figures.write_text(json.dumps(rows[0]))
     assert main([str(figures), "--out", str(tmp_path / "page.md")]) == 0
