@@ -32,6 +32,7 @@ def prepare_detection(config: InferenceConfig) -> Run:
     """
     from data.sources import list_sources, read_frames
     from models.mask_policy import parse_policy
+    from models.patch_reuse import ReuseOptions
     from prediction.api import ConditionalYOLO
     from prediction.prediction_writer import PredictionWriter
     from prediction.predictor import PredictOptions
@@ -50,11 +51,13 @@ def prepare_detection(config: InferenceConfig) -> Run:
     policy = model.checked_policy(config.policy or ("learned" if model.has_masker else None))
     kept = model.checked_classes(config.classes)
     options = PredictOptions(policy, config.conf, config.iou, config.max_det, kept, config.agnostic_nms)
+    memory = predictor.reuse(ReuseOptions(config.reuse_threshold, config.reuse_refresh)) if config.reuse else None
     if config.save_mask and not model.conditional:
         raise UserError(f"{model.weights}: this system has no masker; leave out --save_mask")
     print(model.how)
     times, folder = StageTimes(predictor.device), new_run_folder(out_folder(config))
-    predictions = predictor.stream(read_frames(files, config.max_pixels), options, config.batch, times)
+    frames = read_frames(files, config.max_pixels)
+    predictions = predictor.stream(frames, options, config.batch, times, memory)
     writer = PredictionWriter(folder, files, config, model.scale, predictor.system.detector.names)
     return Run(files, predictions, writer, folder, times)
 

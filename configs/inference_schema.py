@@ -32,6 +32,9 @@ class InferenceConfig:
         max_det: most detections per image.
         classes: index of the only class that is kept, or several; null keeps all.
         agnostic_nms: a box drops weaker ones of other classes too.
+        reuse: patches of a video (or of pictures one after the other) that did not change keep their SR.
+        reuse_threshold: largest change of a pixel in or around a patch that counts as none, in grey levels of 0..255.
+        reuse_refresh: every so many frames all patches are computed anew.
         device: auto picks CUDA when there is one.
         half: run in 16 bit (fp16 on CUDA, bf16 on CPU).
         batch: images per call.
@@ -74,6 +77,9 @@ class InferenceConfig:
     max_det: PositiveInt = 300
     classes: NonNegativeInt | list[NonNegativeInt] | None = None
     agnostic_nms: bool = False
+    reuse: bool = False
+    reuse_threshold: Annotated[float, Range(0, 255)] = 8.0
+    reuse_refresh: PositiveInt = 30
     device: Literal["auto", "cpu", "cuda"] = "auto"
     half: bool = False
     batch: PositiveInt = 1

@@ -6,6 +6,7 @@ import glob
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,12 +84,15 @@ class Frame:
         image: uint8 (H, W, 3) RGB.
         index: number of the frame or page, from 1; None for a single image.
         fps: frames per second of the video; None for images.
+        seconds: when it is shown, from the start of the video; of a stream when it came, from its first frame; None for
+            images.
     """
 
     file: SourceFile
     image: np.ndarray
     index: int | None = None
     fps: float | None = None
+    seconds: float | None = None
 
     @property
     def height(self) -> int:
@@ -268,17 +272,21 @@ def _read_video(file: SourceFile, max_pixels: int) -> Iterator[Frame | Skipped]:
             return
         fps = capture.get(cv2.CAP_PROP_FPS)
         fps = fps if math.isfinite(fps) and fps > 0 else DEFAULT_FPS
-        expected, index = capture.get(cv2.CAP_PROP_FRAME_COUNT), 0
+        expected, index, seconds = capture.get(cv2.CAP_PROP_FRAME_COUNT), 0, -1.0
+        start = math.nan
         while True:
             good, image = capture.read()
             if not good:
                 break
             index += 1
+            start = time.monotonic() if index == 1 else start
+            told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if file.stream is None else time.monotonic() - start
+            seconds = told if told > seconds else max(seconds, (index - 1) / fps)  # some readers tell no times
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             if not file.is_video:  # an image behind an address
                 yield Frame(file, image)
                 return
-            yield Frame(file, image, index, fps)
+            yield Frame(file, image, index, fps, seconds)
         if index == 0 or (file.stream is None and index < COMPLETE_SHARE * expected):
             ends = f"ends after {index} of {expected:.0f} frames; the file is damaged or truncated"
             yield Skipped(file, ends if file.stream is None else "it was opened, but no frame came; try another player")

@@ -170,7 +170,7 @@ class ConditionalSR(nn.Module):
             raise RuntimeError("infer: a BatchNorm layer is in training mode; call eval() first")
         if self.execution.counted and not self.sr_quality.capabilities.blend:
             return self._infer_counted(*self.settled(lr, policy, content), lr, content)
-        policy = self._within_latency(policy, lr, content)
+        policy = self.within_latency(policy, lr, content)
         logits = self.masker(lr) if policy.needs_masker else None
         mask = policy.select(lr, logits, self.patch, content)  # (B, gh, gw)
         most = self.execution.tiles.max_pixels
@@ -203,7 +203,7 @@ class ConditionalSR(nn.Module):
         Returns:
             The policy, and the masker's probability of quality where it had to run for this; see ConditionalOutput.
         """
-        policy = self._within_latency(policy, lr, content)
+        policy = self.within_latency(policy, lr, content)
         numbers = self.numbers(policy, lr, content)
         if numbers is not None and policy.kind != "random":
             return policy, None
@@ -278,7 +278,7 @@ class ConditionalSR(nn.Module):
         how = replace(how, tiles=tiles, patches=runner, counted=preparation.counted)
         return ConditionalSR(masker, sr_fast, sr_quality, how).eval()
 
-    def _within_latency(self, policy: Policy, lr: torch.Tensor, content: torch.Tensor | None) -> Policy:
+    def within_latency(self, policy: Policy, lr: torch.Tensor, content: torch.Tensor | None) -> Policy:
         """The number of patches that keeps a latency, for images of this shape; other policies as they are."""
         if not isinstance(policy, MaskPolicy) or policy.kind != "latency_ms":
             return policy

@@ -29,6 +29,7 @@ from loading.checkpoints import checkpoint_kind, load_front
 from loading.shipped_weights import SHIPPED
 from loading.systems import load_system, with_halo
 from models.mask_policy import POLICIES, WITH_MASKER, WITH_VALUE, MaskPolicy, parse_policy
+from models.patch_reuse import ReuseOptions
 from models.sr_network import SRNetwork
 from prediction.image_input import MAX_PIXELS, one_image, open_source, without_skipped
 from prediction.predictor import PredictOptions, Predictor
@@ -217,6 +218,7 @@ class ConditionalYOLO:
         max_det: int = 300,
         classes: int | Sequence[int] | None = None,
         agnostic_nms: bool = False,
+        reuse: ReuseOptions | None = None,
         batch: int = 1,
         stream: bool = False,
         channels: str | None = None,
@@ -235,6 +237,7 @@ class ConditionalYOLO:
             max_det: most detections per image.
             classes: index of the only class that is kept, or several; None keeps all.
             agnostic_nms: a box drops weaker ones of other classes too.
+            reuse: patches of a video that did not change keep their SR, see models/patch_reuse.py; None: none do.
             batch: most images per call of the networks; only neighbours of about one size share a call.
             stream: give an iterator that makes one result at a time instead of a list, which holds all images: for
                 videos and large folders.
@@ -255,7 +258,8 @@ class ConditionalYOLO:
         options = PredictOptions(self.checked_policy(policy), conf, iou, max_det, kept, agnostic_nms)
         if not isinstance(batch, Integral) or batch < 1:
             raise UserError(f"batch is {batch!r}; give a whole number, 1 or more")
-        items = predictor.stream(open_source(source, channels, max_pixels), options, batch, times)
+        memory = None if reuse is None else predictor.reuse(reuse)
+        items = predictor.stream(open_source(source, channels, max_pixels), options, batch, times, memory)
         found = without_skipped(items, on_bad_image)
         results = (ConditionalResults(frame, prediction, self.names) for frame, prediction in found)
         return results if stream else _collected(results)

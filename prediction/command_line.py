@@ -105,6 +105,12 @@ def check_options(config: InferenceConfig) -> None:
         raise UserError("self_ensemble, tile and cmsr belong to --sr-only: add it, or leave them out")
     if config.sr_only:
         _check_sr_only(config)
+    if config.reuse and config.batch > 1:
+        raise UserError("reuse compares every frame with those before it; leave out --batch")
+    if not config.reuse and (config.reuse_threshold, config.reuse_refresh) != (
+        InferenceConfig.reuse_threshold, InferenceConfig.reuse_refresh
+    ):  # fmt: skip
+        raise UserError("reuse_threshold and reuse_refresh belong to --reuse: add it, or leave them out")
     if config.cmsr and config.tile:
         raise UserError("cmsr and tile exclude each other: CMSR renders whole images; leave one of them out")
     if config.save_conf and not config.save_txt:
@@ -117,7 +123,9 @@ def _check_sr_only(config: InferenceConfig) -> None:
     if config.halo is not None:
         raise UserError("halo belongs to systems with a masker; with --sr-only it is --tile_halo")
     names = ("policy", "profile", "save_txt", "save_conf", "save_json", "save_mask", "save_crop", "classes")
-    given = [name for name in (*names, "agnostic_nms") if getattr(config, name) != getattr(InferenceConfig, name)]
+    given = [
+        name for name in (*names, "agnostic_nms", "reuse") if getattr(config, name) != getattr(InferenceConfig, name)
+    ]
     if given:
         raise UserError(f"{', '.join(given)} belong to detection; leave out either them or --sr-only")
 

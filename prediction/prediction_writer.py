@@ -69,7 +69,8 @@ class PredictionWriter:
         counts = sorted(Counter(result.boxes[:, 5].astype(int).tolist()).items())
         found = [f"{count} {self.names[label]}{'s' * (count > 1)}" for label, count in counts] or ["(no detections)"]
         kept = [] if result.kept_share is None else [f"kept {result.kept_share:.2f}"]
-        return ", ".join([*found, *kept, f"{result.ms:.1f}ms"])
+        reused = [] if result.reused_share is None else [f"reused {result.reused_share:.2f}"]
+        return ", ".join([*found, *kept, *reused, f"{result.ms:.1f}ms"])
 
     def summary(self) -> tuple[list[str], list[str]]:
         """Numbers of objects and of label files."""
@@ -89,6 +90,8 @@ class PredictionWriter:
             Image.fromarray(result.sr_image()).save(self._path(frame, "sr", ".png"), compress_level=1)
         if self.config.save_mask and result.mask is not None and result.patch is not None:
             self._write_mask(frame, result.mask, result.patch)
+        if self.config.save_txt and frame.seconds is not None:
+            self._write_time(frame, len(result.boxes))
         if self.config.save_txt and len(result.boxes):
             lines = label_lines(result.boxes, frame.height, frame.width, self.config.save_conf)
             self._path(frame, "labels", ".txt").write_text(lines, encoding="utf-8")
@@ -123,6 +126,15 @@ class PredictionWriter:
         options: dict[str, Any] = {"quality": 95} if jpeg else {"compress_level": 1}
         Image.fromarray(picture).save(path, **options)
 
+    def _write_time(self, frame: Frame, objects: int) -> None:
+        """One line a frame in NAME_frames.csv: its number, seconds, and how many lines its label file has."""
+        path = self.folder / "labels" / self.outputs[frame.file]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path = path.with_name(f"{path.name}_frames.csv")
+        head = "" if path.exists() else "frame,seconds,objects\n"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{head}{frame.index},{frame.seconds:.6f},{objects}\n")
+
     def _write_crops(self, frame: Frame, prediction: Prediction) -> None:
         """What lies in each box, at the size of the SR image, as crops/CLASS/NAME.png; further ones are NAME-2, ..."""
         sr = prediction.sr_image()
@@ -147,6 +159,10 @@ class PredictionWriter:
         entry: dict[str, Any] = {"file": frame.file.name}
         if frame.index is not None:
             entry["frame"] = frame.index
+        if frame.seconds is not None:
+            entry["seconds"] = round(frame.seconds, 6)
+        if prediction.reused_share is not None:
+            entry["reused_share"] = round(prediction.reused_share, 6)
         kept = None if prediction.kept_share is None else round(prediction.kept_share, 6)
         detections = [
             {"class": label, "name": self.names[label], "score": round(score, 5), "box": [round(v, 3) for v in box]}

@@ -19,6 +19,7 @@ from deployment.prepare import prepare_system
 from models.device_constants import sent
 from models.mask_policy import MaskPolicy
 from models.masker import patch_grid
+from models.patch_reuse import PatchReuse, ReuseOptions
 from models.system import ConditionalSRDetector
 from prediction.stage_times import StageTimes
 from utils.convert import GREY, to_image, to_tensor, to_uint8
@@ -77,6 +78,7 @@ class Prediction:
         mask: bool (ceil(H / patch), ceil(W / patch)), true where SR_Quality ran; None without a masker.
         patch: side of a patch in pixels of the image; None without a masker.
         kept_share: share of the image's patches that SR_Quality ran on; None without a masker.
+        reused_share: share of the image's patches that kept the SR of an earlier frame; None without reuse.
         speed: milliseconds of preprocess (padding, to the device), inference (super-resolution, detection with
             non-maximum suppression, boxes to the host) and postprocess (masks to the host), as a share of its batch's.
     """
@@ -87,6 +89,7 @@ class Prediction:
     patch: int | None
     kept_share: float | None
     speed: dict[str, float]
+    reused_share: float | None = None
 
     @property
     def ms(self) -> float:
@@ -119,7 +122,11 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(
-        self, images: list[np.ndarray], options: PredictOptions, times: StageTimes | None = None
+        self,
+        images: list[np.ndarray],
+        options: PredictOptions,
+        times: StageTimes | None = None,
+        reuse: PatchReuse | None = None,
     ) -> list[Prediction]:
         """Predict.
 
@@ -127,7 +134,9 @@ class Predictor:
             images: uint8 (H, W, 3) RGB of any size, of equal `padded_size`.
             options: policy and limits.
             times: the stages SR and detection are added, for which the device is waited for between them.
+            reuse: what knows the frames before; then there is one image.
         """
+        super_resolve = self.system.super_resolve if reuse is None else reuse
         measure, clock = nullcontext if times is None else times.measure, [time.perf_counter()]
         with measure("SR"):
             lr = sent(torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))), self.device)
@@ -135,10 +144,11 @@ class Predictor:
             clock.append(time.perf_counter())
             content = content_of(images, (lr.shape[-2], lr.shape[-1]))
             limits = (options.conf, options.iou, options.max_det)
-            if times is not None or options.choice:
-                output = self.system.super_resolve(lr, options.policy, content)
+            at_once = times is None and not options.choice and reuse is None  # which a GPU replays from one graph
+            if not at_once:
+                output = super_resolve(lr, options.policy, content)
         with measure("detection"):
-            if times is None and not options.choice:  # both at once, which a GPU replays from one graph
+            if at_once:
                 found, output = self.system.predict(lr, options.policy, *limits, content=content)
             else:
                 found = self.system.detect(output.sr, *limits, **options.choice)
@@ -149,7 +159,16 @@ class Predictor:
         spent = [1e3 * seconds / len(images) for seconds in np.diff(clock).tolist()]
         speed = dict(zip(("preprocess", "inference", "postprocess"), spent, strict=True))
         rows = zip(images, boxes, output.sr, masks, strict=True)
-        return [self._of_image(image, found, sr, mask, speed) for image, found, sr, mask in rows]
+        kept = None if reuse is None or reuse.kept is None else reuse.kept.cpu().numpy()
+        return [self._of_image(image, found, sr, mask, speed, kept) for image, found, sr, mask in rows]
+
+    def reuse(self, options: ReuseOptions) -> PatchReuse:
+        """What knows the frames of one video. Raises UserError where the system has no patches that stand alone."""
+        if not isinstance(self.system.front, ConditionalSR):
+            raise UserError(
+                "reuse: this system has no patches; take one with a masker, or SR_Fast,SR_Quality with --sr"
+            )
+        return PatchReuse(self.system.front, options)
 
     @torch.no_grad()
     def super_resolve(self, image: np.ndarray, policy: MaskPolicy) -> np.ndarray:
@@ -168,6 +187,7 @@ class Predictor:
         options: PredictOptions,
         batch: int = 1,
         times: StageTimes | None = None,
+        reuse: PatchReuse | None = None,
     ) -> Iterator[tuple[Frame, Prediction] | Skipped]:
         """Predictions in order, neighbours of one padded size together; what memory does not suffice for is skipped
         like unreadable files.
@@ -177,14 +197,19 @@ class Predictor:
             options: policy and limits.
             batch: most images per call.
             times: the stages reading, SR and detection are added.
+            reuse: keeps patches from frame to frame, which then come one at a time; a new video begins anew.
         """
+        batch, video = 1 if reuse is not None else batch, None
         groups = group_frames(frames, batch, self.padded_size)
         for group in groups if times is None else times.over("reading", groups):
             if isinstance(group, Skipped):
                 yield group
                 continue
+            if reuse is not None and group[0].file.is_video and group[0].file != video:
+                reuse.reset()
+                video = group[0].file
             try:
-                predictions = self([frame.image for frame in group], options, times)
+                predictions = self([frame.image for frame in group], options, times, reuse)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -209,7 +234,7 @@ class Predictor:
         }
         return memory_message([way for way, is_open in ways.items() if is_open])
 
-    def _of_image(self, image: np.ndarray, boxes, sr, mask, speed: dict[str, float]) -> Prediction:
+    def _of_image(self, image: np.ndarray, boxes, sr, mask, speed: dict[str, float], kept=None) -> Prediction:
         """From the padded image's results to those of the image itself."""
         height, width = image.shape[:2]
         boxes, scale = to_image_pixels(boxes, self.system.scale, height, width), self.system.front.scale
@@ -218,7 +243,8 @@ class Predictor:
             return Prediction(boxes, sr, None, None, None, speed)
         rows, columns = patch_grid(height, width, patch)
         own = mask[:rows, :columns]
-        return Prediction(boxes, sr, own, patch, float(own.mean()), speed)
+        reused = None if kept is None else float(kept[:rows, :columns].mean())
+        return Prediction(boxes, sr, own, patch, float(own.mean()), speed, reused)
 
 
 def memory_message(ways: list[str]) -> str:

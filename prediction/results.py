@@ -29,6 +29,8 @@ class ConditionalResults(Results):
         patch_mask: bool (ceil(H / patch), ceil(W / patch)), true where SR_Quality ran; None without a masker.
         patch: side of a patch in pixels of the original image; None without a masker.
         kept_share: share of the patches that SR_Quality ran on; None without a masker.
+        reused_share: share of the patches that kept the SR of an earlier frame; None without reuse.
+        seconds: when the frame is shown, from the start of the video; None for an image.
         frame_index: number of the video frame, or of the page of an image file, from 1; None for a single image.
     """
 
@@ -37,7 +39,7 @@ class ConditionalResults(Results):
         boxes, speed = torch.from_numpy(prediction.boxes), dict(prediction.speed)
         super().__init__(bgr, path=frame.file.name, names=names, boxes=boxes, speed=speed)
         self.patch_mask, self.patch, self.kept_share = prediction.mask, prediction.patch, prediction.kept_share
-        self.frame_index = frame.index
+        self.frame_index, self.seconds, self.reused_share = frame.index, frame.seconds, prediction.reused_share
         self._prediction: Prediction | None = prediction
         self._sr: np.ndarray
 

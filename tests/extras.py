@@ -32,7 +32,7 @@ EXTRAS = (
     Extra("export", ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf")),
     Extra("app", ("gradio", "selenium")),
     Extra("bulk", ("ray", "pyarrow")),
-    Extra("integrations", ("supervision", "sahi", "nbclient", "ipykernel")),
+    Extra("integrations", ("supervision", "sahi", "nbclient", "ipykernel", "lap")),
 )
 BROWSER = ("chromium", "chromedriver")
 BROWSER_REMEDY = "apt-get install chromium chromium-driver"

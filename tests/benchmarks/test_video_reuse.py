@@ -1,0 +1,42 @@
+"""The benchmark of reused patches: videos of moving pictures, agreement of boxes, and its page."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import numpy as np
+import torch
+
+from benchmarks.video_reuse import SCENES, SIZE, matched, page, write_video
+from data.sources import list_sources, read_frames
+
+
+def test_the_videos_move_and_are_read_back(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = [np.full((SIZE[1], SIZE[0], 3), value, np.uint8) for value in (60, 120, 180, 240)]
+    for picture in pictures:
+        picture[::7, ::5] = 0
+    for scene, draw in SCENES.items():
+        frames = list(draw(pictures, 6, rng))
+        assert all(frame.shape == (SIZE[1], SIZE[0], 3) and frame.dtype == np.uint8 for frame in frames)
+        assert (frames[0] != frames[5]).any()
+        codec = write_video(tmp_path / f"{scene}.mp4", iter(frames))
+        assert codec.startswith(("H.264", "MPEG-4"))
+        found = list(read_frames(list_sources(tmp_path / f"{scene}.mp4"), 10**6))
+        assert len(found) == 6
+        assert np.abs(found[5].image.astype(int) - frames[5]).mean() < 12
+
+
+def test_agreement_of_boxes():
+    full = torch.tensor([[0, 0, 10, 10, 0.9, 0], [20, 20, 30, 30, 0.8, 1.0]])
+    near = torch.tensor([[1, 0, 11, 10, 0.7, 0], [1, 1, 10, 10, 0.6, 0], [20, 20, 30, 30, 0.8, 0.0]])
+    assert matched(full, full) == 2
+    assert matched(near, full) == 1  # the second would be the same box again, the third is of another class
+    assert matched(full[:0], full) == matched(full, full[:0]) == 0
+
+
+def test_the_page_holds_every_row():
+    rows = [{"threshold": 4.0, "saved": 0.5, "f1": 0.987, "boxes": 12}]
+    options = Namespace(frames=3, scale=4, policy="edge=0.25", refresh=30, seed=0)
+    text = page({"fixed camera": {"codec": "H.264", "rows": rows}}, options, "python -m benchmarks.video_reuse")
+    assert "| 4 | 0.500 | 0.987 | 12 |" in text and "## Fixed camera, H.264" in text
