@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ import torch
 from data.sources import Frame, Skipped, group_frames
 from deployment.graphed_calls import release_graphs
 from deployment.prepare import prepare_system
+from models.conditional_sr import ConditionalSR
 from models.device_constants import sent
+from models.front_end import ConditionalOutput
 from models.mask_policy import MaskPolicy
 from models.masker import patch_grid
 from models.patch_reuse import PatchReuse, ReuseOptions
@@ -136,7 +138,7 @@ class Predictor:
             times: the stages SR and detection are added, for which the device is waited for between them.
             reuse: what knows the frames before; then there is one image.
         """
-        super_resolve = self.system.super_resolve if reuse is None else reuse
+        super_resolve: Callable[..., ConditionalOutput] = self.system.super_resolve if reuse is None else reuse
         measure, clock = nullcontext if times is None else times.measure, [time.perf_counter()]
         with measure("SR"):
             lr = sent(torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))), self.device)
@@ -164,11 +166,11 @@ class Predictor:
 
     def reuse(self, options: ReuseOptions) -> PatchReuse:
         """What knows the frames of one video. Raises UserError where the system has no patches that stand alone."""
-        if not isinstance(self.system.front, ConditionalSR):
+        if self.system.patch is None:
             raise UserError(
                 "reuse: this system has no patches; take one with a masker, or SR_Fast,SR_Quality with --sr"
             )
-        return PatchReuse(self.system.front, options)
+        return PatchReuse(cast(ConditionalSR, self.system.front), options)
 
     @torch.no_grad()
     def super_resolve(self, image: np.ndarray, policy: MaskPolicy) -> np.ndarray:
