@@ -60,7 +60,7 @@ class InferenceConfig:
         project: folder of the run folder, instead of that of `out`.
         name: name of the run folder, instead of that of `out`.
         max_pixels: images with more pixels than this are refused before decoding.
-        memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.
+        memory_mb: about what one image may take; larger ones run in overlapping parts, see docs/large_images.md.
         seed: of the noise that diffusion networks draw; the same seed gives the same image.
     """
 

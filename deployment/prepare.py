@@ -324,6 +324,11 @@ def activation_bytes(network: nn.Module, dtype: torch.dtype) -> float:
     """About the bytes that a network holds at once per LR pixel: twice the largest input plus output of a layer."""
     if not any(True for _ in network.parameters()):
         return 24.0 * network.scale**2  # interpolation: input and output in fp32
+    return layer_bytes(network, max(24, network.capabilities.size_multiple), dtype)
+
+
+def layer_bytes(network: nn.Module, side: int, dtype: torch.dtype) -> float:
+    """Twice the largest input plus output of a layer, in bytes per pixel of an image of side x side pixels."""
     largest = 0
 
     def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
@@ -332,7 +337,7 @@ def activation_bytes(network: nn.Module, dtype: torch.dtype) -> float:
         largest = max(largest, sum(t.numel() for t in tensors))
 
     hooks = [module.register_forward_hook(note) for module in network.modules() if not list(module.children())]
-    side, parameter = max(24, network.capabilities.size_multiple), next(network.parameters())
+    parameter = next(network.parameters())
     try:
         with torch.inference_mode():
             network(torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype))

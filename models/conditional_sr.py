@@ -20,6 +20,7 @@ from models.masker import Masker, patch_grid
 from models.sr_network import SRNetwork
 from models.tiling.blended import run_blended
 from models.tiling.counted import PatchNumbers, run_counted, settle_numbers
+from models.tiling.masker_tiles import masker_logits
 from models.tiling.run_patches import expand_mask, geometry_of, run_everywhere, run_on_tiles
 from models.tiling.tile_plan import Geometry
 from models.tiling.whole import run_whole
@@ -233,6 +234,14 @@ class ConditionalSR(nn.Module):
             fast, halo = run_whole(self.sr_fast, lr, most, self.patch), self.execution.halo
             sr = run_counted(self.sr_quality, lr, mask, numbers, self.patch, halo, fast, most)
         return ConditionalOutput(sr.clamp_(0, 1), mask[:, None].float(), probability)
+
+    @torch.no_grad()
+    def choose(self, lr: torch.Tensor, policy: Policy, content: torch.Tensor | None = None) -> torch.Tensor:
+        """See `FrontEnd.choose`; a share is one of all patches of an image, however large."""
+        policy = self._within_latency(policy, lr, content)
+        most = self.execution.tiles.max_pixels
+        logits = masker_logits(self.masker, lr, self.patch, most) if policy.needs_masker else None
+        return policy.select(lr, logits, self.patch, content)
 
     def quality_on_patches(self, lr: torch.Tensor, mask: torch.Tensor, canvas: torch.Tensor) -> torch.Tensor:
         """Replace the selected patches of `canvas` (B, 3, H, W) by sr_quality's output; mask is bool (B, gh, gw)."""

@@ -129,6 +129,12 @@ class FrontEnd(Protocol):
             content: which part of the images is no padding, see models/content.py; None: all.
         """
 
+    def choose(self, images: Tensor, /, policy: Policy, content: Tensor | None = None) -> Tensor | None:
+        """The mask bool (B, gh, gw) of images of any size, in bounded memory; None where there are no masks.
+
+        `infer` with this mask (`GivenMask`), or with a part of it on that part of the image, then needs no masker.
+        """
+
     def parameter_parts(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by role and, for SR networks, by part of the network: `sr_fast/tail`, `sr_fast/body`, ...; every
         parameter stands once."""

@@ -287,7 +287,8 @@ class CountedMask:
 
 @dataclass(frozen=True)
 class GivenMask:
-    """A mask policy: those patches of a bool mask (B, gh, gw) that hold image; the masker runs all the same."""
+    """A mask policy: those patches of a bool mask (B, gh, gw) that hold image; the masker runs all the same, unless
+    `needs_masker` is false."""
 
     mask: torch.Tensor
     kind: str = "given"

@@ -73,6 +73,9 @@ class SingleSR(nn.Module):
         """SR images in [0, 1]; only `images` is looked at."""
         return ConditionalOutput(run_whole(self.network, images, self.max_pixels).clamp_(0, 1))
 
+    def choose(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> None:
+        """There are no masks."""
+
     def with_seed(self, seed: int) -> SingleSR:
         """The same front end, its weights shared, whose network draws the noise of this seed."""
         front = SingleSR(seeded(self.network, seed), self.zoom, self.max_pixels)
@@ -141,6 +144,9 @@ class HRImages(nn.Module):
     @torch.no_grad()
     def infer(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         return self(images)
+
+    def choose(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> None:
+        """There are no masks."""
 
     def with_seed(self, seed: int) -> HRImages:
         return self

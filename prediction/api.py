@@ -62,7 +62,7 @@ class ConditionalYOLO:
         halo: LR pixels of neighbours around SR_Quality's patches, exact: the receptive field; None takes that of the
             checkpoint.
         profile: latency profile of this system on this device (python -m tools.latency), for the policy latency_ms.
-        memory_mb: about what super-resolving one batch may take besides its result; larger images go in parts.
+        memory_mb: about what one image may take; larger ones run in overlapping parts, see docs/large_images.md.
         seed: of the noise that diffusion networks draw; the same seed gives the same image.
 
     Raises:

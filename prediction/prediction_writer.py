@@ -14,6 +14,7 @@ from PIL import Image
 
 from configs.inference_schema import InferenceConfig
 from data.sources import Frame, SourceFile
+from prediction.png_strips import save_png
 from prediction.predictor import Prediction
 from prediction.run_folder import output_names
 from prediction.video import VideoFiles
@@ -70,7 +71,9 @@ class PredictionWriter:
         found = [f"{count} {self.names[label]}{'s' * (count > 1)}" for label, count in counts] or ["(no detections)"]
         kept = [] if result.kept_share is None else [f"kept {result.kept_share:.2f}"]
         reused = [] if result.reused_share is None else [f"reused {result.reused_share:.2f}"]
-        return ", ".join([*found, *kept, *reused, f"{result.ms:.1f}ms"])
+        parts = [f"{result.parts} parts"] if result.parts > 1 else []
+        more = ["max_det reached"] if result.max_det_reached else []
+        return ", ".join([*found, *more, *parts, *kept, *reused, f"{result.ms:.1f}ms"])
 
     def summary(self) -> tuple[list[str], list[str]]:
         """Numbers of objects and of label files."""
@@ -87,7 +90,7 @@ class PredictionWriter:
         if self.config.save_crop:
             self._write_crops(frame, result)
         if self.config.save_sr:
-            Image.fromarray(result.sr_image()).save(self._path(frame, "sr", ".png"), compress_level=1)
+            save_png(self._path(frame, "sr", ".png"), result.sr.strips(), result.sr.shape)
         if self.config.save_mask and result.mask is not None and result.patch is not None:
             self._write_mask(frame, result.mask, result.patch)
         if self.config.save_txt and frame.seconds is not None:
@@ -109,13 +112,16 @@ class PredictionWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def _shown(self, frame: Frame, prediction: Prediction) -> tuple[np.ndarray, float]:
+        """The SR image and its scale; the image itself where it ran in parts, whose SR image nobody could look at."""
+        return (prediction.sr_image(), self.scale) if prediction.sr.held else (frame.image, 1)
+
     def _write_picture(self, frame: Frame, prediction: Prediction) -> None:
-        """Boxes on the SR image, as a picture or as the next frame of the annotated video."""
-        boxes = prediction.boxes * np.array([self.scale] * 4 + [1, 1], np.float32)
+        """Boxes on what is shown, as a picture or as the next frame of the annotated video."""
+        image, scale = self._shown(frame, prediction)
+        boxes = prediction.boxes * np.array([scale] * 4 + [1, 1], np.float32)
         width, names, scores = self.config.line_width, not self.config.hide_labels, not self.config.hide_conf
-        picture = draw_boxes(
-            prediction.sr_image(), boxes, self.names, line_width=width, labels=names, scores=names and scores
-        )
+        picture = draw_boxes(image, boxes, self.names, line_width=width, labels=names, scores=names and scores)
         if frame.file.is_video:
             name = self.outputs[frame.file]
             path = self.folder / name.parent / f"{name.name}.mp4"
@@ -136,9 +142,9 @@ class PredictionWriter:
             file.write(f"{head}{frame.index},{frame.seconds:.6f},{objects}\n")
 
     def _write_crops(self, frame: Frame, prediction: Prediction) -> None:
-        """What lies in each box, at the size of the SR image, as crops/CLASS/NAME.png; further ones are NAME-2, ..."""
-        sr = prediction.sr_image()
-        for x1, y1, x2, y2, _, label in (prediction.boxes * np.array([self.scale] * 4 + [1, 1])).tolist():
+        """What lies in each box, at the size of the picture, as crops/CLASS/NAME.png; further ones are NAME-2, ..."""
+        sr, scale = self._shown(frame, prediction)
+        for x1, y1, x2, y2, _, label in (prediction.boxes * np.array([scale] * 4 + [1, 1])).tolist():
             left, top = min(round(x1), sr.shape[1] - 1), min(round(y1), sr.shape[0] - 1)
             right, bottom = max(round(x2), left + 1), max(round(y2), top + 1)
             # A class may be called `traffic/light`, or `..`.

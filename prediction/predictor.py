@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from data.sources import Frame, Skipped, group_frames
+from deployment.detection_memory import pixels_at_once
 from deployment.graphed_calls import release_graphs
 from deployment.prepare import prepare_system
 from models.conditional_sr import ConditionalSR
@@ -23,8 +24,11 @@ from models.mask_policy import MaskPolicy
 from models.masker import patch_grid
 from models.patch_reuse import PatchReuse, ReuseOptions
 from models.system import ConditionalSRDetector
+from prediction.large_images import large_images
+from prediction.padding import content_of, pad_images, padded_size, to_image_pixels
+from prediction.sr_image import HeldSR, SRImage, SRInParts, in_one
 from prediction.stage_times import StageTimes
-from utils.convert import GREY, to_image, to_tensor, to_uint8
+from utils.convert import to_image, to_tensor
 from utils.device import compute_type, is_out_of_memory
 from utils.errors import UserError
 
@@ -76,22 +80,26 @@ class Prediction:
 
     Args:
         boxes: float32 (n, 6), best first: x1, y1, x2, y2 in pixels of the image and inside it, score, class.
-        sr: super-resolved image (3, s * H, s * W) in [0, 1], on the device where it was made.
+        sr: super-resolved image; that of an image that ran in parts is made again where it is asked for.
         mask: bool (ceil(H / patch), ceil(W / patch)), true where SR_Quality ran; None without a masker.
         patch: side of a patch in pixels of the image; None without a masker.
         kept_share: share of the image's patches that SR_Quality ran on; None without a masker.
         reused_share: share of the image's patches that kept the SR of an earlier frame; None without reuse.
         speed: milliseconds of preprocess (padding, to the device), inference (super-resolution, detection with
             non-maximum suppression, boxes to the host) and postprocess (masks to the host), as a share of its batch's.
+        parts: in how many overlapping parts the image was detected.
+        max_det_reached: there may be more objects than `max_det` let through.
     """
 
     boxes: np.ndarray
-    sr: torch.Tensor
+    sr: SRImage
     mask: np.ndarray | None
     patch: int | None
     kept_share: float | None
     speed: dict[str, float]
     reused_share: float | None = None
+    parts: int = 1
+    max_det_reached: bool = False
 
     @property
     def ms(self) -> float:
@@ -100,7 +108,7 @@ class Prediction:
 
     def sr_image(self) -> np.ndarray:
         """Super-resolved image, uint8 (s * H, s * W, 3)."""
-        return to_uint8(self.sr)
+        return self.sr.whole()
 
 
 class Predictor:
@@ -110,17 +118,21 @@ class Predictor:
         system: front end and detector; a copy is prepared for the device.
         device: where to run.
         half: compute in fp16 on CUDA, in bf16 elsewhere.
-        memory_mb: see `prepare_system`.
+        memory_mb: about what one image may take besides itself: larger ones run in overlapping parts, see
+            prediction/large_images.py; and one call of an SR network, see `prepare_system`.
     """
 
     def __init__(self, system: ConditionalSRDetector, device: torch.device, half: bool = False, memory_mb: int = 1024):
-        self.system = prepare_system(system.eval(), device, compute_type(device, half), memory_mb)
+        dtype = compute_type(device, half)
+        pixels = pixels_at_once(system.eval(), dtype, memory_mb)
+        self.system = prepare_system(system, device, dtype, memory_mb)
         self.device, self.half = device, half
         self.unit = system.detector.stride // math.gcd(system.detector.stride, system.front.scale)
+        self.large = large_images(self.system, device, pixels, self.unit)
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """Smallest height and width that hold the image and whose SR sides are multiples of the detector's stride."""
-        return -(-height // self.unit) * self.unit, -(-width // self.unit) * self.unit
+        return padded_size(height, width, self.unit)
 
     @torch.no_grad()
     def __call__(
@@ -140,6 +152,8 @@ class Predictor:
         """
         super_resolve: Callable[..., ConditionalOutput] = self.system.super_resolve if reuse is None else reuse
         measure, clock = nullcontext if times is None else times.measure, [time.perf_counter()]
+        if not self.large.plan.whole(*images[0].shape[:2]):
+            return [self._in_parts(image, options, measure) for image in images]
         with measure("SR"):
             lr = sent(torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))), self.device)
             lr = lr.permute(0, 3, 1, 2).float().div(255)
@@ -162,7 +176,7 @@ class Predictor:
         speed = dict(zip(("preprocess", "inference", "postprocess"), spent, strict=True))
         rows = zip(images, boxes, output.sr, masks, strict=True)
         kept = None if reuse is None or reuse.kept is None else reuse.kept.cpu().numpy()
-        return [self._of_image(image, found, sr, mask, speed, kept) for image, found, sr, mask in rows]
+        return [self._of_image(*row, speed, options.max_det, kept) for row in rows]
 
     def reuse(self, options: ReuseOptions) -> PatchReuse:
         """What knows the frames of one video. Raises UserError where the system has no patches that stand alone."""
@@ -172,15 +186,37 @@ class Predictor:
             )
         return PatchReuse(cast(ConditionalSR, self.system.front), options)
 
+    def _in_parts(self, image: np.ndarray, options: PredictOptions, measure) -> Prediction:
+        """Predict in a large image."""
+        start = time.perf_counter()
+        with measure("SR"):
+            mask = self.large.choose(image, options.policy)
+
+        def find(sr: torch.Tensor, most: int) -> torch.Tensor:
+            return self.system.detect(sr, options.conf, options.iou, most, **options.choice)[0]
+
+        boxes, parts, more = self.large.detect(image, mask, find, options.max_det, measure)
+        spent = {"preprocess": 0.0, "inference": 1e3 * (time.perf_counter() - start), "postprocess": 0.0}
+        sr = SRInParts(self.large, image, mask)
+        if mask is None:
+            return Prediction(boxes, sr, None, None, None, spent, None, parts, more)
+        kept = mask.numpy()
+        return Prediction(boxes, sr, kept, self.system.patch, float(kept.mean()), spent, None, parts, more)
+
     @torch.no_grad()
     def super_resolve(self, image: np.ndarray, policy: MaskPolicy) -> np.ndarray:
         """Super-resolve one image without detecting, uint8 (H, W, 3) RGB -> uint8 (s * H, s * W, 3) RGB.
 
-        The image is not padded, so next to its lower and right border the result may differ from `Prediction.sr`.
+        The image is not padded, so next to its lower and right border the result may differ from `Prediction.sr`. A
+        large one is made part by part.
 
         Raises:
             UserError: the result holds NaN.
         """
+        height, width = image.shape[:2]
+        if not self.large.plan.whole(height, width):
+            strips = self.large.strips(image, self.large.choose(image, policy), lambda sr: to_image(sr[None]))
+            return in_one(strips, (height * self.system.front.scale, width * self.system.front.scale))
         return to_image(self.system.super_resolve(to_tensor(image, self.device), policy).sr)
 
     def stream(
@@ -236,41 +272,21 @@ class Predictor:
         }
         return memory_message([way for way, is_open in ways.items() if is_open])
 
-    def _of_image(self, image: np.ndarray, boxes, sr, mask, speed: dict[str, float], kept=None) -> Prediction:
+    def _of_image(
+        self, image: np.ndarray, found, sr, mask, speed: dict[str, float], max_det: int, reused_patches=None
+    ) -> Prediction:
         """From the padded image's results to those of the image itself."""
         height, width = image.shape[:2]
-        boxes, scale = to_image_pixels(boxes, self.system.scale, height, width), self.system.front.scale
-        sr, patch = sr[:, : scale * height, : scale * width], self.system.patch
+        boxes, scale = to_image_pixels(found, self.system.scale, height, width), self.system.front.scale
+        held, patch, more = HeldSR(sr[:, : scale * height, : scale * width]), self.system.patch, len(found) >= max_det
         if mask is None or patch is None:
-            return Prediction(boxes, sr, None, None, None, speed)
+            return Prediction(boxes, held, None, None, None, speed, max_det_reached=more)
         rows, columns = patch_grid(height, width, patch)
         own = mask[:rows, :columns]
-        reused = None if kept is None else float(kept[:rows, :columns].mean())
-        return Prediction(boxes, sr, own, patch, float(own.mean()), speed, reused)
+        reused = None if reused_patches is None else float(reused_patches[:rows, :columns].mean())
+        return Prediction(boxes, held, own, patch, float(own.mean()), speed, reused, max_det_reached=more)
 
 
 def memory_message(ways: list[str]) -> str:
     """ "out of memory; use --half": the ways that are still open, at the end always a smaller image."""
     return f"out of memory; use {' or '.join([*ways, 'smaller images'])}"
-
-
-def pad_images(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Images (H, W, 3) of any size up to `size`, padded at the bottom and right -> uint8 (B, *size, 3)."""
-    padded = np.full((len(images), *size, 3), GREY, np.uint8)
-    for row, image in zip(padded, images, strict=True):
-        row[: image.shape[0], : image.shape[1]] = image
-    return padded
-
-
-def content_of(images: list[np.ndarray], size: tuple[int, int]) -> torch.Tensor | None:
-    """Which part of `pad_images` is image, see models/content.py: int64 (B, 1, 4), None where nothing was padded."""
-    if all(image.shape[:2] == size for image in images):
-        return None
-    return torch.tensor([[[0, 0, *image.shape[:2]]] for image in images])
-
-
-def to_image_pixels(boxes: np.ndarray, scale: int, height: int, width: int) -> np.ndarray:
-    """Boxes (n, 6) in HR pixels -> pixels of the image, clipped to it; those that lie in the padding are dropped."""
-    boxes = boxes.astype(np.float32)
-    boxes[:, :4] = (boxes[:, :4] / scale).clip(0, np.array([width, height, width, height], np.float32))
-    return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]

@@ -31,6 +31,8 @@ class ConditionalResults(Results):
         kept_share: share of the patches that SR_Quality ran on; None without a masker.
         reused_share: share of the patches that kept the SR of an earlier frame; None without reuse.
         seconds: when the frame is shown, from the start of the video; None for an image.
+        parts: in how many overlapping parts the image was detected, 1 but for large images.
+        max_det_reached: there may be more objects than `max_det` let through.
         frame_index: number of the video frame, or of the page of an image file, from 1; None for a single image.
     """
 
@@ -40,19 +42,22 @@ class ConditionalResults(Results):
         super().__init__(bgr, path=frame.file.name, names=names, boxes=boxes, speed=speed)
         self.patch_mask, self.patch, self.kept_share = prediction.mask, prediction.patch, prediction.kept_share
         self.frame_index, self.seconds, self.reused_share = frame.index, frame.seconds, prediction.reused_share
+        self.parts, self.max_det_reached = prediction.parts, prediction.max_det_reached
         self._prediction: Prediction | None = prediction
         self._sr: np.ndarray
 
     @property
     def sr(self) -> np.ndarray:
-        """Super-resolved image that the detector saw, uint8 (s * H, s * W, 3) RGB; on the host once asked for."""
+        """Super-resolved image that the detector saw, uint8 (s * H, s * W, 3) RGB; on the host once asked for, and that
+        of an image in parts made only then."""
         if self._prediction is not None:
             self._sr, self._prediction = self._prediction.sr_image(), None
         return self._sr
 
     def compact(self) -> None:
-        """Keep the super-resolved image as 8 bit on the host only."""
-        _ = self.sr
+        """Keep the super-resolved image as 8 bit on the host only, unless it is not held at all."""
+        if self._prediction is not None and self._prediction.sr.held:
+            _ = self.sr
 
     def new(self) -> ConditionalResults:
         """The same image without boxes; Ultralytics makes `.cpu()`, `.numpy()`, `[index]`, ... of it."""

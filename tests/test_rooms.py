@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
     ("configs",), ("utils",), ("data", "models"), ("loading", "deployment"), ("prediction",), ("evaluation",),
-    ("training",), ("tools", "apps", "benchmarks"),
+    ("training",), ("tools", "apps"), ("benchmarks",),
 )  # fmt: skip
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
