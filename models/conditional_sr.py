@@ -238,7 +238,7 @@ class ConditionalSR(nn.Module):
     @torch.no_grad()
     def choose(self, lr: torch.Tensor, policy: Policy, content: torch.Tensor | None = None) -> torch.Tensor:
         """See `FrontEnd.choose`; a share is one of all patches of an image, however large."""
-        policy = self._within_latency(policy, lr, content)
+        policy = self.within_latency(policy, lr, content)
         most = self.execution.tiles.max_pixels
         logits = masker_logits(self.masker, lr, self.patch, most) if policy.needs_masker else None
         return policy.select(lr, logits, self.patch, content)
