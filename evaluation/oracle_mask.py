@@ -46,6 +46,9 @@ class OracleMask:
         """The oracle for one batch; `patch` is the side of a patch in LR pixels."""
         return replace(self, coverage=patch_coverage(batch, patch))
 
+    def selects(self, patches: int, image: int) -> None:
+        """As `MaskPolicy.selects`; labels of one batch belong in no graph, so the number is read off the mask."""
+
     def select(self, lr: Tensor, logits: Tensor, patch: int, content: Tensor | None = None) -> Tensor:
         """Bool (B, gh, gw) with exactly round(share * n) of the n patches of every image that hold image.
 
