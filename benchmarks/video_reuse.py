@@ -15,16 +15,16 @@ import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-import torch
-from torchvision.ops import box_iou
 
-from data.images import list_images, read_rgb
-from models.patch_reuse import ReuseOptions
-from prediction.api import ConditionalYOLO
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from prediction.api import ConditionalYOLO
 
 THRESHOLDS = (0.0, 4.0, 8.0, 16.0, 32.0)
 LIMIT = 100_000_000
@@ -33,6 +33,8 @@ SIZE = (160, 120)  # width and height of a frame
 
 def fixed_camera(pictures: list[np.ndarray], frames: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """One picture, before which parts of three others move, with noise of one grey level."""
+    import cv2
+
     background, others = (
         pictures[0],
         [cv2.resize(picture, (36, 27), interpolation=cv2.INTER_AREA) for picture in pictures[1:4]],
@@ -58,6 +60,8 @@ SCENES = {"fixed camera": fixed_camera, "panning camera": panning_camera}
 
 def write_video(path: Path, frames: Iterator[np.ndarray]) -> str:
     """Write frames, uint8 (H, W, 3) RGB; returns the codec."""
+    import cv2
+
     try:
         import av
     except ImportError:
@@ -78,6 +82,8 @@ def write_video(path: Path, frames: Iterator[np.ndarray]) -> str:
 
 def matched(found: torch.Tensor, full: torch.Tensor) -> int:
     """How many boxes (n, 6) agree in class and by IoU of at least 0.5, each with one other at most, best first."""
+    from torchvision.ops import box_iou
+
     if not len(found) or not len(full):
         return 0
     overlap = box_iou(found[:, :4], full[:, :4]) * (found[:, None, 5] == full[None, :, 5])
@@ -92,6 +98,7 @@ def matched(found: torch.Tensor, full: torch.Tensor) -> int:
 
 def measure(model: ConditionalYOLO, video: Path, policy: str, refresh: int) -> list[dict]:
     """Rows by threshold: share of patches that kept their SR, agreement with full processing (F1), and boxes."""
+    from models.patch_reuse import ReuseOptions
 
     def run(reuse: ReuseOptions | None) -> list:
         results = model.predict(video, policy=policy, stream=True, reuse=reuse)
@@ -154,6 +161,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--out", type=Path, required=True, help="new folder for videos, results.json and video.md")
     options = parser.parse_args(argv)
+    import cv2
+
+    from data.images import list_images, read_rgb
+    from prediction.api import ConditionalYOLO
+
     try:
         files = list_images(options.images)[:4]
         if len(files) < 4:

@@ -6,9 +6,11 @@ from argparse import Namespace
 
 import numpy as np
 import torch
+from PIL import Image
 
-from benchmarks.video_reuse import SCENES, SIZE, matched, page, write_video
+from benchmarks.video_reuse import SCENES, SIZE, main, matched, page, write_video
 from data.sources import list_sources, read_frames
+from models.detector_yolo import YoloDetector
 
 
 def test_the_videos_move_and_are_read_back(tmp_path):
@@ -40,3 +42,14 @@ def test_the_page_holds_every_row():
     options = Namespace(frames=3, scale=4, policy="edge=0.25", refresh=30, seed=0)
     text = page({"fixed camera": {"codec": "H.264", "rows": rows}}, options, "python -m benchmarks.video_reuse")
     assert "| 4 | 0.500 | 0.987 | 12 |" in text and "## Fixed camera, H.264" in text
+
+
+def test_it_runs_at_toy_size(tmp_path):
+    torch.save(YoloDetector("yolo11n.yaml", ("a", "b")).net.state_dict(), tmp_path / "tiny.pt")
+    (tmp_path / "in").mkdir()
+    for index in range(4):
+        Image.effect_noise((40, 30), 40).convert("RGB").save(tmp_path / "in" / f"{index}.png")
+    argv = ["--detector", str(tmp_path / "tiny.pt"), "--images", str(tmp_path / "in"), "--scale", "2", "--frames", "2"]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "video.md").read_text(encoding="utf-8")
+    assert text.count("| 0 | ") == 2 and "--detector tiny.pt" in text
