@@ -171,7 +171,7 @@ class YoloDetector(nn.Module):
         Raises:
             ValueError: sizes, boxes, classes or indices out of range.
         """
-        self._check_images(images)
+        self.check_images(images)
         _check_targets(boxes, classes, image_index, len(self.names), images.shape[0])
         order = torch.argsort(image_index, stable=True)  # Ultralytics' padding of targets takes them grouped by image
         batch = {
@@ -219,7 +219,7 @@ class YoloDetector(nn.Module):
 
     def _seen(self, images: Tensor) -> dict:
         """`raw` in evaluation mode, in the type of `predict`; the mode of the module is left as it was."""
-        self._check_images(images)
+        self.check_images(images)
         training = self.training
         if training:
             self.eval()
@@ -275,7 +275,8 @@ class YoloDetector(nn.Module):
         """Same as `raw`."""
         return self.raw(images)
 
-    def _check_images(self, images: Tensor) -> None:
+    def check_images(self, images: Tensor) -> None:
+        """Raises UserError for images of a shape or type that `predict` does not take."""
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[1] != 3 or not images.numel() or any(side % self.stride for side in shape[2:]):
             raise UserError(
