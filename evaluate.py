@@ -71,7 +71,7 @@ def compare_detection(argv: list[str]) -> int:
 
     # 3. Report
     save_pictures(config, evaluation, systems, quality, folder)
-    header = results_header(config, argv, len(dataset), dataset.canvas, device)
+    header = results_header(config, argv, len(dataset), dataset.canvas, device) | {"runs": evaluation.how_rows_run()}
     print(write_report(folder, header | {"rows": evaluation.table(quality, costs)}))
     print(f"evaluate: {folder / RESULTS}, with table.md and table.csv beside it")
     print(f"pictures: {folder / 'pareto.png'}, {folder / 'overlays'}")

@@ -45,7 +45,8 @@ def prepare_detection(config: InferenceConfig) -> Run:
     deployed = {"detector": config.detector, "sr": config.sr, "detector_model": config.detector_model}
     model = ConditionalYOLO(
         config.weights or None, config.device, config.half, scale=config.scale, halo=config.halo,
-        profile=config.profile, memory_mb=config.memory_mb, seed=config.seed, **deployed if config.detector else {},
+        profile=config.profile, memory_mb=config.memory_mb, seed=config.seed, backend=config.backend,
+        **deployed if config.detector else {},
     )  # fmt: skip
     predictor = model.predictor
     policy = model.checked_policy(config.policy or ("learned" if model.has_masker else None))

@@ -90,6 +90,8 @@ class EvaluateConfig:
         overlays: images drawn with mask and boxes, for every system with a masker.
         save_detections: write detections.json: ground truth and, of every row, all boxes that its mAP counts (the 100
             best of an image and class), as COCO.
+        backend: what computes on CPUs: PyTorch with native kernels where these are faster here, torch alone, openvino,
+            or auto, the fastest here; with torch and openvino figures repeat exactly.
     """
 
     run: RunConfig = field(default_factory=lambda: RunConfig(out="runs/evaluate"))
@@ -120,3 +122,4 @@ class EvaluateConfig:
     timing_runs: NonNegativeInt = 20
     overlays: NonNegativeInt = 8
     save_detections: bool = False
+    backend: Literal["native", "torch", "openvino", "auto"] = "native"

@@ -61,6 +61,8 @@ class InferenceConfig:
         name: name of the run folder, instead of that of `out`.
         max_pixels: images with more pixels than this are refused before decoding.
         memory_mb: about what one image may take; larger ones run in overlapping parts, see docs/large_images.md.
+        backend: what computes a system on CPUs: PyTorch with native kernels where these are faster here, torch alone,
+            openvino, or auto, the fastest here; torch and openvino repeat exactly.
         seed: of the noise that diffusion networks draw; the same seed gives the same image.
     """
 
@@ -105,4 +107,5 @@ class InferenceConfig:
     name: str | None = None
     max_pixels: PositiveInt = 100_000_000
     memory_mb: Annotated[int, Range(16)] = 1024
+    backend: Literal["native", "torch", "openvino", "auto"] = "native"
     seed: NonNegativeInt = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from copy import deepcopy
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -23,14 +23,20 @@ from utils.extras import require
 if TYPE_CHECKING:
     from models.detector_yolo import YoloDetector
 
+BACKENDS = ("native", "torch", "openvino", "auto")
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of the largest value
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 REPEATS = 5
 GAIN = 0.95  # of the rival's time, see NATIVE_GAIN of deployment/prepare.py
 
 
-def is_installed() -> bool:
-    """Whether OpenVINO can be imported; it is not imported."""
-    return find_spec("openvino") is not None
+def may_be_openvino(backend: str, device: torch.device) -> bool:
+    """Whether OpenVINO is to be tried. Raises UserError where it is asked for and cannot be had."""
+    if backend not in BACKENDS:
+        raise UserError(f"backend is {backend!r}; use one of {', '.join(BACKENDS)}")
+    if backend == "openvino" and device.type != "cpu":
+        raise UserError("backend openvino computes on the CPU: add --device cpu, or take another backend")
+    return device.type == "cpu" and (backend == "openvino" or (backend == "auto" and find_spec("openvino") is not None))
 
 
 class OpenVINOModule(nn.Module):
@@ -49,15 +55,41 @@ class OpenVINOModule(nn.Module):
         super().__init__()
         openvino = require("openvino", EXTRA, "backend openvino")
         sides = (2 * multiple, 3 * multiple) if multiple > 1 else (19, 23)
-        with tracing("OpenVINO"), torch.no_grad():
-            model = openvino.convert_model(module, example_input=torch.rand(2, 3, *sides))
         settings = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         self.dtype = dtype
-        self.run = openvino.Core().compile_model(model, "CPU", settings)
+        try:
+            with tracing("OpenVINO"), torch.no_grad():
+                model = openvino.convert_model(module, example_input=torch.rand(2, 3, *sides))
+                self.run = openvino.Core().compile_model(model, "CPU", settings)
+        except UserError:
+            raise
+        except Exception as error:  # its front end raises types of its own
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"backend openvino: {type(module).__name__} cannot be converted ({reason})") from error
 
     def forward(self, images: Tensor) -> Tensor:
         (result,) = self.run([images.float().contiguous().numpy()]).to_tuple()
         return torch.from_numpy(result).to(self.dtype)
+
+
+def converted(network: nn.Module, rival: nn.Module, dtype: torch.dtype) -> OpenVINOModule:
+    """An SR network, compared with its rival at two sizes that it was not traced with.
+
+    Raises:
+        UserError: it cannot be converted, or its graph holds for one size only.
+    """
+    ours = OpenVINOModule(deepcopy(network).cpu().eval(), dtype)
+    for shape in ((1, 3, 32, 48), (2, 3, 21, 17)):
+        lr = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        try:
+            with torch.no_grad():
+                expected, got = rival(lr).float(), ours(lr).float()
+        except RuntimeError as error:
+            raise UserError(f"it does not run at other sizes ({' '.join(str(error).split())[:80]})") from error
+        limit = TOLERANCE[dtype] * expected.abs().max()
+        if got.shape != expected.shape or not (got - expected).abs().max() <= limit:
+            raise UserError("it computes something else at other sizes")
+    return ours
 
 
 class OpenVINODetector:
@@ -80,12 +112,10 @@ class OpenVINODetector:
         self.stride, self.names, self.spec = detector.stride, detector.names, detector.spec
         self.how = f"OpenVINO, {dtype_name(dtype)}"
 
-    def predict(
-        self, images: Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300, multi_label: bool = False
-    ) -> list[Tensor]:
+    def predict(self, images: Tensor, *limits, **choice) -> list[Tensor]:
         """See `YoloDetector.predict`."""
         self.detector.check_images(images)
-        return self.detector.suppressed(self.decoded(images), images.shape[2:], conf, iou, max_det, multi_label)
+        return self.detector.suppressed(self.decoded(images), images.shape[2:], *limits, **choice)
 
 
 def milliseconds(runs: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
@@ -101,21 +131,21 @@ def milliseconds(runs: dict[str, Callable[[], object]], repeats: int = REPEATS) 
     return best
 
 
-def faster(ours: nn.Module, make: Callable[[], nn.Module], run: Callable[[nn.Module], object]) -> tuple[bool, object]:
-    """Whether what `make` makes is faster than `ours`; and it, or why there is none.
+def chosen(
+    ours: nn.Module, make: Callable[[], nn.Module | OpenVINODetector], run: Callable[[object], object]
+) -> tuple[nn.Module | OpenVINODetector, str]:
+    """Which of two is faster here: what PyTorch computes, or what OpenVINO does; and the decision for the log.
 
     Args:
-        ours: the rival, which PyTorch computes.
-        make: converts; may raise UserError.
+        ours: what PyTorch computes.
+        make: converts; may raise UserError, then it is ours.
         run: one call of either.
     """
     try:
         theirs = make()
     except UserError as error:
-        return False, str(error)[:120]
+        return ours, f"no OpenVINO: {str(error)[:120]}"
     spent = milliseconds({"torch": lambda: run(ours), "openvino": lambda: run(theirs)})
     taken = spent["openvino"] < GAIN * spent["torch"]
-    text = f"OpenVINO {'taken' if taken else 'left'} ({spent['openvino']:.3g} against {spent['torch']:.3g} ms)"
-    with suppress(AttributeError):
-        theirs.how = text
-    return taken, theirs if taken else text
+    how = f"OpenVINO {'taken' if taken else 'left'} ({spent['openvino']:.3g} against {spent['torch']:.3g} ms)"
+    return theirs if taken else ours, how

@@ -3,6 +3,10 @@
 On CPUs convolutions are fused (deployment/fused_inference.py) or, for EDSR, native where that was built and is faster
 (deployment/native_execution.py); on CUDA calls are replayed from graphs (deployment/cuda_graphs.py). What cannot
 be had is left out, and `how` says so.
+
+Backends on CPUs: `native` (fused PyTorch; native kernels where they are faster here), `torch` (fused PyTorch alone),
+`openvino` (detector and every SR network that can be traced), `auto` (the fastest of these here). With `torch` and
+`openvino` nothing is measured, so the same computation runs every time.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from deployment.fused_inference import FusionError, fuse, fuse_conv_blocks
 from deployment.graphed_calls import GraphedCalls
 from deployment.native.build import NativeError
 from deployment.native_execution import NativeNetwork
+from deployment.openvino_backend import OpenVINODetector, chosen, converted, may_be_openvino
 from models.calls import EAGER, Calls
 from models.front_end import FrontEnd
 from models.sr_network import SRNetwork
@@ -28,6 +33,7 @@ from models.system import ConditionalSRDetector
 from models.tiling.run_patches import run_on_tiles
 from models.tiling.whole import LEAST_SIDE
 from utils.device import dtype_name
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from models.detector_yolo import YoloDetector
@@ -120,7 +126,11 @@ def prepare_network(
 
 
 def prepare_system(
-    system: ConditionalSRDetector, device: torch.device, dtype: torch.dtype, memory_mb: int = 1024
+    system: ConditionalSRDetector,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory_mb: int = 1024,
+    backend: str = "native",
 ) -> ConditionalSRDetector:
     """Inference copy of a system: the same `super_resolve` and `predict`, faster.
 
@@ -130,12 +140,16 @@ def prepare_system(
         dtype: of networks and detector; boxes are decoded in fp32 all the same.
         memory_mb: about what one call of an SR network may take, besides the HR image itself; larger images are
             computed in parts.
+        backend: see above.
 
     Returns:
         A system for inference only; `how_it_runs` says what was chosen.
+
+    Raises:
+        UserError: the backend is openvino, which is not installed, or cannot run the detector, or not on this device.
     """
-    preparation = InferencePreparation(device, dtype, memory_mb)
-    return system.with_detector(prepare_detector(system.detector, device, dtype), preparation)
+    preparation = InferencePreparation(device, dtype, memory_mb, backend)
+    return system.with_detector(prepare_detector(system.detector, device, dtype, backend), preparation)
 
 
 def prepare_front(front: FrontEnd, device: torch.device, dtype: torch.dtype, memory_mb: int = 1024) -> FrontEnd:
@@ -150,13 +164,14 @@ class InferencePreparation:
     Args:
         device: CPU or CUDA.
         dtype: of the computation.
-        memory_mb: see `prepare_system`.
+        memory_mb, backend: see `prepare_system`.
         pool: memory that the graphs share.
     """
 
     device: torch.device
     dtype: torch.dtype
     memory_mb: int = 1024
+    backend: str = "native"
     pool: GraphPool = field(default_factory=GraphPool, compare=False)
 
     @property
@@ -182,7 +197,10 @@ class InferencePreparation:
         if not can.traceable:
             how = f"eager, {name} (several steps, or chance)"
             return PreparedNetwork(deepcopy(network).to(self.device, self.dtype), network, self.dtype, how)
-        return self.module(network)
+        prepared = self.module(network)
+        if can.takes_size or not may_be_openvino(self.backend, self.device):
+            return prepared
+        return with_openvino(network, prepared, self.backend)
 
     def module(self, module: nn.Module) -> PreparedNetwork:
         """See `prepare_network`."""
@@ -192,7 +210,9 @@ class InferencePreparation:
         self, network: nn.Module, prepared: PreparedNetwork, patch: int, halo: int | None
     ) -> tuple[NativeNetwork | None, PreparedNetwork]:
         """See `choose_native`; there is no native kernel elsewhere than on CPUs."""
-        return choose_native(network, prepared, patch, halo) if self.device.type == "cpu" else (None, prepared)
+        if self.device.type != "cpu" or self.backend in ("torch", "openvino"):
+            return None, prepared
+        return choose_native(network, prepared, patch, halo)
 
     def runner(self, network: nn.Module) -> NativeNetwork:
         """The native kernel. Raises NativeError where it cannot run this network."""
@@ -205,8 +225,9 @@ class InferencePreparation:
 
 
 def how_it_runs(system: ConditionalSRDetector) -> str:
-    """One line for the log: what was chosen for each network of a prepared system."""
-    lines = [f"{role}: {network.how}" for role, network in system.front.networks.items()]
+    """One line for the log: what was chosen for each network of a prepared system, or of another method."""
+    networks = getattr(system.front, "networks", {})  # slices have none
+    lines = [f"{role}: {network.how}" for role, network in networks.items()]
     return "; ".join([*lines, f"detector: {system.detector.how}"])
 
 
@@ -257,8 +278,45 @@ def choose_native(
     return native if patches else None, chosen
 
 
-def prepare_detector(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -> YoloDetector:
-    """Inference copy of a detector: BatchNorm folded, on CPUs SiLU inside the convolutions; decoding stays fp32.
+def prepare_detector(
+    detector: YoloDetector, device: torch.device, dtype: torch.dtype, backend: str = "native"
+) -> YoloDetector | OpenVINODetector:
+    """Inference copy of a detector: fused in PyTorch, or run by OpenVINO, as the backend says.
+
+    Raises:
+        UserError: see `prepare_system`.
+    """
+    if not may_be_openvino(backend, device):
+        return fused_detector(detector, device, dtype)
+    plain = deepcopy(detector).cpu().eval()
+    if backend == "openvino":
+        return OpenVINODetector(plain, dtype)
+    fused, side = fused_detector(detector, device, dtype), -(-320 // detector.stride) * detector.stride
+    images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    best, how = chosen(fused, lambda: OpenVINODetector(plain, dtype), lambda one: one.predict(images))
+    best.how = f"{best.how}, {how}"
+    return best
+
+
+def with_openvino(network: nn.Module, prepared: PreparedNetwork, backend: str) -> PreparedNetwork:
+    """A network run by OpenVINO, where it can be traced and, with the backend auto, is faster; else as prepared."""
+    dtype = prepared.dtype
+
+    def make() -> PreparedNetwork:
+        return PreparedNetwork(converted(network, prepared, dtype), prepared, dtype, f"OpenVINO, {dtype_name(dtype)}")
+
+    if backend == "auto":
+        lr = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        best, how = chosen(prepared, make, lambda one: one(lr))
+        return PreparedNetwork(best.network, prepared, dtype, f"{best.how}, {how}")
+    try:
+        return make()
+    except UserError as error:
+        return PreparedNetwork(prepared.network, prepared, dtype, f"{prepared.how}, no OpenVINO: {str(error)[:120]}")
+
+
+def fused_detector(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -> YoloDetector:
+    """BatchNorm folded, on CPUs SiLU inside the convolutions; decoding stays fp32.
 
     Where that cannot be done, or changes what the detector sees, it is left as it is and `how` says why.
     """

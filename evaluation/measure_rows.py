@@ -64,7 +64,7 @@ class DetectionEvaluation:
     def __init__(self, rows: list[Row], dataset: DetectionDataset, config: EvaluateConfig, device: torch.device):
         check_precision(config.run.precision, device, "run.precision")
         self.rows, self.dataset, self.config, self.device = rows, dataset, config, device
-        self.prepared = prepare_rows(rows, device, DTYPES[config.run.precision])
+        self.prepared = prepare_rows(rows, device, DTYPES[config.run.precision], config.backend)
 
     def detect(self, row: Row, inputs: MethodInput, conf: float) -> tuple[list[Tensor], ConditionalOutput | None]:
         """Boxes in HR canvas pixels, and what the front end made."""
@@ -79,6 +79,10 @@ class DetectionEvaluation:
         """One line per system with a masker: kernels, types and halo of its inference copy."""
         for key, row in systems.items():
             print(f"{key.name}: {how_it_runs(self.prepared[row.name].method)}")
+
+    def how_rows_run(self) -> dict[str, str]:
+        """What computes each row, by its name."""
+        return {name: how_it_runs(row.method) for name, row in self.prepared.items()}
 
     # ---------------------------------------------------------------- quality
 
@@ -191,14 +195,14 @@ class DetectionEvaluation:
             replace_file(path, lambda file, content=content: file.write(content))
 
 
-def prepare_rows(rows: list[Row], device: torch.device, dtype: torch.dtype) -> dict[str, Row]:
+def prepare_rows(rows: list[Row], device: torch.device, dtype: torch.dtype, backend: str = "native") -> dict[str, Row]:
     """Inference copies of all rows by name; rows that share a method or a detector share its copy."""
     detectors, methods, prepared = {}, {}, {}
-    preparation = InferencePreparation(device, dtype)
+    preparation = InferencePreparation(device, dtype, backend=backend)
     for row in rows:
         method, detector = row.method, row.method.detector
         if id(detector) not in detectors:
-            detectors[id(detector)] = prepare_detector(detector, device, dtype)
+            detectors[id(detector)] = prepare_detector(detector, device, dtype, backend)
         if id(method) not in methods:
             methods[id(method)] = method.with_detector(detectors[id(detector)], preparation)
         prepared[row.name] = replace(row, method=methods[id(method)])

@@ -258,10 +258,24 @@ class YoloDetector(nn.Module):
     ) -> list[Tensor]:
         """Detections as from `predict`, in what `raw` has made of images of this height and width."""
         with torch.autocast(raw.get("one2many", raw)["boxes"].device.type, enabled=False):
-            return non_max_suppression(
-                self._decode(raw), conf, iou, None if classes is None else list(classes), agnostic, multi_label,
-                max_det=max_det, max_time_img=float("inf"), max_wh=max(7680, *size),
-            )  # fmt: skip
+            return self.suppressed(self._decode(raw), size, conf, iou, max_det, multi_label, classes, agnostic)
+
+    @staticmethod
+    def suppressed(
+        decoded: Tensor,
+        size: Sequence[int],
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        multi_label: bool = False,
+        classes: Sequence[int] | None = None,
+        agnostic: bool = False,
+    ) -> list[Tensor]:
+        """Detections as from `predict`, of decoded ones (B, 4 + classes, anchors): cx, cy, w, h in pixels, scores."""
+        return non_max_suppression(
+            decoded, conf, iou, None if classes is None else list(classes), agnostic, multi_label, max_det=max_det,
+            max_time_img=float("inf"), max_wh=max(7680, *size),
+        )  # fmt: skip
 
     def _anchors(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Anchor points (2, N) and strides (1, N), fp32, for feature maps (B, C, h, w) of these sizes.

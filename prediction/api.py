@@ -64,6 +64,7 @@ class ConditionalYOLO:
         profile: latency profile of this system on this device (python -m tools.latency), for the policy latency_ms.
         memory_mb: about what one image may take; larger ones run in overlapping parts, see docs/large_images.md.
         seed: of the noise that diffusion networks draw; the same seed gives the same image.
+        backend: what computes a system on CPUs: native, torch, openvino or auto, see deployment/prepare.py.
 
     Raises:
         UserError: weights, profile or device that cannot be used, or options that these weights do not have.
@@ -83,6 +84,7 @@ class ConditionalYOLO:
         profile: str | Path | None = None,
         memory_mb: int = 1024,
         seed: int = 0,
+        backend: str = "native",
     ):
         if device not in DEVICES:
             raise UserError(
@@ -102,7 +104,7 @@ class ConditionalYOLO:
             ready = assemble_system(detector, *self._assembled, detector_model)
             self._masker_trained = ready.masker_trained
             system = with_halo(self.weights, ready.system, halo).with_seed(seed)
-            self._predictor = Predictor(system, place, half, memory_mb)
+            self._predictor = Predictor(system, place, half, memory_mb, backend)
             return
         if weights is None or sr is not None or detector_model is not None:
             raise UserError("give weights; or detector, and only with it sr and detector_model")
@@ -124,7 +126,7 @@ class ConditionalYOLO:
             system = with_halo(weights, system, halo)
         if profile is not None:
             system = with_profile(system, profile, place, compute_type(place, half))
-        self._predictor = Predictor(system.with_seed(seed), place, half, memory_mb)
+        self._predictor = Predictor(system.with_seed(seed), place, half, memory_mb, backend)
         if scale not in (None, self.scale):
             raise UserError(f"{weights}: this system is for x{self.scale}, not x{scale:g}; leave scale out")
 

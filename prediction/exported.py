@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from torch import nn
-
 from configs.export_schema import ExportConfig
 from deployment.export.formats import ExportOptions
 from deployment.export.graphs import CallGraph, DetectorGraph, SRGraph
@@ -33,7 +31,7 @@ class Exported:
         facts: what its files say of it: task, scale, stride, names and, with a masker, policy, patch and halo.
     """
 
-    graph: nn.Module
+    graph: SRGraph | DetectorGraph | CallGraph
     facts: dict
 
 

@@ -120,12 +120,20 @@ class Predictor:
         half: compute in fp16 on CUDA, in bf16 elsewhere.
         memory_mb: about what one image may take besides itself: larger ones run in overlapping parts, see
             prediction/large_images.py; and one call of an SR network, see `prepare_system`.
+        backend: see `prepare_system`.
     """
 
-    def __init__(self, system: ConditionalSRDetector, device: torch.device, half: bool = False, memory_mb: int = 1024):
+    def __init__(
+        self,
+        system: ConditionalSRDetector,
+        device: torch.device,
+        half: bool = False,
+        memory_mb: int = 1024,
+        backend: str = "native",
+    ):
         dtype = compute_type(device, half)
         pixels = pixels_at_once(system.eval(), dtype, memory_mb)
-        self.system = prepare_system(system, device, dtype, memory_mb)
+        self.system = prepare_system(system, device, dtype, memory_mb, backend)
         self.device, self.half = device, half
         self.unit = system.detector.stride // math.gcd(system.detector.stride, system.front.scale)
         self.large = large_images(self.system, device, pixels, self.unit)
