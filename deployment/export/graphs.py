@@ -65,6 +65,7 @@ class DetectorGraph(nn.Module):
 
     outputs = ("output0",)
     image_output = False
+    multiple: int
 
     def __init__(self, detector: YoloDetector):
         super().__init__()
