@@ -40,7 +40,10 @@ def check_layers(spec: dict, name: str) -> None:
     for number, (_, repeats, layer, arguments) in enumerate(rows):
         where = f"{name}: layer {number}"
         if not isinstance(layer, str) or layer not in LAYERS:
-            raise UserError(f"{where} is {layer!r:.60}, which no detector here is built of; correct the YAML")
+            raise UserError(
+                f"{where} is {layer!r:.60}, which no detector here is built of: only box detection models (Detect, "
+                "v10Detect) work here; take one, or correct the YAML"
+            )
         if type(repeats) is not int or not 0 < repeats <= MOST_REPEATS:
             raise UserError(f"{where}, {layer}, is repeated {repeats!r:.60} times; give 1 to {MOST_REPEATS}")
         _check_numbers(arguments, LARGEST_NUMBER, f"{where}, {layer}")
