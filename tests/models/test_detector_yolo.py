@@ -294,8 +294,10 @@ def test_model_names_files_and_sizes(tmp_path):
         YoloDetector("yolo11n-seg.yaml", NAMES)
     with pytest.raises(ValueError, match="backbone and head"):
         YoloDetector({"nc": 3}, NAMES)
-    with pytest.raises(ValueError, match="cannot be built"):
+    with pytest.raises(ValueError, match="layer 0 is 'NoSuchLayer'"):
         YoloDetector(model_yaml("yolov5n.yaml") | {"backbone": [[-1, 1, "NoSuchLayer", [8]]]}, NAMES)
+    with pytest.raises(ValueError, match="cannot be built"):
+        YoloDetector(model_yaml("yolov5n.yaml") | {"backbone": [[-1, 1, "Conv", []]]}, NAMES)
     with pytest.raises(ValueError, match="class name"):
         YoloDetector("yolov5n.yaml", [])
 
