@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -118,3 +119,16 @@ def test_a_mask_needs_the_side_of_its_patches():
     lr, sr = np.zeros((8, 8, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)
     with pytest.raises(ValueError, match="patch is missing"):
         detection_panel(lr, sr, np.zeros((0, 6)), ["a"], mask=np.ones((2, 2)))
+
+
+@pytest.mark.skipif(not hasattr(cv2, "FontFace"), reason="OpenCV 4 has no font with other letters")
+@pytest.mark.parametrize("names", [("汽车", "电容"), ("Größe", "Grüße"), ("жук", "жак")])
+def test_class_names_of_other_scripts_are_written_and_lie_on_their_ground(names):
+    """Two names of equal length differ in the picture, so they are not question marks."""
+    image, box = np.full((120, 200, 3), 90, np.uint8), np.array([[20, 60, 120, 100, 0.5, 0]])
+    first, second = (draw_boxes(image, box, [name]) for name in names)
+    marks = draw_boxes(image, box, ["?" * len(names[0])])
+    assert (first != second).any() and (first != marks).any()
+    assert (first[:40] == image[:40]).all()  # above the ground of the label
+    changed = (first[:60] != image[:60]).any(-1)
+    assert changed.any() and np.ptp(np.argwhere(changed), axis=0).prod() <= changed.sum() * 1.2  # one filled rectangle
