@@ -9,16 +9,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from deployment.cuda_graphs import CapturedCalls, GraphPool
-from models.detector_yolo import YoloDetector
 from models.fixed_nms import fixed_nms
 from models.front_end import ConditionalOutput, FrontEnd, Policy
 from models.mask_policy import CountedMask
 from models.method import Boxes
+
+if TYPE_CHECKING:  # SR alone runs without the detector's library
+    from models.detector_yolo import YoloDetector
 
 LEAST_CONF = 0.05  # below, too many boxes are candidates for a suppression of fixed size
 HEAD = 3  # numbers before the boxes of an image: how many, whether surely greedy, whether the SR image is finite

@@ -35,6 +35,7 @@ WITHOUT_FILES = {
         "data.patch": 16, "run.precision": "fp32",
     },
 }  # fmt: skip
+LESS = {"real_world": {"data.patch": 16, "data.degradation.pool": 2, "run.precision": "fp32"}}
 STAGE2_ONLY = sorted({file.parent for file in FOLDER.rglob("stage2_sr_pretrain.yaml")} - set(CHAINS))
 
 
@@ -65,7 +66,7 @@ def pretrain_sr(folder: Path, inputs: dict[str, Path], out: Path) -> Path:
     for optim in ("optim_fast", "optim_quality"):
         options |= {f"{optim}.{key}": value for key, value in {"epochs": 1, "batch": 2, "micro_batch": 2}.items()}
         options[f"{optim}.milestones"] = "[]"
-    options |= WITHOUT_FILES.get(folder.name, {})
+    options |= WITHOUT_FILES.get(folder.name, {}) | LESS.get(folder.name, {})
     return start(stage2_pretrain_sr.main, folder / "stage2_sr_pretrain.yaml", out, **options)
 
 

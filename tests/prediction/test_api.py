@@ -211,7 +211,10 @@ def test_videos(model, tmp_path):
     with pytest.warns(UserWarning, match="stream=True"):
         listed = model.predict(tmp_path / "clip.mp4")
     for a, b in zip(streamed, listed, strict=True):
-        equal(a, b)
+        # Batches of another size may round differently.
+        torch.testing.assert_close(a.boxes.data, b.boxes.data, rtol=1e-5, atol=1e-4)
+        np.testing.assert_array_equal(a.patch_mask, b.patch_mask)
+        np.testing.assert_allclose(a.sr.astype(int), b.sr.astype(int), atol=1)
 
 
 def test_unreadable_images(model, good):

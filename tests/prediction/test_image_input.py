@@ -135,7 +135,6 @@ def test_videos_give_frames(tmp_path: Path):
         ([noise(4, 4), 3.5], None, "of type float"),
         ("", None, "no source given"),
         ("nowhere.png", None, "no such file"),
-        ("http://example.invalid/a.png", None, "no such file"),
         (noise(4, 4, 3), None, r"add channels='bgr' .* or channels='rgb'"),
         (noise(4, 4, 4), None, "order of its colours"),
         (noise(4, 4, 3), "RGB", "channels is 'RGB'"),
@@ -168,6 +167,11 @@ def test_refusals(source, channels, message, tmp_path, monkeypatch):
 def test_types_are_judged_before_anything_is_computed():
     with pytest.raises(UserError, match="of type float"):
         open_source([noise(4, 4), 3.5], None, MAX_PIXELS)
+
+
+def test_an_address_that_does_not_answer_is_named():
+    with pytest.raises(UserError, match=r"a\.png: no answer"):
+        list(without_skipped(open_source("http://127.0.0.1:9/a.png", None, MAX_PIXELS), "error"))
 
 
 def test_unreadable_files_raise_or_are_left_out(good: Path):

@@ -44,7 +44,7 @@ def test_folders_are_mirrored(tmp_path: Path, network: torch.nn.Module, capsys):
     Image.open(tmp_path / "images" / "sub" / "0.png").save(tmp_path / "images" / "a.jpg")
     (tmp_path / "images" / "bad.png").write_bytes(b"no image")
     assert run_sr_only(tmp_path) == 1
-    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
     assert found == ["a.png", "sub/0.png", "sub/1.png"]
     lr = np.array(Image.open(tmp_path / "images" / "sub" / "1.png"))
     with torch.no_grad():
@@ -160,4 +160,4 @@ def test_out_of_memory_skips_the_image(tmp_path: Path, network: torch.nn.Module,
 
     monkeypatch.setattr("prediction.sr_inference.SRInference.__call__", fail)
     assert run_sr_only(tmp_path) == 1
-    assert "compute it in tiles (--tile 256)" in capsys.readouterr().err
+    assert "use tiles (--tile 256)" in capsys.readouterr().err
