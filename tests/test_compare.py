@@ -48,6 +48,7 @@ def test_one_command_trains_measures_and_reports(written: Path, tmp_path: Path, 
     assert (out / "table.md").read_text() in printed and "[13/13]" in printed
 
 
+@pytest.mark.slow
 def test_report_again_elsewhere(written: Path, tmp_path: Path, capsys):
     compare.main(["--config", str(written)])
     elsewhere = tmp_path / "docs" / "drawn_x4"

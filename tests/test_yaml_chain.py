@@ -81,7 +81,11 @@ def test_stage2_makes_a_step(tmp_path: Path, inputs: dict[str, Path], folder: Pa
     assert any("psnr/validation" in name for line in lines for name in json.loads(line))
 
 
-@pytest.mark.parametrize("folder", CHAINS, ids=lambda folder: str(folder.relative_to(FOLDER.parent)))
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(f, marks=() if f.name in ("configs", "demo") else pytest.mark.slow) for f in CHAINS],
+    ids=lambda folder: str(folder.relative_to(FOLDER.parent)),
+)
 def test_the_stages_follow_each_other(tmp_path: Path, inputs: dict[str, Path], folder: Path):
     data = {"data.yaml": inputs["data"], "data.imgsz": 128}
     stage1 = start(

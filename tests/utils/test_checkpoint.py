@@ -320,7 +320,7 @@ while True:
 def test_killed_while_saving_there_is_always_a_good_newest(tmp_path: Path):
     chance, in_between = random.Random(0), 0
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for _ in range(8):
+    for _ in range(5):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
         )

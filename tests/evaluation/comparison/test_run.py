@@ -62,6 +62,7 @@ def test_a_training_starts_from_the_checkpoint_that_it_needs(comparison: Compare
     assert note["name"] == "retrained/bicubic-labels1-seed0" and note["seconds"] > 0 and len(note["key"]) == 64
 
 
+@pytest.mark.slow
 def test_what_changed_is_trained_again_what_did_not_is_found(comparison: CompareConfig):
     config = small(comparison)
     run(config)
@@ -111,6 +112,7 @@ def test_a_script_that_ends_without_its_output_has_failed(comparison: CompareCon
     assert len(outcome.skipped) == 4
 
 
+@pytest.mark.slow
 def test_as_many_at_a_time_as_allowed_and_timed_ones_alone(comparison: CompareConfig, monkeypatch):
     monkeypatch.setenv("FAKE_SECONDS", "0.3")
     config = small(comparison, rows=["retrained/bicubic", "retrained/sr_fast", "retrained/sr_quality"], seeds=[0, 1])
