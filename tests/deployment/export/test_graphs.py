@@ -112,7 +112,7 @@ def test_the_call_finds_the_boxes_of_the_predictor(policy: str):
     (expected,) = predictor([image], PredictOptions(parse_policy(policy), conf=0.2))
     with torch.no_grad():
         found, sr, *_ = graph(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
-    torch.testing.assert_close(sr[0], expected.sr, atol=1e-5, rtol=0)
+    torch.testing.assert_close(sr[0], expected.sr.image, atol=1e-5, rtol=0)
     best = found[0, :, found[0, 4:].amax(0) > 0.2].T
     assert len(expected.boxes) > 3
     for box in expected.boxes:
