@@ -17,7 +17,7 @@ from utils.checkpoint import CheckpointError
 
 # Generous: some readers try several networks, and heads for other classes have other sizes.
 PARAMETERS, MODULES = 8, 20  # per number, and per tensor, that the file holds
-SLACK_PARAMETERS, SLACK_MODULES = 5_000_000, 2_000
+SLACK_PARAMETERS, SLACK_MODULES = 30_000_000, 2_000
 _state = threading.local()
 
 

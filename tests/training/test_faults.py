@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,8 +127,16 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path: Path):
         assert sorted(p.name for p in (disk / "checkpoints").iterdir()) == ["last.pth", "previous.pth"]
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """SIGINT interrupts, also where the tests run in the background of a shell that has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_to_stop_saves_the_step_and_goes_on_to_the_same_end(tmp_path: Path, number: int):
+def test_a_request_to_stop_saves_the_step_and_goes_on_to_the_same_end(tmp_path: Path, number: int, heeded):
     whole = trainer_of(Normalised(), tmp_path / "whole", checkpoint_every=100)
     whole.fit()
     stopped = trainer_of(Normalised(2, lambda _: os.kill(os.getpid(), number)), tmp_path / "run", checkpoint_every=100)
