@@ -5,7 +5,6 @@ Modules are converted in memory when they are prepared (deployment/prepare.py); 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from deployment.export.formats import EXTRA, tracing
 from deployment.export.graphs import DetectorGraph
+from deployment.fastest import fastest_ms
 from utils.device import dtype_name
 from utils.errors import UserError
 from utils.extras import require
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 BACKENDS = ("native", "torch", "openvino", "auto")
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of the largest value
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
-REPEATS = 5
 GAIN = 0.95  # of the rival's time, see NATIVE_GAIN of deployment/prepare.py
 
 
@@ -118,19 +117,6 @@ class OpenVINODetector:
         return self.detector.suppressed(self.decoded(images), images.shape[2:], *limits, **choice)
 
 
-def milliseconds(runs: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
-    """Fastest of a few interleaved runs each; the first, which prepares kernels and memory, does not count."""
-    best = dict.fromkeys(runs, float("inf"))
-    with torch.inference_mode():
-        for repeat in range(repeats + 1):
-            for name, run in runs.items():
-                start = time.perf_counter()
-                run()
-                if repeat:
-                    best[name] = min(best[name], 1e3 * (time.perf_counter() - start))
-    return best
-
-
 def chosen(
     ours: nn.Module, make: Callable[[], nn.Module | OpenVINODetector], run: Callable[[object], object]
 ) -> tuple[nn.Module | OpenVINODetector, str]:
@@ -145,7 +131,7 @@ def chosen(
         theirs = make()
     except UserError as error:
         return ours, f"no OpenVINO: {str(error)[:120]}"
-    spent = milliseconds({"torch": lambda: run(ours), "openvino": lambda: run(theirs)})
+    spent = fastest_ms({"torch": lambda: run(ours), "openvino": lambda: run(theirs)})
     taken = spent["openvino"] < GAIN * spent["torch"]
     how = f"OpenVINO {'taken' if taken else 'left'} ({spent['openvino']:.3g} against {spent['torch']:.3g} ms)"
     return theirs if taken else ours, how

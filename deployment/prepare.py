@@ -12,7 +12,6 @@ Backends on CPUs: `native` (fused PyTorch; native kernels where they are faster 
 from __future__ import annotations
 
 import math
-import time
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from deployment.cuda_graphs import GraphedNetwork, GraphPool
+from deployment.fastest import REPEATS, fastest_ms
 from deployment.fused_inference import FusionError, fuse, fuse_conv_blocks
 from deployment.graphed_calls import GraphedCalls
 from deployment.native.build import NativeError
@@ -232,7 +232,7 @@ def how_it_runs(system: ConditionalSRDetector) -> str:
 
 
 def choose_native(
-    network: nn.Module, prepared: PreparedNetwork, patch: int, halo: int | None, repeats: int = 5
+    network: nn.Module, prepared: PreparedNetwork, patch: int, halo: int | None, repeats: int = REPEATS
 ) -> tuple[NativeNetwork | None, PreparedNetwork]:
     """The native kernel where it exists and is faster than the prepared network here: on a patch, on whole images.
 
@@ -259,14 +259,7 @@ def choose_native(
         "fused": lambda: prepared(lr),
         "dense": lambda: native(lr),
     }
-    best = dict.fromkeys(rivals, float("inf"))
-    with torch.inference_mode():
-        for repeat in range(repeats + 1):
-            for name, run in rivals.items():
-                start = time.perf_counter()
-                run()
-                if repeat:  # the first run prepares kernels and memory
-                    best[name] = min(best[name], 1e3 * (time.perf_counter() - start))
+    best = fastest_ms(rivals, repeats)
     patches = best["patches"] < NATIVE_GAIN * best["tiles"]
     dense = best["dense"] < NATIVE_GAIN * best["fused"]
     how = (

@@ -71,10 +71,8 @@ def draw_boxes(
 
 
 def write_label(canvas: np.ndarray, text: str, left: int, top: int, colour: tuple[int, int, int], size: float) -> None:
-    """Write text on a filled ground above (left, top), moved where it would leave the canvas; draws into it.
-
-    OpenCV's line font knows ASCII only; other letters, Chinese ones too, are those of the fonts within OpenCV 5.
-    """
+    """Write text on a filled ground above (left, top), moved where it would leave the canvas; draws into it."""
+    # OpenCV's line font knows ASCII only; OpenCV 5 holds a font with other letters, Chinese ones too.
     outline = None if text.isascii() or not hasattr(cv2, "FontFace") else (cv2.FontFace("sans"), round(30 * size))
     if outline:
         _, above, width, tall = cv2.getTextSize(canvas.shape[1::-1], text, (0, 0), *outline)
@@ -85,9 +83,11 @@ def write_label(canvas: np.ndarray, text: str, left: int, top: int, colour: tupl
     left = max(0, min(left, canvas.shape[1] - width - 2))
     bottom = top if top >= height + base + 1 else min(top + height + base + 1, canvas.shape[0] - 1)
     cv2.rectangle(canvas, (left, bottom - height - base - 1), (left + width + 1, bottom), colour, -1)
-    dark = sum(weight * value for weight, value in zip((0.299, 0.587, 0.114), colour, strict=True)) > 127
-    ink, place = (0, 0, 0) if dark else (255, 255, 255), (left + 1, bottom - base)
-    cv2.putText(canvas, text, place, *([ink, *outline] if outline else [FONT, size, ink, 1, cv2.LINE_AA]))
+    ink, place = (0, 0, 0) if np.dot((0.299, 0.587, 0.114), colour) > 127 else (255,) * 3, (left + 1, bottom - base)
+    if outline:
+        cv2.putText(canvas, text, place, ink, *outline)
+    else:
+        cv2.putText(canvas, text, place, FONT, size, ink, 1, cv2.LINE_AA)
 
 
 def shade_mask(image: np.ndarray, mask: np.ndarray, patch_px: int) -> np.ndarray:

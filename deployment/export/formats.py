@@ -71,7 +71,7 @@ def write_formats(
         folder: exists; files of the same names are replaced.
         name: stem of the files.
         options: sizes and precision.
-        metadata: plain values, see `describe`.
+        metadata: plain values, see `described` of prediction/exported.py.
 
     Returns:
         Format -> file; NAME.onnx, NAME_openvino_model/NAME.xml, NAME.torchscript, NAME.engine.
@@ -97,12 +97,6 @@ def write_formats(
     return written
 
 
-def example(options: ExportOptions) -> Tensor:
-    """What a graph is traced with."""
-    batch, sides = (2, NO_DATA_SIDES) if options.dynamic else (options.batch, options.imgsz)
-    return torch.rand(batch, 3, *sides, generator=torch.Generator().manual_seed(0))
-
-
 @contextlib.contextmanager
 def tracing(what: str) -> Iterator[None]:
     """Tracers warn about every number that they take as fixed, and print whole graphs where they fail: the check of
@@ -122,14 +116,12 @@ def tracing(what: str) -> Iterator[None]:
         ) from error
 
 
-def sized(graph: nn.Module, options: ExportOptions) -> Tensor:
-    """The example of a graph, its sides multiples of what the graph takes."""
-    x, multiple = example(options), getattr(graph, "multiple", 1)
-    if any(side % multiple for side in x.shape[2:]):
-        if not options.dynamic:
-            raise UserError(f"imgsz is {list(options.imgsz)}, but this detector takes multiples of {multiple}")
-        x = torch.rand(2, 3, 2 * multiple, 3 * multiple, generator=torch.Generator().manual_seed(0))
-    return x
+def example(graph: nn.Module, options: ExportOptions) -> Tensor:
+    """What a graph is traced with; where sizes stay open, they tell nothing but of what they must be multiples."""
+    multiple = getattr(graph, "multiple", 1)
+    open_sides = NO_DATA_SIDES if multiple == 1 else (2 * multiple, 3 * multiple)
+    batch, sides = (2, open_sides) if options.dynamic else (options.batch, options.imgsz)
+    return torch.rand(batch, 3, *sides, generator=torch.Generator().manual_seed(0))
 
 
 def trace_onnx(graph: nn.Module, file: Path, options: ExportOptions) -> None:
@@ -144,7 +136,7 @@ def trace_onnx(graph: nn.Module, file: Path, options: ExportOptions) -> None:
     opened |= {"mask": {0: "batch", 1: "rows", 2: "columns"}} if "mask" in graph.outputs else {}
     with tracing("ONNX"):
         torch.onnx.export(
-            graph, (sized(graph, options),), str(file), dynamo=False, opset_version=OPSET, input_names=[INPUT],
+            graph, (example(graph, options),), str(file), dynamo=False, opset_version=OPSET, input_names=[INPUT],
             output_names=list(graph.outputs), dynamic_axes=opened if options.dynamic else None,
         )  # fmt: skip
 
@@ -197,7 +189,7 @@ def model_info(metadata: dict) -> dict:
 def save_torchscript(graph: nn.Module, file: Path, options: ExportOptions, metadata: dict) -> Path:
     """TorchScript, with the metadata as the extra file config.txt."""
     with tracing("TorchScript"):
-        traced = torch.jit.trace(graph, (sized(graph, options),), check_trace=False)
+        traced = torch.jit.trace(graph, (example(graph, options),), check_trace=False)
         torch.jit.save(traced, str(file), _extra_files={"config.txt": json.dumps(metadata)})
     return file
 

@@ -81,15 +81,9 @@ def test_a_network_whose_graph_holds_for_one_size_stays_in_pytorch():
     ("seconds", "word"), [((9.0, 1.0), "taken"), pytest.param((1.0, 9.0), "left", marks=pytest.mark.slow)]
 )
 def test_auto_takes_what_is_faster_and_says_so(system, monkeypatch, seconds: tuple, word: str):
-    monkeypatch.setattr(openvino_backend, "milliseconds", lambda runs: dict(zip(("torch", "openvino"), seconds)))
+    monkeypatch.setattr(openvino_backend, "fastest_ms", lambda runs: dict(zip(("torch", "openvino"), seconds)))
     detector = prepare_detector(system.detector, CPU, torch.float32, "auto")
     assert f"OpenVINO {word}" in detector.how and detector.how.startswith("OpenVINO") == (word == "taken")
-
-
-def test_milliseconds_are_of_the_fastest_run_after_the_first():
-    calls = []
-    spent = openvino_backend.milliseconds({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
-    assert calls == ["a", "b"] * 3 and all(0 <= value < 1e3 for value in spent.values())
 
 
 def test_torch_measures_nothing_and_takes_no_native_kernel(system):
