@@ -66,9 +66,10 @@ audit: .venv/.stamp
 	-$(PY) -m tools.licences requirements.txt
 	@$(PY) -m tools.audit requirements.lock
 
-# Exact versions for Linux and every supported Python, by uv (not among the requirements).
-lock:
-	uv pip compile requirements.txt --universal --python-version 3.10 --generate-hashes --no-annotate -o requirements.lock
+# Exact versions for Linux and every supported Python, by uv (not among the requirements); PyTorch as it is installed here.
+lock: .venv/.stamp
+	$(PY) -m pip freeze | grep -E "^torch(vision)?==" > .venv/tested.txt
+	uv pip compile requirements.txt --universal --python-version 3.10 --generate-hashes --no-annotate -c .venv/tested.txt -o requirements.lock
 
 # The tests of kills, damaged and hostile files, faults, long runs and network at SIZE times their full size (1: hours).
 SIZE ?= 1

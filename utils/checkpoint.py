@@ -160,7 +160,7 @@ def refuse_other_files(path: Path) -> None:
     one that unpacks to far more than its size."""
     with path.open("rb") as file:
         start = file.read(512)
-    names, unpacked, size = ["data.pkl"], 0, path.stat().st_size
+    names, unpacked, size, text = ["data.pkl"], 0, path.stat().st_size, start.decode("utf-8", "ignore")
     try:
         with zipfile.ZipFile(path) as archive:
             names, unpacked = archive.namelist(), sum(part.file_size for part in archive.infolist())
@@ -172,8 +172,8 @@ def refuse_other_files(path: Path) -> None:
         what = "a web page; download the file itself, signed in where the site asks for it"
     elif start.startswith(b"version https://git-lfs"):
         what = "a Git-LFS pointer; fetch the file itself (git lfs pull)"
-    elif len(start) >= 5 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
-        what = f"text that begins with {start[:40].decode()!r}; download the file itself"
+    elif len(text.encode()) > max(4, len(start) - 4) and all(c.isprintable() or c in "\t\r\n" for c in text):
+        what = f"text that begins with {text[:40]!r}; download the file itself"
     elif not any(name.endswith("data.pkl") for name in names):
         what = f"an archive of {', '.join(names[:3])}; unpack it and name the weight file in it"
     elif unpacked > MOST_GROWTH * size + SLACK:

@@ -431,6 +431,7 @@ def test_damaged_files_and_code_are_refused(tmp_path: Path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "but a Git-LFS pointer; fetch"),
         (b"Entry not found", "but text that begins with 'Entry not found'"),
         (b'{"error": "access denied"}', "but text that begins with"),
+        ("# 超分辨率 - see the page\n".encode() * 40, "but text that begins with '# 超分辨率"),
     ],
 )
 def test_a_page_in_place_of_weights_is_called_so(tmp_path: Path, suffix: str, content: bytes, words: str):
