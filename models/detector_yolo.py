@@ -245,20 +245,10 @@ class YoloDetector(nn.Module):
         return self.head._inference(raw)
 
     @torch.no_grad()
-    def boxes(
-        self,
-        raw: dict,
-        size: Sequence[int],
-        conf: float = 0.25,
-        iou: float = 0.7,
-        max_det: int = 300,
-        multi_label: bool = False,
-        classes: Sequence[int] | None = None,
-        agnostic: bool = False,
-    ) -> list[Tensor]:
+    def boxes(self, raw: dict, size: Sequence[int], *limits, **choice) -> list[Tensor]:
         """Detections as from `predict`, in what `raw` has made of images of this height and width."""
         with torch.autocast(raw.get("one2many", raw)["boxes"].device.type, enabled=False):
-            return self.suppressed(self._decode(raw), size, conf, iou, max_det, multi_label, classes, agnostic)
+            return self.suppressed(self._decode(raw), size, *limits, **choice)
 
     @staticmethod
     def suppressed(
