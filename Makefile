@@ -36,14 +36,11 @@ $(STAMPS): .venv/.%: requirements-%.txt .venv/.stamp
 	@$(PY) -m pip install --disable-pip-version-check --retries 1 -r $< && touch $@ \
 		|| echo "tests of what needs $< are skipped: it could not be installed"
 
-# Twice a test process that had run many other files died in this one without a word; alone it has always passed.
-ALONE := tests/test_evaluate_sr_kinds.py
 # TEST_OPTIONS go to pytest. Long tests are marked slow; test-all runs them too.
 test test-all: .venv/.stamp $(STAMPS)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile --ignore $(ALONE) $(if $(filter test,$@),-m "not slow") $(TEST_OPTIONS)
-	$(PY) -m pytest -q $(ALONE) $(if $(filter test,$@),-m "not slow") $(TEST_OPTIONS)
+	$(PY) -m pytest -q -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile $(if $(filter test,$@),-m "not slow") $(TEST_OPTIONS)
 
 # An interrupted demo goes on where it stopped; what is finished is not repeated.
 demo: .venv/.stamp

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deployment.export.formats import EXTRA, tracing
 from deployment.export.graphs import DetectorGraph
 from deployment.fastest import fastest_ms
+from deployment.openvino_core import openvino_core
 from utils.device import dtype_name
 from utils.errors import UserError
 from utils.extras import require
@@ -59,7 +60,7 @@ class OpenVINOModule(nn.Module):
         try:
             with tracing("OpenVINO"), torch.no_grad():
                 model = openvino.convert_model(module, example_input=torch.rand(2, 3, *sides))
-                self.run = openvino.Core().compile_model(model, "CPU", settings)
+                self.run = openvino_core().compile_model(model, "CPU", settings)
         except UserError:
             raise
         except Exception as error:  # its front end raises types of its own

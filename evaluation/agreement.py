@@ -16,11 +16,11 @@ from configs.adapt_schema import AdaptConfig
 from configs.evaluate_schema import EvaluateConfig
 from data.detection import DetectionDataset
 from evaluation.advice import Advice, advise
-from evaluation.build_rows import STOCK, enlarged, on_hr_images
+from evaluation.build_rows import enlarged, on_hr_images
 from evaluation.detection_eval import SplitResult
 from evaluation.map_bootstrap import class_matches, image_draws, interval, weighted_map
 from evaluation.measure_rows import DetectionEvaluation
-from evaluation.row_key import RowKey
+from evaluation.row_key import STOCK, RowKey
 from evaluation.rows import Row
 from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy

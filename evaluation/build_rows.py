@@ -11,7 +11,7 @@ from pathlib import Path
 from configs.evaluate_schema import EvaluateConfig
 from deployment.latency_profile import architecture_fingerprint, load_profile, with_profile
 from evaluation.oracle_mask import OracleMask
-from evaluation.row_key import RowKey
+from evaluation.row_key import STOCK, RowKey
 from evaluation.rows import LEARNED, Row
 from loading.assembled_system import shipped_pair
 from loading.deployed_detector import load_deployed_detector
@@ -43,12 +43,6 @@ WRITTEN_BY = {
     "retrained": f"stage3_finetune_joint.py, run in another mode, writes it ({STAGE3_FILE})",
 }
 OWN_SYSTEM = RowKey("conditional")  # what `system` is called in the table
-STOCK = {  # the rows of `detector`, by what `baselines` calls them
-    **{name: RowKey(name) for name in ("hr", "lr", "bicubic")},
-    "bicubic_1.5x": RowKey("bicubic", upscale=1.5),
-    "bicubic_2x": RowKey("bicubic", upscale=2),
-    **{name: RowKey(name) for name in ("sr_fast", "sr_quality")},
-}
 ENLARGED = ("bicubic", "bicubic_1.5x", "bicubic_2x")
 ROW_NAME = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 

@@ -78,3 +78,11 @@ def row_name(key: RowKey) -> str:
 def by_key(rows: list[dict[str, Any]]) -> dict[RowKey, dict[str, Any]]:
     """Rows of results.json by their keys, in their order."""
     return {RowKey.of(row): row for row in rows}
+
+
+STOCK = {  # the rows of a detector, by what `baselines` of configs/evaluate.yaml calls them
+    **{name: RowKey(name) for name in ("hr", "lr", "bicubic")},
+    "bicubic_1.5x": RowKey("bicubic", upscale=1.5),
+    "bicubic_2x": RowKey("bicubic", upscale=2),
+    **{name: RowKey(name) for name in ("sr_fast", "sr_quality")},
+}

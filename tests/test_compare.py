@@ -64,6 +64,7 @@ def test_report_again_elsewhere(written: Path, tmp_path: Path, capsys):
     assert (tmp_path / "out" / "table.md").exists() and "report.html" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_failures_are_reported_and_the_rest_is_measured(written: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setenv("FAKE_FAILS", "retrained_conditional-labels0.2")
     assert compare.main(["--config", str(written)]) == 1

@@ -120,6 +120,7 @@ def test_labels_take_up_what_was_learned_without_them(tmp_path, data, teacher, c
             stage3.main(arguments(data, tmp_path / "refused", *begin, wrong))
 
 
+@pytest.mark.slow
 def test_masker_alone_then_in_turns(tmp_path, data, teacher):
     """SR_Quality through the frozen detector, a masker that shares SR_Fast's layers beside it, then all in turns."""
     frozen = ["--mode=frozen_detector", "--losses.det=0", "--losses.distill=1", f"--detector.weights={teacher}"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deployment.export.formats import EXTRA, INPUT, ExportOptions, tracing
+from deployment.openvino_core import openvino_core
 from utils.extras import require
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
@@ -54,9 +55,8 @@ def runtime(format_: str, file: Path) -> Run:
         session = require("onnxruntime", EXTRA).InferenceSession(str(file), providers=["CPUExecutionProvider"])
         return lambda images: session.run(None, {INPUT: images})
     if format_ == "openvino":
-        core = require("openvino", EXTRA).Core()
         # On CPUs with bf16 OpenVINO would compute in it, with errors of 1e-2.
-        model = core.compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        model = openvino_core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return lambda images: [np.array(value) for value in model([images]).to_tuple()]
     with tracing(format_):
         model = torch.jit.load(str(file))

@@ -20,6 +20,7 @@ def test_whole_calls(tmp_path):
         assert row["r"] < 1 or row["ratio_to_all_quality"] == 1
 
 
+@pytest.mark.slow
 def test_predicted_and_measured(tmp_path):
     config, file = tmp_path / "stage3.yaml", tmp_path / "rows.json"
     config.write_text(

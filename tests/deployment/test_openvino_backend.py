@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ from deployment.openvino_backend import BACKENDS, may_be_openvino
 from deployment.prepare import InferencePreparation, how_it_runs, prepare_detector, prepare_system
 from models import build_sr
 from models.mask_policy import parse_policy
+from tests.conftest import ROOT
 from tests.deployment.export.tiny import tiny_system
 from tests.extras import needs
 from utils.errors import UserError
@@ -40,6 +42,28 @@ def test_the_detector_finds_the_same_boxes(system, prepared, shape: tuple):
     for ours, theirs in zip(expected, got, strict=True):
         assert (theirs[:, :4] - ours[:, :4]).abs().max() < 1e-3
         torch.testing.assert_close(theirs, ours, atol=1e-3, rtol=0)
+
+
+DROPPED_IN_A_THREAD = """
+import faulthandler, signal, subprocess, threading, torch
+from deployment.openvino_backend import OpenVINOModule
+faulthandler.enable()
+signal.signal(signal.SIGCHLD, lambda *_: None)
+models = [OpenVINOModule(torch.nn.Conv2d(3, 3, 3), torch.float32)]
+thread = threading.Thread(target=models.clear)
+thread.start()
+thread.join()
+subprocess.run(["true"])
+print("alive")
+"""
+
+
+@needs_openvino
+@pytest.mark.skipif(sys.platform != "linux", reason="signals and stacks of Linux")
+def test_the_next_signal_does_no_harm_when_a_thread_drops_a_model():
+    command = [sys.executable, "-c", DROPPED_IN_A_THREAD]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0 and done.stdout == "alive\n", done.stderr
 
 
 @needs_openvino

@@ -124,6 +124,7 @@ def test_the_teacher_counts_what_it_predicts_in_the_hr_image():
     assert torch.equal(counts, expected)
 
 
+@pytest.mark.slow
 def test_the_masker_learns_the_order_from_this_term_alone():
     torch.manual_seed(0)
     system, batch = make_system().train(), make_batch()

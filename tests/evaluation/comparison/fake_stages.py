@@ -126,8 +126,7 @@ def train(stage: int, config: FakeStage1Config | FakeStage3Config, output: str) 
 
 
 def evaluate(config: FakeEvaluateConfig) -> int:
-    from evaluation.build_rows import STOCK
-    from evaluation.row_key import RowKey
+    from evaluation.row_key import STOCK, RowKey
     from tests.evaluation.comparison.synthetic import results_of
 
     folder = Path(config.run.out)
