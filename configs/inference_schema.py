@@ -53,14 +53,15 @@ class InferenceConfig:
         scale: factor of `sr_only`, of any kind for arbitrary-scale networks, or before `detector`; null takes that of
             the network, 4 of shipped ones.
         self_ensemble: average over the eight symmetries of the image, for `sr_only`.
-        tile: side in LR pixels of the tiles that an image is computed in, for `sr_only`; 0 computes it whole.
+        tile: side in LR pixels of the tiles that an image is computed in, for `sr_only`; 0: by `memory_mb`, where tiles are
+            exact, else whole.
         tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
         cmsr: tables (python -m tools.cmsr_tables) by which an lm_* network renders beyond x4, for `sr_only`.
         out: run folder; a number is added if it exists.
         project: folder of the run folder, instead of that of `out`.
         name: name of the run folder, instead of that of `out`.
         max_pixels: images with more pixels than this are refused before decoding.
-        memory_mb: about what one image may take; larger ones run in overlapping parts, see docs/large_images.md.
+        memory_mb: about what one image may take; larger ones run in parts, see docs/large_images.md.
         backend: what computes a system on CPUs: PyTorch with native kernels where these are faster here, torch alone,
             openvino, or auto, the fastest here; torch and openvino repeat exactly.
         seed: of the noise that diffusion networks draw; the same seed gives the same image.

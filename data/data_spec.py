@@ -16,6 +16,7 @@ from data.data_yaml import DataSetError, class_names, keypoint_columns, read_dat
 from data.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, ImageError, list_images, unread_images, unread_note
 from data.images import inspect_image
 from data.labels import LabelError, label_path, parse_label_file
+from data.pages import first_page_note
 
 SPLITS = ("train", "val", "test")
 LARGEST_LOSS = 0.1
@@ -71,7 +72,8 @@ class Record:
 @dataclass
 class ScanReport:
     """What a scan found: images listed, used, without objects, without a label file; boxes; for each cause how many
-    images were left out, with the messages of the first few; and images in formats that nothing here reads."""
+    images were left out, with the messages of the first few; images in formats that nothing here reads; and files that
+    hold several images."""
 
     split: str
     listed: int
@@ -82,6 +84,7 @@ class ScanReport:
     dropped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
     unread: tuple[Path, ...] = ()
+    paged: list[Path] = field(default_factory=list)
 
     def summary(self) -> str:
         """One line for the console."""
@@ -93,6 +96,8 @@ class ScanReport:
             text += f"; {count} skipped for a {cause}: {' | '.join(self.examples[cause])}{more}"
         if self.unread:
             text += f"; {unread_note(self.unread)}"
+        if self.paged:
+            text += f"; WARNING: {first_page_note(self.paged)}"
         if self.used and self.unlabelled == self.used:
             text += "; WARNING: no label file at all was found, expected labels/ beside images/"
         return text
@@ -261,6 +266,7 @@ def scan_split(
         try:
             info = inspect_image(image, max_pixels, decode=on_bad_image == "skip")
             objects = parse_label_file(label, len(spec.names), spec.keypoints)
+            report.paged.extend([image] * (info.pages > 1))
             return Record(image, label, info.height, info.width, *objects, common=info.common)
         except (ImageError, LabelError) as error:
             return error

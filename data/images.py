@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from data.image_files import RAW_SUFFIXES, ImageError, list_images
+from data.pages import page_numbers
 from data.pillow_open import open_image
 from data.tiff import MAGIC as TIFF_MAGIC
 from data.tiff import TiffRefused, read_layout
@@ -67,11 +68,13 @@ class ImageInfo:
         height, width: in pixels as `read_rgb` returns them, EXIF orientation included.
         common: suffix under which OpenCV and Ultralytics read the same pixels, empty: as it is named; None where only
             `read_rgb` does.
+        pages: images that the file holds (data/pages.py), of which training takes the first.
     """
 
     height: int
     width: int
     common: str | None
+    pages: int = 1
 
 
 def check_image(path: str | os.PathLike, max_pixels: int) -> tuple[int, int]:
@@ -101,7 +104,8 @@ def inspect_image(path: str | os.PathLike, max_pixels: int, decode: bool = False
                 _decode(path, image)
         else:
             height, width = _pixels(path, image, orientation).shape[:2]
-        return ImageInfo(height, width, common)
+        pages = 1 if image.format in ("JPEG", "MPO") else len(page_numbers(path))
+        return ImageInfo(height, width, common, pages)
 
 
 def read_rgb(path: str | os.PathLike, max_pixels: int, page: int = 0) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 from data.pillow_open import open_image
 from data.tiff import MAGIC as TIFF_MAGIC
@@ -29,6 +31,17 @@ def page_numbers(path: str | os.PathLike) -> list[int]:
     except Exception:  # damaged: reading the first image then says what is wrong
         return [0]
     return [0]
+
+
+def first_page_note(files: Sequence[Path]) -> str:
+    """ "only the first image is taken of 3 files that hold several (a.tif, ...): ...", for training, which takes no
+    pages; empty for no files."""
+    files = sorted(set(files))
+    if not files:
+        return ""
+    names = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
+    which = "a file that holds" if len(files) == 1 else f"{len(files)} files that hold"
+    return f"only the first image is taken of {which} several ({names}): save the others as files of their own"
 
 
 def _tiff_pages(path: str | os.PathLike) -> list[int]:

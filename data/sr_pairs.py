@@ -18,7 +18,8 @@ from configs.sr_schema import SRDataConfig
 from data.bad_images import BadImages
 from data.image_cache import ImageCache
 from data.image_files import ImageError
-from data.images import check_image, read_rgb
+from data.images import inspect_image, read_rgb
+from data.pages import first_page_note
 from data.pair_files import PairFiles, find_pairs, hr_folder_of
 from utils.errors import UserError
 from utils.resize import resize
@@ -89,6 +90,7 @@ class SRPairDataset(Dataset):
         self.bad = BadImages(data.on_bad_image, len(set(pairs)))
         self.files: list[PairFiles] = []
         self.too_small: list[Path] = []
+        self.paged: list[Path] = []
         for pair in pairs:
             sizes = self._sizes(pair)
             if sizes is not None:
@@ -189,7 +191,7 @@ class SRPairDataset(Dataset):
         """What was left out, a line each, for the console."""
         small = len(self.too_small)
         counts = f"{small} images are smaller than a patch and are left out" if small else ""
-        return [note for note in (counts, self.bad.summary()) if note]
+        return [note for note in (counts, self.bad.summary(), first_page_note(self.paged)) if note]
 
     def _chosen(self, rng: np.random.Generator) -> tuple[int, np.ndarray | None, np.ndarray]:
         """Number, whole LR image (None where LR is made from the patch) and whole HR image of a sample."""
@@ -213,10 +215,12 @@ class SRPairDataset(Dataset):
     def _sizes(self, pair: PairFiles) -> list[tuple[int, int]] | None:
         """(height, width) of the HR and, where there is one, of the LR image by their headers; None if one is bad."""
         try:
-            return [check_image(file, self.max_pixels) for file in pair if file is not None]
+            found = [(file, inspect_image(file, self.max_pixels)) for file in pair if file is not None]
         except ImageError as error:
             self.bad.add(error)
             return None
+        self.paged += [file for file, info in found if info.pages > 1]
+        return [(info.height, info.width) for _, info in found]
 
     def _is_large_enough(
         self, pair: PairFiles, hr_size: tuple[int, int], lr_size: tuple[int, int] | None = None

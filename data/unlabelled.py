@@ -11,6 +11,7 @@ import numpy as np
 from data.data_spec import LARGEST_LOSS, DataSetError, Record
 from data.images import ImageError, inspect_image
 from data.labels import label_path
+from data.pages import first_page_note
 
 
 def unlabelled_records(
@@ -25,7 +26,7 @@ def unlabelled_records(
         ImageError: the first bad one, where that is asked for.
         DataSetError: more than one and 10 % cannot be used, or there are none.
     """
-    records, bad = [], []
+    records, bad, paged = [], [], []
     for file in files:
         try:
             info = inspect_image(file, max_pixels, decode=on_bad_image == "skip")
@@ -34,6 +35,7 @@ def unlabelled_records(
                 raise
             bad.append(str(error))
             continue
+        paged += [file] * (info.pages > 1)
         nothing = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
         records.append(Record(file, label_path(file), info.height, info.width, *nothing, labelled=False))
     if not records or len(bad) > max(1, LARGEST_LOSS * len(files)):
@@ -41,6 +43,8 @@ def unlabelled_records(
         raise DataSetError(f"{len(bad)} of {len(files)} pictures cannot be used{first}; give others or repair them")
     if bad:
         say(f"{len(bad)} of {len(files)} pictures skipped: {' | '.join(bad[:3])}")
+    if paged:
+        say(f"warning: {first_page_note(paged)}")
     return records
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from data.sources import RESULTS_MARK, Frame, Skipped, SourceFile, has_frames
 from prediction.stage_times import StageTimes
+from utils.errors import UserError
 
 SUBFOLDERS = ("sr", "masks", "labels", "crops")
 
@@ -18,7 +19,12 @@ class Writer(Protocol):
     """Saves results of one kind as they come."""
 
     def write(self, frame: Frame, result: Any) -> None:
-        """Save what was made of one frame. Raises OSError where the run folder cannot be written."""
+        """Save what was made of one frame.
+
+        Raises:
+            OSError: the run folder cannot be written.
+            UserError: what is made as it is saved cannot be made.
+        """
 
     def line(self, result: Any) -> str:
         """What to print of it, behind the label and size of the frame."""
@@ -65,8 +71,13 @@ class Run:
                     skipped[item.file] = item.reason
                     continue
                 frame, result = item
-                with self.times.measure("saving"):
-                    self.writer.write(frame, result)
+                try:
+                    with self.times.measure("saving"):
+                        self.writer.write(frame, result)
+                except UserError as error:  # what is made as it is saved, an image in parts, cannot be made
+                    print(f"{frame.label}: skipped, {error}", flush=True)
+                    skipped[frame.file] = str(error)
+                    continue
                 print(f"{frame.label}: {frame.width}x{frame.height} {self.writer.line(result)}", flush=True)
                 images += 1
         finally:

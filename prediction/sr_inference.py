@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from loading.published_weights import spec_text
 from models.arbitrary_scale import super_resolve
 from models.sr_network import SRNetwork
 from models.tiling.whole import run_tiles
+from models.tiling.windows import axis_tiles
+from utils.convert import to_image, to_tensor
 from utils.device import DTYPES
 from utils.errors import UserError
 
@@ -59,6 +63,29 @@ class SRInference:
         if self.tile == 0 or max(lr.shape[-2:]) <= self.tile:
             return super_resolve(network, lr, size)
         return run_tiles(network, lr, size, self.tile, self.halo)
+
+    def in_strips(self, network: SRNetwork, height: int, width: int) -> bool:
+        """Whether `strips` makes an image of this size: it goes in tiles, set edge to edge."""
+        can = network.capabilities
+        return 0 < self.tile < max(height, width) and can.tiling != "own" and not can.blend
+
+    @torch.no_grad()
+    def strips(self, network: SRNetwork, image: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
+        """The SR image of uint8 (h, w, 3) from top to bottom, uint8 (rows, size[1], 3) each, a row of tiles at a time:
+        never is more of it there. The same as of `__call__` (with `ensemble` up to rounding).
+
+        Raises:
+            ValueError: see `__call__`, and NaN in the result.
+        """
+        halo, tile_alone = network.capabilities.halo if self.halo is None else self.halo, replace(self, tile=0)
+        rows, columns = (axis_tiles(*lengths, self.tile, halo) for lengths in zip(image.shape, size))
+        for row in rows:
+            strip = np.empty((row.target.stop - row.target.start, size[1], 3), np.uint8)
+            for column in columns:
+                lr = to_tensor(image[row.window, column.window], self.device)
+                sr = tile_alone(network, lr, (row.length, column.length))
+                strip[:, column.target] = to_image(sr[..., row.inside, column.inside])
+            yield strip
 
 
 def dihedral(image: Tensor, symmetry: int) -> Tensor:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from data.sources import Frame, SourceFile
+from prediction.png_strips import save_png
 from prediction.run_folder import output_names
+from prediction.super_resolver import Upscaled
 from prediction.video import VideoFiles
 
 
 class SRWriter:
-    """Writes super-resolved images, uint8 (H, W, 3) RGB, as they come; one open video at most.
+    """Writes super-resolved images as they come; holds one strip of a large image, and one open video at most.
 
     Args:
         folder: existing, empty run folder.
@@ -24,17 +23,24 @@ class SRWriter:
     def __init__(self, folder: Path, files: Iterable[SourceFile]):
         self.folder, self.outputs, self._videos = folder, output_names(files), VideoFiles()
 
-    def write(self, frame: Frame, result: np.ndarray) -> None:
-        """Save an image, or the next frame of a video. Raises OSError where the run folder cannot be written."""
+    def write(self, frame: Frame, result: Upscaled) -> None:
+        """Save an image, or the next frame of a video.
+
+        Raises:
+            OSError: the run folder cannot be written.
+            UserError: a large image cannot be made; nothing of it is left.
+        """
         path = self.folder / self.outputs[frame.file]
         path.parent.mkdir(parents=True, exist_ok=True)
         if not frame.file.is_video:
             page = "" if frame.index is None else f"_{frame.index}"
-            Image.fromarray(result).save(path.with_name(f"{path.name}{page}.png"), compress_level=1)
+            save_png(path.with_name(f"{path.name}{page}.png"), result.strips, result.shape)
         else:
-            self._videos.write(path.with_name(f"{path.name}.mp4"), result, frame.fps, "take its frames as images")
+            self._videos.write(
+                path.with_name(f"{path.name}.mp4"), result.whole(), frame.fps, "take its frames as images"
+            )
 
-    def line(self, result: np.ndarray) -> str:
+    def line(self, result: Upscaled) -> str:
         """`-> 640x480`."""
         return f"-> {result.shape[1]}x{result.shape[0]}"
 

@@ -10,20 +10,26 @@ import torch
 
 
 class StageTimes:
-    """Seconds spent per stage; CUDA is waited for, so that a stage pays for its own kernels only."""
+    """Seconds spent per stage; CUDA is waited for, so that a stage pays for its own kernels only. Of stages within one
+    another each is told without those inside."""
 
     def __init__(self, device: torch.device):
         self.device = device
         self.seconds: dict[str, float] = {}
+        self._inside = 0.0
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Add the time spent inside to `stage`."""
-        start = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        around, self._inside, start = self._inside, 0.0, time.perf_counter()
+        try:
+            yield
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._inside
+            self._inside = around + spent
 
     def over(self, stage: str, items: Iterable) -> Iterator:
         """Pass items on; the time it takes to get each one belongs to `stage`."""

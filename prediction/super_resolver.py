@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +12,43 @@ import torch
 from torch import Tensor
 
 from data.sources import Frame, Skipped
-from deployment.prepare import largest_tile
+from deployment.prepare import activation_bytes, largest_tile
 from loading.checkpoints import checkpoint_kind
 from loading.cmsr_files import use_tables
 from loading.shipped_weights import SHIPPED, strongest_shipped
 from models.arbitrary_scale import seeded
 from models.feature_maps import feature_maps
 from models.sr_network import SRNetwork
+from models.tiling.whole import LEAST_SIDE
 from prediction.image_input import MAX_PIXELS, one_image, open_source, without_skipped
 from prediction.predictor import memory_message
+from prediction.sr_image import in_one
 from prediction.sr_inference import SRInference, hr_size, load_sr_for
 from prediction.stage_times import StageTimes
 from utils.checkpoint import CheckpointError
 from utils.convert import to_image, to_tensor
 from utils.device import choose_device, is_out_of_memory
+from utils.errors import UserError
 
 SMALL_TILE = 64  # LR pixels; smaller ones are not worth advising
+SR_BYTES = 64.0  # per pixel of an SR image: its three float32, and their copies on the way to 8 bit (CPU: measured)
+
+
+@dataclass(frozen=True)
+class Upscaled:
+    """An SR image, as a whole or made strip by strip while it is saved.
+
+    Args:
+        shape: height and width.
+        strips: from top to bottom, uint8 (rows, width, 3) RGB each; they can be taken once.
+    """
+
+    shape: tuple[int, int]
+    strips: Iterable[np.ndarray]
+
+    def whole(self) -> np.ndarray:
+        """uint8 (height, width, 3)."""
+        return in_one(iter(self.strips), self.shape)
 
 
 class SuperResolver:
@@ -36,13 +59,13 @@ class SuperResolver:
         scale: factor; None takes the network's own, and x4 of the shipped ones.
         device: auto, cpu or cuda.
         half: compute in fp16 on CUDA, in bf16 elsewhere, where PyTorch's autocast does.
-        tile: side in LR pixels of the tiles that an image is computed in; 0 computes it whole.
+        tile: side in LR pixels of the tiles that an image is computed in; 0: see `memory_mb`.
         tile_halo: LR pixels of neighbours around a tile; None: receptive field (exact), 32 where unknown.
         self_ensemble: average over the eight symmetries of the image.
         tables: CMSR tables by which an lm_* network renders beyond x4; see `use_tables`.
         seed: of the noise that diffusion networks draw; the same seed gives the same image.
-        memory_mb: about what one call of a network may take whose windows fade into each other (diffusion), where no
-            `tile` is given; larger images go in tiles.
+        memory_mb: about what one image may take (10^6 bytes) where no `tile` is given; larger ones go in tiles, if
+            these are exact (a whole scale and a known receptive field) or fade into each other (diffusion).
 
     Attributes:
         network: SRNetwork in evaluation mode.
@@ -71,8 +94,12 @@ class SuperResolver:
         self.scale: float = self.network.scale if scale is None else scale
         if tables is not None:
             self.network = use_tables(self.network, tables)
-        if tile == 0 and self.network.capabilities.blend:
+        can, self._at_once = self.network.capabilities, math.inf
+        if tile == 0 and can.blend:
             tile = largest_tile(self.network, memory_mb)
+        elif tile == 0 and can.tiling == "exact" and not can.takes_size:
+            each = activation_bytes(self.network, torch.float32) + SR_BYTES * self.network.scale**2
+            self._at_once = memory_mb * 1e6 / each  # LR pixels
         precision = "fp32" if not half else "fp16" if place.type == "cuda" else "bf16"
         self.inference = SRInference(place, precision, tile, tile_halo, self_ensemble)
 
@@ -123,18 +150,38 @@ class SuperResolver:
         Raises:
             UserError: another scale than a fixed-scale network has, no tiles of this size, or NaN in the result.
         """
+        return self._upscaled(image, scale).whole()
+
+    def _upscaled(self, image: np.ndarray, scale: float | None) -> Upscaled:
+        """The SR image of an image; that of a large one is made as it is taken, with the errors of `image`."""
         height, width = image.shape[:2]
         size = hr_size(self.network, height, width, self.scale if scale is None else scale)
-        return to_image(self.inference(self.network, to_tensor(image, self.inference.device), size))
+        inference = self.inference
+        if height * width > self._at_once:
+            halo = self.network.capabilities.halo
+            tile = max(math.isqrt(int(self._at_once)) - 2 * halo, 2 * halo, LEAST_SIDE)
+            inference = replace(inference, tile=tile, halo=None)
+        if inference.in_strips(self.network, height, width):
+            return Upscaled(size, self._without_lack(inference.strips(self.network, image, size)))
+        return Upscaled(size, [to_image(inference(self.network, to_tensor(image, inference.device), size))])
+
+    def _without_lack(self, strips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """Strips as they are made; raises UserError where memory does not suffice."""
+        try:
+            yield from strips
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(self._out_of_memory()) from error
 
     def stream(
         self, frames: Iterable[Frame | Skipped], times: StageTimes, scale: float | None = None
-    ) -> Iterator[tuple[Frame, np.ndarray] | Skipped]:
+    ) -> Iterator[tuple[Frame, Upscaled] | Skipped]:
         """Super-resolved images in order, as from `image`; what cannot be computed is skipped like unreadable files.
 
         Args:
             frames: what `read_frames` yields.
-            times: the stages reading and SR are added.
+            times: the stages reading and SR are added, the latter also while a large image is saved.
             scale: factor; None takes `self.scale`.
         """
         for frame in times.over("reading", frames):
@@ -142,21 +189,28 @@ class SuperResolver:
                 yield frame
                 continue
             with times.measure("SR"):
-                sr = self._image_or_reason(frame.image, scale)
-            yield Skipped(frame.file, sr) if isinstance(sr, str) else (frame, sr)
+                sr = self._upscaled_or_reason(frame.image, scale)
+            if isinstance(sr, str):
+                yield Skipped(frame.file, sr)
+            else:
+                yield frame, replace(sr, strips=times.over("SR", sr.strips))
 
-    def _image_or_reason(self, image: np.ndarray, scale: float | None) -> np.ndarray | str:
+    def _upscaled_or_reason(self, image: np.ndarray, scale: float | None) -> Upscaled | str:
         """The SR image, or why there is none (memory, NaN, a size without tiles)."""
         try:
-            return self.image(image, scale)
+            return self._upscaled(image, scale)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            side, half = self.inference.tile, self.inference.precision != "fp32"
-            ways = [] if 0 < side <= SMALL_TILE else [f"tiles (--tile {min(side or 512, 512) // 2})"]
-            return memory_message(ways if half else [*ways, "--half"])
+            return self._out_of_memory()
         except ValueError as error:
             return str(error)
+
+    def _out_of_memory(self) -> str:
+        """What to say, with advice that was not taken already."""
+        side, half = self.inference.tile, self.inference.precision != "fp32"
+        ways = [] if 0 < side <= SMALL_TILE else [f"tiles (--tile {min(side or 512, 512) // 2})"]
+        return memory_message(ways if half else [*ways, "--half"])
 
 
 def image_features(network: SRNetwork, image: np.ndarray, device: torch.device) -> Tensor:

@@ -9,8 +9,15 @@ import pytest
 import tifffile
 from PIL import Image
 
+from configs.schema import DetectionDataConfig
+from configs.sr_schema import SRDataConfig
+from data.data_spec import load_data_spec, scan_splits
+from data.image_cache import ImageCache
+from data.images import inspect_image
 from data.pages import page_numbers
 from data.sources import Frame, Skipped, list_sources, read_frames
+from data.sr_pairs import SRPairDataset
+from data.unlabelled import unlabelled_records
 
 LIMIT = 10_000
 
@@ -95,3 +102,29 @@ def test_what_is_no_image_has_one_page(tmp_path):
     assert page_numbers(tmp_path / "a.tif") == page_numbers(tmp_path / "none.png") == [0]
     (found,) = frames(tmp_path / "a.tif")
     assert isinstance(found, Skipped)
+
+
+def test_training_says_that_it_takes_first_pages_alone(tmp_path):
+    """In every scan: labelled and unlabelled pictures, and photographs for SR; each file is named once."""
+    folder = tmp_path / "images" / "train"
+    folder.mkdir(parents=True)
+    pictures = [Image.fromarray(page(value, 40, 40)) for value in (40, 90)]
+    pictures[0].save(folder / "pages.tif", save_all=True, append_images=pictures[1:])
+    pictures[0].save(folder / "moves.webp", save_all=True, append_images=pictures[1:], lossless=True)
+    for name in ("a.png", "b.tif", "c.jpg", "d.webp"):
+        pictures[0].save(folder / name)
+    assert {path.name: inspect_image(path, LIMIT).pages for path in folder.iterdir()} == {
+        "pages.tif": 2, "moves.webp": 2, "a.png": 1, "b.tif": 1, "c.jpg": 1, "d.webp": 1
+    }  # fmt: skip
+    (tmp_path / "data.yaml").write_text("train: [images/train, images/train]\nval: images/train\nnames: [a]\n")
+    notes: list[str] = []
+    scan_splits(load_data_spec(tmp_path / "data.yaml"), DetectionDataConfig(), ["train"], notes.append)
+    unlabelled_records(sorted(folder.iterdir()), max_pixels=LIMIT, say=notes.append)
+    photographs = SRPairDataset(SRDataConfig(train=[str(folder)], patch=8), 2, 0, ImageCache("none"))
+    notes += photographs.notes()
+    expected = f"only the first image is taken of 2 files that hold several ({folder / 'moves.webp'}, "
+    assert len(notes) == 3 and all(f"{expected}{folder / 'pages.tif'}): save the others" in note for note in notes)
+    (folder / "moves.webp").unlink()
+    (folder / "pages.tif").unlink()
+    scan_splits(load_data_spec(tmp_path / "data.yaml"), DetectionDataConfig(), ["train"], notes.append)
+    assert "only the first" not in notes[-1]
