@@ -53,8 +53,8 @@ class InferenceConfig:
         scale: factor of `sr_only`, of any kind for arbitrary-scale networks, or before `detector`; null takes that of
             the network, 4 of shipped ones.
         self_ensemble: average over the eight symmetries of the image, for `sr_only`.
-        tile: side in LR pixels of the tiles that an image is computed in, for `sr_only`; 0: by `memory_mb`, where tiles are
-            exact, else whole.
+        tile: side in LR pixels of the tiles that an image is computed in, for `sr_only`; 0: by `memory_mb`, where
+            tiles are exact, else whole.
         tile_halo: LR pixels of neighbours around a tile; null: receptive field (exact), 32 where unknown.
         cmsr: tables (python -m tools.cmsr_tables) by which an lm_* network renders beyond x4, for `sr_only`.
         out: run folder; a number is added if it exists.

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from utils.errors import UserError
+from utils.yaml_strict import DEEPEST
 
 MAX_BYTES = 4_000_000
 MOST_CLASSES = 100_000
@@ -19,10 +20,12 @@ class DataSetError(UserError):
 
 class _Loader(yaml.BaseLoader):
     """Every value stays text: a class called `no` or `007` stays what it is. A key that stands twice is refused, and so
-    is an alias of a list, with which a small file grows without end."""
+    is an alias of a list, with which a small file grows without end, and deep nesting."""
 
     def compose_node(self, parent, index):
         is_alias, line = self.check_event(yaml.AliasEvent), self.peek_event().start_mark.line + 1
+        if len(self.marks) > DEEPEST:  # PyYAML takes seconds to reach Python's own limit
+            raise yaml.YAMLError(f"line {line}: nested too deeply")
         node = super().compose_node(parent, index)
         if is_alias and not isinstance(node, yaml.ScalarNode):
             raise yaml.YAMLError(f"line {line}: an alias of a list or mapping; write it out")
@@ -52,7 +55,7 @@ def read_data_yaml(file: Path) -> dict:
         raise DataSetError(f"{file}: {size}; this is no data-set YAML, check data.yaml in the configuration")
     try:
         content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise DataSetError(f"{file}: not a YAML file ({error}); correct it") from None
     except OSError as error:
         raise DataSetError(f"{file}: cannot be read ({error.strerror}); check its permissions") from error

@@ -10,7 +10,7 @@ import yaml
 
 from utils.errors import UserError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES, DEEPEST = 1_000_000, 50
 _TAG = "tag:yaml.org,2002:"
 _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]{1,4})?|[0-9][0-9_]*[eE][-+]?[0-9]{1,4}"
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 (PyYAML's own protocol: add_implicit_resolver fills it)
 
     def compose_node(self, parent, index):
-        """Refuse aliases (they make small files explode) and explicit tags (they can name Python code)."""
+        """Refuse aliases (they make small files explode), explicit tags (they can name Python code), deep nesting."""
         event = self.peek_event()
         mark = event.start_mark
         if isinstance(event, yaml.AliasEvent):
@@ -38,6 +38,8 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(
                 problem=f"tag {event.tag} is not allowed: write a plain value", problem_mark=mark
             )
+        if len(self.marks) > DEEPEST:  # PyYAML takes seconds to reach Python's own limit
+            raise yaml.MarkedYAMLError(problem="nested too deeply, this is no file of settings", problem_mark=mark)
         return super().compose_node(parent, index)
 
 
@@ -105,8 +107,6 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[tuple, int]]:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise ConfigError(f"{name}:{line}: control character #x{error.character:04x}; remove it") from error
-    except RecursionError as error:
-        raise ConfigError(f"{name}: nested too deeply, this is no configuration file") from error
 
 
 def dump_yaml(value: Any) -> str:

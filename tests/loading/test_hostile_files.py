@@ -55,3 +55,14 @@ def test_what_checkpoints_hold_passes(tmp_path: Path):
     path.write_bytes(b"x")
     shared = torch.rand(1000)
     refuse_hostile(path, {"a": shared, "b": shared[10:], "c": [(1, {"d": None})] * 1000})
+
+
+def test_a_file_of_others_is_unpickled_once(tmp_path: Path, monkeypatch):
+    """Unpickling is what costs seconds in a file that is made to."""
+    calls, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: calls.append(args) or load(*args, **kwargs))
+    file, make, read = CASES["nested lists"]
+    make(tmp_path / file)
+    with pytest.raises(UserError):
+        read(tmp_path / file)
+    assert len(calls) == 1

@@ -415,7 +415,7 @@ def test_damaged_files_and_code_are_refused(tmp_path: Path):
         load_sr(tmp_path / "absent.safetensors")
     for zipped in (True, False):
         path = save(tmp_path, {"a": Code()}, _use_new_zipfile_serialization=zipped)
-        with pytest.raises(CheckpointError, match=r"weights.pth: .*refused and not executed"):
+        with pytest.raises(CheckpointError, match=r"weights.pth: .*(refused and not|nothing in it was) executed"):
             load_sr(path)
         with pytest.raises(CheckpointError, match=r"weights.pth: cannot be read as plain tensors .*not.* executed"):
             load_community_sr(path)
