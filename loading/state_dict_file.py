@@ -124,7 +124,7 @@ def is_community_file(path: str | Path) -> bool:
 
 
 def _mentions_checksum(path: Path) -> bool:
-    """Whether the pickle in an archive of PyTorch's holds the word, as it does in files that the stage scripts wrote."""
+    """Whether the pickle in an archive of PyTorch holds the word, as it does in files that the stage scripts wrote."""
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
         return any(b"checksum" in archive.read(name) for name in pickles)
