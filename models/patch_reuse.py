@@ -73,6 +73,7 @@ class PatchReuse:
     def reset(self) -> None:
         """Forget all frames: the next one begins another video."""
         self._age = 0
+        self._size: tuple[int, ...] | None = None  # of the frames: a grid holds frames of several sizes
         self._seen: Tensor | None = None  # (gh, gw, 3, window, window): each patch's window when it was last computed
         self._sr: Tensor | None = None
         self._mask: Tensor | None = None  # bool (1, gh, gw): where the SR is SR_Quality's
@@ -91,7 +92,7 @@ class PatchReuse:
         if len(lr) != 1:
             raise ValueError(f"reuse takes one frame at a time, not {len(lr)}")
         windows = self._windows(lr)
-        if self._seen is None or self._seen.shape != windows.shape or self._age >= self.options.refresh:
+        if self._seen is None or self._size != lr.shape or self._age >= self.options.refresh:
             return self._everything(lr, policy, content, windows)
         limit = (self.options.threshold + HALF_STEP) / GREY_LEVELS
         changed = (windows - self._seen).abs().amax((2, 3, 4)) > limit  # (gh, gw)
@@ -106,6 +107,7 @@ class PatchReuse:
         made = self.front.infer(lr, policy, content)
         assert made.mask is not None  # a ConditionalSR always says where SR_Quality ran
         self._sr, self._mask, self._seen, self._age = made.sr.clone(), made.mask[:, 0] > 0.5, windows.clone(), 1
+        self._size = lr.shape
         self.kept = torch.zeros_like(self._mask[0])
         return made
 

@@ -245,15 +245,14 @@ class Predictor:
             times: the stages reading, SR and detection are added.
             reuse: keeps patches from frame to frame, which then come one at a time; a new video begins anew.
         """
-        batch, video = 1 if reuse is not None else batch, None
+        batch = 1 if reuse is not None else batch
         groups = group_frames(frames, batch, self.padded_size)
         for group in groups if times is None else times.over("reading", groups):
             if isinstance(group, Skipped):
                 yield group
                 continue
-            if reuse is not None and group[0].file.is_video and group[0].file != video:
+            if reuse is not None and group[0].file.is_video and group[0].index == 1:
                 reuse.reset()
-                video = group[0].file
             try:
                 predictions = self([frame.image for frame in group], options, times, reuse)
             except (MemoryError, RuntimeError) as error:

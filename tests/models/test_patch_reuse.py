@@ -121,6 +121,15 @@ def test_everything_is_refreshed_every_n_frames():
     assert kept == [False, True, True, False, True, True, False]
 
 
+@pytest.mark.parametrize("policy", ["all_fast", "all_quality"])
+def test_sizes_of_one_grid_are_not_taken_for_each_other(policy):
+    """A folder of frames may hold 14x18 and 16x20 pixels, both of 4x5 patches."""
+    reuse, chosen = PatchReuse(FRONT, ReuseOptions(0, 100)), parse_policy(policy)
+    for size in ((14, 18), (16, 20), (13, 17)):
+        for lr in (frame(0, *size), torch.zeros(1, 3, *size)):  # black is what lies beyond an image, too
+            assert torch.allclose(reuse(lr, chosen).sr, FRONT.infer(lr, chosen).sr, atol=1e-5)
+
+
 def test_another_size_or_video_begins_anew():
     reuse, chosen = PatchReuse(FRONT, ReuseOptions(255, 100)), parse_policy("all_fast")
     reuse(frame(0), chosen)

@@ -55,6 +55,8 @@ def test_another_video_begins_anew(weights, tmp_path):
         draw_still(tmp_path / f"{name}.avi", 2)
     assert infer(weights, tmp_path / "*.avi", tmp_path / "out", "--save-json", "--reuse", "save=False") == 0
     assert [frame["reused_share"] for frame in frames_of(tmp_path / "out")] == [0, 1, 0, 1]
+    twice = ConditionalYOLO(weights).predict([tmp_path / "a.avi"] * 2, reuse=ReuseOptions(), stream=True)
+    assert [result.reused_share for result in twice] == [0, 1, 0, 1]
 
 
 def test_results_carry_their_time(weights, tmp_path):
