@@ -41,4 +41,4 @@ def main(argv: list[str] | None = None, ready=None) -> int:
 if __name__ == "__main__":
     from utils.cli import run
 
-    run(main)
+    run(main, "stopped")

@@ -6,7 +6,7 @@
 
 A system becomes one graph: images of any size in, boxes in their pixels out; see docs/export.md. Options may also be
 written as for `yolo export`: format=onnx half=True. Exit status: 0 written and equal to PyTorch, 1 a file differs by
-more than rounding in fp32, 2 bad arguments or weights.
+more than rounding in fp32 (in 16 bit: gives no numbers), 2 bad arguments or weights.
 """
 
 from __future__ import annotations
@@ -21,15 +21,31 @@ from utils.config import parse_config
 from utils.errors import UserError
 
 
+# What `yolo export` has and this has not.
+ELSEWHERE = {
+    "int8": "there are no int8 files; half writes 16 bit",
+    "nms": "boxes come out before non-maximum suppression, see docs/export.md",
+    "opset": "ONNX files have opset 18",
+    "simplify": "graphs are written as they are",
+    "device": "files are written and compared on the CPU, an engine on its CUDA device",
+}
+
+
 def translate(argv: list[str]) -> list[str]:
-    """`format=onnx half=True` and `--include onnx openvino`, as users of YOLO write them -> options of this script."""
-    known, result, words = {field.name for field in fields(ExportConfig)}, [], list(argv)
+    """`format=onnx half=True` and `--include onnx openvino`, as users of YOLO write them -> options of this script.
+
+    Raises:
+        UserError: an option of `yolo export` that has no counterpart.
+    """
+    known, result, words = {field.name: str(field.type) for field in fields(ExportConfig)}, [], list(argv)
     while words:
         word = words.pop(0)
         key, equals, value = word.removeprefix("--").partition("=")
         key = {"format": "include", "model": "weights"}.get(key, key)
+        if key in ELSEWHERE and (equals or word.startswith("--")):
+            raise UserError(f"unknown option {key}; {ELSEWHERE[key]}")
         if key not in known or not (equals or word.startswith("--")):
-            result.append(word)
+            result.append(f"--{word}" if equals and key.isidentifier() and not word.startswith("--") else word)
         elif key in ("include", "imgsz"):
             values = [value] if equals else []
             while words and not words[0].startswith("--") and "=" not in words[0]:
@@ -38,6 +54,8 @@ def translate(argv: list[str]) -> list[str]:
             result.append(f"--{key}={listed if key == 'imgsz' and listed.isdigit() else f'[{listed}]'}")
         else:
             result.append(f"--{key}={value}" if equals else f"--{key}")
+            if not equals and known[key] != "bool" and words and not words[0].startswith("--"):
+                result.append(words.pop(0))  # its value, whatever it looks like
     return result
 
 
@@ -47,14 +65,16 @@ def main(argv: list[str] | None = None) -> int:
     from deployment.export.formats import check_formats, write_formats
     from deployment.export.parity import measure_parity, runtime, shapes_of
     from prediction.exported import described, exported_graph, options_of
+    from prediction.run_folder import check_folder
 
     # 1. Everything that can be wrong
     if not (config.weights or config.detector) or (config.weights and config.detector):
         raise UserError("give --weights, or --detector (with --sr); one of them")
     check_formats(config.include)
+    folder, name = place_of(config)
+    check_folder(folder, "out")
     what = exported_graph(config)
     options = options_of(config, what)
-    folder, name = place_of(config)
     folder.mkdir(parents=True, exist_ok=True)
 
     # 2. Files, and whether they compute the same
@@ -65,16 +85,19 @@ def main(argv: list[str] | None = None) -> int:
         if config.check and format_ != "engine":
             parity = measure_parity(runtime(format_, file), what.graph, shapes_of(options, what.graph.multiple))
             print(f"  {parity}")
-            status |= not (parity.close or config.half)
+            rounded = config.half and format_ != "torchscript"
+            status |= not (parity.finite if rounded else parity.close)
     return int(status)
 
 
 def place_of(config: ExportConfig) -> tuple[Path, str]:
-    """Folder and stem of the files."""
+    """Folder and stem of the files. Raises UserError for a name that is none."""
     source = Path(config.weights or config.detector or "")
+    if config.name is not None and Path(config.name).name != config.name:
+        raise UserError(f"name is {config.name!r}; give the stem of the files alone, and their folder as out")
     beside = source.parent if source.is_file() else Path("runs/export")
     return Path(config.out) if config.out else beside, config.name or source.stem
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "stopped; no file was left half written")

@@ -90,6 +90,13 @@ class Run:
         return skipped
 
 
+def check_folder(folder: Path, key: str) -> None:
+    """Raises UserError where a folder cannot be made, because a file stands in its place or above it."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise UserError(f"{key}: {there} is a file, so {folder} can be no folder; name another one")
+
+
 def new_run_folder(out: str | Path) -> Path:
     """Create `out`, or `out2`, `out3`, ... where it exists; another run's folder is never used again.
 

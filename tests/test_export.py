@@ -169,15 +169,80 @@ def test_a_detector_is_what_yolo_export_makes_of_it(tmp_path: Path):
         ("--weights espcn_8 --policy budget=0.5 --include torchscript", "no system with a masker; leave out policy"),
         ("--weights espcn_8 --imgsz 1 2 3 --include torchscript", "give height and width, or one number"),
         ("--include torchscript", "give --weights, or --detector"),
+        ("--weights espcn_8 --include", "include: no format is given; name one or more of onnx, openvino"),
+        ("--weights espcn_8 --include torchscript int8=True", "unknown option int8; there are no int8 files"),
+        ("--weights espcn_8 --include torchscript --name a/b", "name is 'a/b'; give the stem of the files alone"),
+        ("--weights espcn_8 --include torchscript --out SYSTEM", "tiny.pth is a file, so "),
+        ("--weights espcn_8 --include torchscript --out SYSTEM/below", "tiny.pth is a file, so "),
         ("--weights SYSTEM --policy learned --include torchscript", "no fixed number of patches"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(words: str, message: str, system_file: Path, tmp_path: Path):
-    argv = [str(system_file) if word == "SYSTEM" else word for word in words.split()]
+    argv = words.replace("SYSTEM", str(system_file)).split()
     with pytest.raises(UserError) as error:
-        export.main([*argv, "--out", str(tmp_path / "out")])
+        export.main(["--out", str(tmp_path / "out"), *argv])
     assert message in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and system_file.is_file()
+
+
+def test_the_line_of_an_error_begins_with_the_program():
+    folder = Path(export.__file__).parent
+    words = ["export.py", "--weights", "espcn_8", "--include", "onxx"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("export.py: error: include: unknown format 'onxx'; ")
+
+
+def test_a_file_that_gives_no_numbers_is_found_whichever_image_shows_it():
+    class Double(torch.nn.Module):
+        outputs, image_output = ("output0",), True
+
+        def forward(self, images):
+            return (2 * images,)
+
+    for wrong in range(3):
+        seen: list = []
+
+        def run(images, seen=seen, wrong=wrong):
+            seen.append(images)
+            return [np.full_like(images, np.nan) if len(seen) == wrong + 1 else 2 * images]
+
+        parity = measure_parity(run, Double(), [(1, 8, 8)] * 3)
+        assert len(seen) == 3 and not parity.close and not parity.finite, wrong
+    assert measure_parity(lambda images: [2 * images], Double(), [(1, 8, 8)]).close
+
+
+@pytest.mark.parametrize(("wrong", "status"), [(np.nan, 1), (0.1, 0)])
+def test_16_bit_may_round_but_has_to_give_numbers(wrong: float, status: int, monkeypatch, tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    from deployment.export import parity
+
+    real = parity.runtime
+
+    def other(format_, file):
+        run = real(format_, file)
+        return lambda images: [value + np.float32(wrong) for value in run(images)]
+
+    monkeypatch.setattr(parity, "runtime", other)
+    words = ["--weights", "espcn_8", "--imgsz", "16", "--half", "--out", str(tmp_path)]
+    assert export.main([*words, "--include", "onnx"]) == status
+    assert export.main([*words, "--include", "torchscript"]) == 1  # which is of 32 bit all the same
+    extra = {"config.txt": ""}
+    torch.jit.load(str(tmp_path / "espcn_8.torchscript"), _extra_files=extra)
+    assert json.loads(extra["config.txt"])["args"]["half"] is False
+
+
+def test_what_was_there_stays_where_a_file_cannot_be_written_whole(tmp_path: Path, monkeypatch):
+    (tmp_path / "espcn_8.torchscript").write_bytes(b"old")
+
+    def full(traced, file, **_):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.jit, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        export.main(["--weights", "espcn_8", "--include", "torchscript", "--imgsz", "16", "--out", str(tmp_path)])
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("espcn_8.torchscript", b"old")]
 
 
 @needs_generative
@@ -202,6 +267,8 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch):
 def test_options_of_yolo_export_are_understood():
     words = export.translate(["model=a.pt", "format=onnx,openvino", "half=True", "--imgsz", "64", "80", "--dynamic"])
     assert words == ["--weights=a.pt", "--include=[onnx,openvino]", "--half=True", "--imgsz=[64,80]", "--dynamic"]
+    assert export.translate(["--policy", "budget=0.5", "--half"]) == ["--policy", "budget=0.5", "--half"]
+    assert export.translate(["--half", "format=onnx", "k=1"]) == ["--half", "--include=[onnx]", "--k=1"]
     assert export.translate(["--include", "onnx", "engine", "--imgsz=32"]) == ["--include=[onnx,engine]", "--imgsz=32"]
 
 

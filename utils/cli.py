@@ -6,12 +6,13 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from utils.errors import UserError
 
 
-def run(main: Callable[[], int]) -> None:
-    """Call `main` and leave the process with its status.
+def run(main: Callable[[], int], stopped: str = "stopped; continue with --resume") -> None:
+    """Call `main` and leave the process with its status; `stopped` is said where the user ended it.
 
     SIGTERM ends a run as Ctrl-C does. The project's own errors, and wrong values, files and folders, carry a remedy
     and are shown without a traceback.
@@ -20,13 +21,13 @@ def run(main: Callable[[], int]) -> None:
     try:
         status = main()
     except KeyboardInterrupt:
-        print("stopped; continue with --resume", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         status = 130
     except Exception as error:
         message = explained(error)
         if message is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
         status = 2
     sys.exit(status)
 

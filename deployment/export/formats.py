@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -47,7 +48,9 @@ class ExportOptions:
 
 
 def check_formats(formats: list[str]) -> None:
-    """Raises UserError where a format is unknown, or a library for one is missing."""
+    """Raises UserError where there is none, one is unknown, or a library for one is missing."""
+    if not formats:
+        raise UserError(f"include: no format is given; name one or more of {', '.join(FORMATS)}")
     for name in formats:
         if name not in FORMATS:
             raise UserError(f"include: unknown format {name!r}; use {', '.join(FORMATS)}")
@@ -68,7 +71,7 @@ def write_formats(
     Args:
         graph: of deployment/export/graphs.py, in evaluation mode.
         formats: keys of FORMATS.
-        folder: exists; files of the same names are replaced.
+        folder: exists; files of the same names are replaced, each in one step once it is whole.
         name: stem of the files.
         options: sizes and precision.
         metadata: plain values, see `described` of prediction/exported.py.
@@ -81,19 +84,25 @@ def write_formats(
     """
     graph = graph.requires_grad_(False)
     written = {}
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        onnx_file = Path(scratch) / f"{name}.onnx"
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as scratch:
+        traced, new = Path(scratch) / "traced.onnx", Path(scratch) / "new"
+        new.mkdir()
         if set(formats) - {"torchscript"}:
-            trace_onnx(graph, onnx_file, options)
+            trace_onnx(graph, traced, options)
         for format_ in dict.fromkeys(formats):
             if format_ == "onnx":
-                written[format_] = save_onnx(onnx_file, folder / f"{name}.onnx", options, metadata)
+                file = save_onnx(traced, new / f"{name}.onnx", options, metadata)
             elif format_ == "openvino":
-                written[format_] = save_openvino(onnx_file, folder / f"{name}_openvino_model", options, metadata)
+                file = save_openvino(traced, new / f"{name}_openvino_model", options, metadata)
             elif format_ == "engine":
-                written[format_] = save_engine(onnx_file, folder / f"{name}.engine", options, metadata)
+                file = save_engine(traced, new / f"{name}.engine", options, metadata)
             else:
-                written[format_] = save_torchscript(graph, folder / f"{name}.torchscript", options, metadata)
+                file = save_torchscript(graph, new / f"{name}.torchscript", options, metadata)
+            written[format_] = folder / file.relative_to(new)
+        for file in (path for path in new.rglob("*") if path.is_file()):
+            place = folder / file.relative_to(new)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(file, place)
     return written
 
 
@@ -187,7 +196,8 @@ def model_info(metadata: dict) -> dict:
 
 
 def save_torchscript(graph: nn.Module, file: Path, options: ExportOptions, metadata: dict) -> Path:
-    """TorchScript, with the metadata as the extra file config.txt."""
+    """TorchScript, always of 32 bit, with the metadata as the extra file config.txt."""
+    metadata = metadata | {"args": metadata["args"] | {"half": False}}
     with tracing("TorchScript"):
         traced = torch.jit.trace(graph, (example(graph, options),), check_trace=False)
         torch.jit.save(traced, str(file), _extra_files={"config.txt": json.dumps(metadata)})

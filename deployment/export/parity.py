@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,11 @@ class Parity:
     boxes: float | None
     scores: float | None
     shapes: int
+
+    @property
+    def finite(self) -> bool:
+        """Whether the file computes numbers, of the right shapes: what 16 bit must not lose either."""
+        return all(value is None or math.isfinite(value) for value in (self.image, self.boxes, self.scores))
 
     @property
     def close(self) -> bool:
@@ -94,7 +100,8 @@ def measure_parity(run: Run, graph: nn.Module, shapes: Sequence[tuple[int, int, 
                 found["scores"].append(difference[:, 4:].max().item())
             else:
                 found["image"].append(difference.max().item())
-    return Parity(*(max(values) if values else None for values in found.values()), len(shapes))
+    # Not `max`, for which a NaN is no larger than what stands before it.
+    return Parity(*(float(np.max(values)) if values else None for values in found.values()), len(shapes))
 
 
 def drawn(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -37,14 +37,16 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(capsys: pytest.CaptureFixture):
     assert end.value.code == 130 and capsys.readouterr().err == "stopped; continue with --resume\n"
 
 
-def test_known_errors_become_one_line(capsys: pytest.CaptureFixture):
+def test_known_errors_become_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["some/where/stage1_pretrain_yolo.py", "--config", "x.yaml"])
+
     def main() -> int:
         raise CheckpointError("x.pth: truncated; copy it again")
 
     with pytest.raises(SystemExit) as end:
         run(main)
     assert end.value.code == 2
-    assert capsys.readouterr().err == "error: x.pth: truncated; copy it again\n"
+    assert capsys.readouterr().err == "stage1_pretrain_yolo.py: error: x.pth: truncated; copy it again\n"
 
 
 def test_defects_keep_their_traceback():
