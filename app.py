@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+LARGEST_SCALE = 30
 DEMO = Path("runs/demo/stage3/conditional_sr_yolo_jointly_tuned.pth")
 
 
@@ -30,6 +31,8 @@ def main(argv: list[str] | None = None, ready=None) -> int:
     parser.add_argument("--max-upload-mb", type=int, default=20, help="largest file")
     parser.add_argument("--port", type=int, default=7860, help="0 takes any free one")
     options = parser.parse_args(argv)
+    if not 1 <= options.scale <= LARGEST_SCALE:
+        parser.error(f"--scale is {options.scale}; give a whole number from 1 to {LARGEST_SCALE}")
     if options.max_pixels < 1 or options.max_upload_mb < 1:
         parser.error("--max-pixels and --max-upload-mb take whole numbers, 1 or more")
 

@@ -20,7 +20,6 @@ from utils.cli import run
 from utils.config import parse_config
 from utils.errors import UserError
 
-
 # What `yolo export` has and this has not.
 ELSEWHERE = {
     "int8": "there are no int8 files; half writes 16 bit",

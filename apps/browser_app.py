@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -87,7 +88,7 @@ def detection_tab(gr, setup: Setup, model: ConditionalYOLO) -> None:
 
     def run(file, amount, least):
         return answered(
-            gr, file, panes, lambda path: detect(model, path, policy(amount), least, setup.limits, setup.files)
+            gr, file, setup, panes, lambda path: detect(model, path, policy(amount), least, setup.limits, setup.files)
         )
 
     connect(gr, run, [image, budget, conf], [*panes.values(), line, bar, *downloads])
@@ -100,7 +101,9 @@ def sr_tab(gr, setup: Setup, name: str, files: Sequence[str], resolver: Callable
     panes, line, bar, downloads = outputs(gr, ("LR", "SR"), name)
 
     def run(file, chosen):
-        return answered(gr, file, panes, lambda path: super_resolve(resolver(chosen), path, setup.limits, setup.files))
+        return answered(
+            gr, file, setup, panes, lambda path: super_resolve(resolver(chosen), path, setup.limits, setup.files)
+        )
 
     connect(gr, run, [image, network], [*panes.values(), line, bar, *downloads])
 
@@ -169,8 +172,9 @@ def connect(gr, run: Callable, inputs: list, shown: list) -> None:
     )  # fmt: skip
 
 
-def answered(gr, file: str | None, panes: Mapping[str, object], show: Callable[[Path], Shown]) -> list:
+def answered(gr, file: str | None, setup: Setup, panes: Mapping[str, object], show: Callable[[Path], Shown]) -> list:
     """Values of the outputs; what the visitor can mend becomes a message on the page."""
+    shutil.rmtree(setup.files, ignore_errors=True)  # one at a time: Gradio has its own copy of what was shown last
     downloads = 2 if "boxes" in panes else 1
     nothing = [None] * len(panes) + ["", ""] + [gr.update(value=None, interactive=False)] * downloads
     if file is None:

@@ -10,7 +10,7 @@ some could not be read or computed, 2 bad arguments or weights.
 from __future__ import annotations
 
 import argparse
-import os
+import math
 import sys
 from pathlib import Path
 
@@ -42,6 +42,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name in ("workers", "threads", "chunk", "batch"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} is {getattr(options, name)}; give 1 or more")
+    if options.gpus is not None and not 0 <= options.gpus < math.inf:
+        parser.error(f"--gpus is {options.gpus}; give 0 or more, 0.5 for instance")
     return options
 
 
@@ -60,24 +62,25 @@ def run(options: argparse.Namespace) -> int:
     """Exit status. Raises UserError or OSError for what is found before the first file."""
     from apps.bulk.file_list import list_files
     from apps.bulk.finder import System
-    from apps.bulk.plan import make_plan
+    from apps.bulk.plan import make_plan, placed
     from apps.bulk.run import Workers, run_plan
     from apps.bulk.tables import FAILED, SKIPPED, finished
+    from prediction.run_folder import check_folder
     from utils.device import choose_device
     from utils.extras import require
 
     require("ray", "bulk", "bulk inference")
     paths, twice = list_files(options.source)
+    check_folder(options.out, "--out")
     model = {"weights": options.weights, "detector": options.detector, "sr": options.sr, "scale": options.scale}
     model = {key: value for key, value in model.items() if value is not None}
-    for key in {"weights", "detector"} & set(model):
-        model[key] = os.path.abspath(model[key])
+    model, weights = placed(model)
     model |= {"device": options.device, "half": options.half, "memory_mb": options.memory_mb}
     limits = {name: getattr(options, name) for name in ("policy", "conf", "iou", "max_det", "max_pixels")}
     system = System(model, **limits, batch=options.batch, threads=options.threads)
     system()  # what is wrong with weights or policy is told here, and only once
     gpus = options.gpus if options.gpus is not None else float(choose_device(options.device).type == "cuda")
-    plan = make_plan(options.out, paths, model | limits, options.chunk)
+    plan = make_plan(options.out, paths, model | limits | {"sha256 of weights": weights}, options.chunk)
     before = len(finished(options.out))
     print(f"{sum(map(len, plan.chunks))} files in {len(plan.chunks)} chunks, {before} of them finished before"
           + (f"; {twice} names stand twice" if twice else ""), flush=True)  # fmt: skip

@@ -15,6 +15,7 @@ import yaml
 from torch import Tensor
 
 from loading.bounded_build import at_most
+from loading.checkpoints import checkpoint_kind
 from loading.detector_weights import read_weights
 from loading.published_weights import check_finite
 from models.detector_yolo import SHIPPED, YoloDetector, model_yaml
@@ -23,6 +24,19 @@ from utils.errors import UserError
 
 HEADS = ("Detect", "v10Detect")
 Tensors = dict[str, Tensor]
+
+
+def holds_detector(path: str | Path) -> bool:
+    """Whether a file, which is no system, holds a detector."""
+    if not Path(path).is_file() or checkpoint_kind(path) == "sr":
+        return False
+    if checkpoint_kind(path) == "detector":
+        return True
+    try:
+        stored = read_weights(path)
+    except CheckpointError:
+        return False
+    return stored.yaml is not None or any(key.startswith("model.") and ".cv3." in key for key in stored.tensors)
 
 
 def load_deployed_detector(

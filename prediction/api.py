@@ -26,6 +26,7 @@ from deployment.latency_profile import with_profile
 from deployment.prepare import how_it_runs
 from loading.assembled_system import assemble_system, load_ready_front
 from loading.checkpoints import checkpoint_kind, load_front
+from loading.deployed_detector import holds_detector
 from loading.shipped_weights import SHIPPED
 from loading.systems import load_system, with_halo
 from models.mask_policy import POLICIES, WITH_MASKER, WITH_VALUE, MaskPolicy, parse_policy
@@ -36,6 +37,7 @@ from prediction.predictor import PredictOptions, Predictor
 from prediction.results import ConditionalResults
 from prediction.stage_times import StageTimes
 from prediction.super_resolver import SuperResolver, image_features
+from utils.checkpoint import CheckpointError
 from utils.device import choose_device, compute_type
 from utils.errors import UserError
 
@@ -110,12 +112,16 @@ class ConditionalYOLO:
             raise UserError("give weights; or detector, and only with it sr and detector_model")
         self.weights = str(weights)
         kind = None if weights == SHIPPED else checkpoint_kind(weights)
+        alone = f"{weights}: a detector alone; give it as detector (--detector), or a checkpoint of stage 3 as weights"
         if kind == "detector":
-            raise UserError(
-                f"{weights}: a detector alone, as stage 1 trains it; give it as detector, or a checkpoint of stage 3"
-            )
+            raise UserError(alone)
         if kind != "system":
-            self._resolver = SuperResolver(weights, scale, device, half, seed=seed, memory_mb=memory_mb)
+            try:
+                self._resolver = SuperResolver(weights, scale, device, half, seed=seed, memory_mb=memory_mb)
+            except CheckpointError:
+                if weights != SHIPPED and holds_detector(weights):
+                    raise UserError(alone) from None
+                raise
             if halo is not None or profile is not None:
                 raise UserError(f"{weights}: an SR network alone has no patches; leave out halo and profile")
             return

@@ -11,8 +11,7 @@ from deployment.export.formats import ExportOptions
 from deployment.export.graphs import CallGraph, DetectorGraph, SRGraph
 from loading.assembled_system import assemble_system, ready_network
 from loading.checkpoints import checkpoint_kind
-from loading.deployed_detector import load_deployed_detector
-from loading.detector_weights import read_weights
+from loading.deployed_detector import holds_detector, load_deployed_detector
 from loading.systems import load_system, with_halo
 from models.mask_policy import MaskPolicy, parse_policy
 from models.system import ConditionalSRDetector
@@ -59,19 +58,6 @@ def exported_graph(config: ExportConfig) -> Exported:
     network = ready_network(path, config.scale)
     facts = {"task": "super-resolution", "stride": 1, "scale": network.scale, "network": network.spec}
     return Exported(SRGraph(network).eval(), facts)
-
-
-def holds_detector(path: str) -> bool:
-    """Whether a file, which is no system, holds a detector."""
-    if not Path(path).is_file() or checkpoint_kind(path) == "sr":
-        return False
-    if checkpoint_kind(path) == "detector":
-        return True
-    try:
-        stored = read_weights(path)
-    except CheckpointError:
-        return False
-    return stored.yaml is not None or any(key.startswith("model.") and ".cv3." in key for key in stored.tensors)
 
 
 def of_system(config: ExportConfig, system: ConditionalSRDetector, masker_trained: bool) -> Exported:

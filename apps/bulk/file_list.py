@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from pathlib import Path
 
 from data.sources import SourceFile, list_sources
@@ -29,7 +31,10 @@ def list_files(source: str) -> tuple[list[Path], int]:
     elif suffix == ".parquet":
         names = _column(Path(source))
     else:
-        return [file.path.absolute() for file in list_sources(source)], 0
+        files = list_sources(source)
+        if any(file.stream is not None for file in files):
+            raise UserError(f"{files[-1].name}: cameras and streams do not end; inference.py reads them")
+        return [file.path.absolute() for file in files], 0
     folder = Path(source).absolute().parent
     paths = [*dict.fromkeys(folder / name for name in names)]
     if not paths:
@@ -44,10 +49,11 @@ def source_files(paths: list[Path]) -> list[SourceFile]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+        text = file.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; name a text file with one path a line") from error
-    return [line for line in text.splitlines() if line.strip()]
+    # Not `splitlines`, which also parts at characters that names may hold.
+    return [line for line in re.split("\r\n|\n|\r", text) if line.strip()]
 
 
 def _column(file: Path) -> list[str]:

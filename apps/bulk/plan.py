@@ -7,11 +7,13 @@ run that was killed still writes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from apps.bulk.tables import finished
 from utils.atomic_file import replace_text
 from utils.errors import UserError
 
@@ -24,6 +26,24 @@ class Plan:
 
     chunks: list[list[str]]
     options: dict
+
+
+def placed(model: dict) -> tuple[dict, dict[str, str]]:
+    """Arguments of `ConditionalYOLO` that name the same files in any working directory, and what these files hold.
+
+    Args:
+        model: weights, detector and sr as they were given, those that were.
+
+    Returns:
+        The same with absolute paths, and the SHA-256 of every file: one that is trained again keeps its path.
+    """
+    found, digests = dict(model), {}
+    for key in {"weights", "detector", "sr"} & set(model):
+        names = [model[key]] if os.path.isfile(model[key]) else str(model[key]).split(",")
+        paths = [os.path.abspath(name) if os.path.isfile(name) else name for name in names]
+        found[key] = ",".join(paths)
+        digests |= {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if os.path.isfile(path)}
+    return found, digests
 
 
 def make_plan(out: Path, paths: list[Path], options: dict, size: int) -> Plan:
@@ -46,6 +66,8 @@ def make_plan(out: Path, paths: list[Path], options: dict, size: int) -> Plan:
             said = ", ".join(f"{key} {old.options.get(key)!r} instead of {options.get(key)!r}" for key in sorted(wrong))
             raise UserError(f"{out}: its results were made with {said}; name another --out, or the same options")
         chunks = old.chunks
+    elif finished(out):
+        raise UserError(f"{out}: holds tables of a run, and no {NAME} that says of which files; name another --out")
     known = {name for chunk in chunks for name in chunk}
     new = [name for name in dict.fromkeys(map(os.fspath, paths)) if name not in known]
     if new:

@@ -47,7 +47,8 @@ def part_file(out: Path, kind: str, chunk: int) -> Path:
 
 def finished(out: Path) -> set[int]:
     """Numbers of the chunks whose results are complete."""
-    return {int(file.stem.removeprefix("part-")) for file in (out / "files").glob("part-*.parquet")}
+    numbers = (file.stem.removeprefix("part-") for file in (out / "files").glob("part-*.parquet"))
+    return {int(number) for number in numbers if number.isdecimal()}
 
 
 def write_part(out: Path, chunk: int, results: Iterable[FileResult]) -> dict[str, int]:

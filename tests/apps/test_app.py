@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from apps.one_image import Limits, detect, policy_of, super_resolve
 from inference import main as infer
 from prediction.api import ConditionalYOLO
 from prediction.super_resolver import SuperResolver
+from tests.apps.running import Client, file_data, served
 from tests.extras import needs_extra, needs_generative
 from tests.prediction.running import noise
 from tools.latency import main as measure
@@ -151,7 +154,15 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [["--max-pixels", "0"], ["--max-upload-mb", "0"], ["--weights", "a", "--detector", "b"]]
+    "options",
+    [
+        ["--scale", "0"],
+        ["--scale", "-3"],
+        ["--scale", "31"],
+        ["--max-pixels", "0"],
+        ["--max-upload-mb", "0"],
+        ["--weights", "a", "--detector", "b"],
+    ],
 )
 def test_wrong_options(options: list[str], capsys):
     with pytest.raises(SystemExit) as end:
@@ -175,6 +186,24 @@ def test_one_step_diffusion(image, tmp_path: Path):
     resolver = SuperResolver(browser_app.FOLDER / f"{browser_app.ONE_STEP}.safetensors", None, "cpu")
     shown = super_resolve(resolver, image, LIMITS, tmp_path / "shown")
     assert shown.line == "48x40 pixels to 192x160" and Image.open(shown.pictures["SR"]).size == (192, 160)
+
+
+@needs_extra("app")
+def test_what_was_shown_does_not_pile_up(weights, image, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with served("--weights", str(weights)) as address:
+        client = Client(address)
+        (path,) = json.loads(client.upload("a.png", image.read_bytes())[1])
+        for amount in (0.25, 0.5, 0.75):
+            _, _, session = client.join(client.detection(), [file_data(path), amount, 0.25])
+            said = client.result(session)
+            assert "objects in 48x40 pixels, SR_Quality on" in said
+            (url,) = {url for url in re.findall(r'"path": ?"([^"]+boxes.json)"', said)}
+            assert client.request("GET", f"/gradio_api/file={url}")[0] == 200
+        (shown,) = tmp_path.glob("conditional-sr-*/shown")
+        assert sorted(path.name for path in shown.rglob("*.*")) == [
+            "LR.png", "SR.png", "boxes.json", "boxes.png", "mask.png"
+        ]  # fmt: skip
 
 
 @needs_extra("app")

@@ -18,7 +18,7 @@ from apps import bulk_inference
 from apps.bulk.attempts import careful_results
 from apps.bulk.file_list import list_files
 from apps.bulk.finder import results_of
-from apps.bulk.plan import make_plan, read_plan
+from apps.bulk.plan import make_plan, placed, read_plan
 from apps.bulk.run import compute
 from apps.bulk.tables import FileResult, finished, part_file
 from tests.apps.bright_spots import BrightSpots, find
@@ -178,6 +178,13 @@ def test_lists_and_tables_of_files(tmp_path):
     assert list_files(str(folder)) == (sorted(folder.iterdir()), 0)
     parquet.write_table(pa.table({"file": ["in/0002.png"]}), tmp_path / "other.parquet")
     (tmp_path / "empty.txt").write_text("\n")
+    odd = ["a b.png", "a\x85b\x0cc\u2028d.png", os.fsdecode(b"\xff.png")]
+    (tmp_path / "windows.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(odd).encode("utf-8", "surrogateescape"))
+    assert list_files(str(tmp_path / "windows.txt")) == ([tmp_path / name for name in odd], 0)
+    for stream in ("0", "rtsp://user:secret@127.0.0.1/live"):
+        with pytest.raises(UserError, match="cameras and streams do not end") as error:
+            list_files(stream)
+        assert "secret" not in str(error.value)
     for name, words in (("other.parquet", "column path"), ("empty.txt", "names no file"), ("none.txt", "one path")):
         with pytest.raises(UserError, match=words):
             list_files(str(tmp_path / name))
@@ -194,6 +201,32 @@ def test_a_plan_is_gone_on_with_and_never_mixed(tmp_path):
     (out / "plan.json").write_text("[]")
     with pytest.raises(UserError, match="no plan"):
         make_plan(out, names, {"conf": 0.25}, 2)
+
+
+def test_tables_without_their_plan_are_not_taken_for_others(tmp_path):
+    """Chunk 0 of the lost plan is another one than that of a new plan."""
+    folder, out = draw(tmp_path / "in", 2), tmp_path / "out"
+    compute(find, out, [str(folder / "0000.png")], 0)
+    part_file(out, "files", 0).with_name("part-of mine.parquet").touch()
+    assert finished(out) == {0}
+    with pytest.raises(UserError, match=r"holds tables of a run, and no plan.json .*; name another --out"):
+        make_plan(out, [folder / "0001.png"], {}, 2)
+    assert not (out / "plan.json").exists()
+
+
+def test_weights_are_known_by_what_they_hold(tmp_path, monkeypatch):
+    (tmp_path / "a.pth").write_bytes(b"one")
+    (tmp_path / "b,c.pth").write_bytes(b"two")
+    monkeypatch.chdir(tmp_path)
+    model, before = placed({"detector": "a.pth", "sr": "a.pth,edsr_8x32", "scale": 4.0})
+    assert model == {"detector": str(tmp_path / "a.pth"), "sr": f"{tmp_path / 'a.pth'},edsr_8x32", "scale": 4.0}
+    assert placed({"sr": "b,c.pth"})[0] == {"sr": str(tmp_path / "b,c.pth")}
+    make_plan(tmp_path / "out", [Path("/x/a")], model | {"sha256 of weights": before}, 1)
+    (tmp_path / "a.pth").write_bytes(b"trained again")
+    again, after = placed({"detector": "a.pth", "sr": "a.pth,edsr_8x32", "scale": 4.0})
+    assert again == model and before != after
+    with pytest.raises(UserError, match=r"made with sha256 of weights .*; name another --out"):
+        make_plan(tmp_path / "out", [Path("/x/a")], again | {"sha256 of weights": after}, 1)
 
 
 def test_boxes_are_written_before_what_says_that_they_are_there(tmp_path, monkeypatch):
@@ -229,5 +262,11 @@ def test_wrong_arguments_are_told_in_one_line(tmp_path, capsys):
     assert bulk_inference.main([*words, "--weights", str(tmp_path / "none.pth")]) == 2
     assert bulk_inference.main(["--source", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("bulk_inference: error: ") == 2 and not (tmp_path / "out").exists()
-    with pytest.raises(SystemExit):
-        bulk_inference.main([*words, "--workers", "0"])
+    (tmp_path / "file").write_text("mine")
+    for out in ("file", "file/below"):
+        assert bulk_inference.main([*words[:2], "--out", str(tmp_path / out), "--weights", "none.pth"]) == 2
+        assert f"--out: {tmp_path / 'file'} is a file, so" in capsys.readouterr().err
+    for wrong in (["--workers", "0"], ["--gpus", "-1"], ["--gpus", "nan"]):
+        with pytest.raises(SystemExit):
+            bulk_inference.main([*words, *wrong])
+        assert f"{wrong[0]} is " in capsys.readouterr().err

@@ -18,6 +18,7 @@ from PIL import Image
 from data.images import read_rgb
 from models import build_sr
 from models.conditional_sr import ConditionalSR
+from models.detector_yolo import YoloDetector
 from prediction.api import ConditionalYOLO
 from prediction.results import ConditionalResults, Results
 from tests.conftest import ROOT
@@ -281,7 +282,7 @@ def test_constructor_refusals(weights, tmp_path, sr_weights):
     save_network(detector, "detector", "yolo", {}, {}, {})
     for arguments, message in (
         ((tmp_path / "gone.pth",), "does not exist"),
-        ((detector,), "a detector alone, as stage 1 trains it; give it as detector, or a checkpoint"),
+        ((detector,), "a detector alone; give it as detector"),
         ((weights, "cuda:1"), "device is 'cuda:1'"),
         (("shipped", "cpu", False, 7), "none are shipped for x7"),
         ((weights, "cpu", False, 2), "for x4, not x2"),
@@ -348,8 +349,17 @@ def test_shipped_weights_and_any_scale(good, tmp_path):
 
 
 def test_a_detector_alone_is_no_system():
-    with pytest.raises(UserError, match="a detector alone, as stage 1 trains it; give it as detector, or a checkpoint"):
+    with pytest.raises(UserError, match="a detector alone; give it as detector"):
         ConditionalYOLO(ROOT / "tests/fixtures/old/stage1/yolo_pretrained_hr.pth", device="cpu")
+
+
+def test_a_detector_of_others_given_as_weights_is_called_one(tmp_path):
+    torch.save(YoloDetector("yolov8n.yaml", ("a", "b")).net.state_dict(), tmp_path / "yolo.pt")
+    with pytest.raises(UserError, match=r"yolo.pt: a detector alone; give it as detector \(--detector\)"):
+        ConditionalYOLO(tmp_path / "yolo.pt", device="cpu")
+    torch.save({"a": torch.zeros(2, 2)}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="no architecture that can be read here"):
+        ConditionalYOLO(tmp_path / "other.pt", device="cpu")
 
 
 def test_nan_is_no_image(model, good, monkeypatch):
