@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Iterator
 from datetime import date
@@ -71,7 +72,7 @@ def write_video(path: Path, frames: Iterator[np.ndarray]) -> str:
         writer.release()
         return "MPEG-4 (mp4v)"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "20"})
+        stream = container.add_stream("libx264", rate=25, options={"crf": "20", "threads": "1"})  # else by cores
         stream.width, stream.height = SIZE
         stream.pix_fmt = "yuv420p"
         for frame in frames:
@@ -97,7 +98,8 @@ def matched(found: torch.Tensor, full: torch.Tensor) -> int:
 
 
 def measure(model: ConditionalYOLO, video: Path, policy: str, refresh: int) -> list[dict]:
-    """Rows by threshold: share of patches that kept their SR, agreement with full processing (F1), and boxes."""
+    """Rows by threshold: share of patches that kept their SR, agreement with full processing (F1; None where neither
+    finds a box), and boxes."""
     from models.patch_reuse import ReuseOptions
 
     def run(reuse: ReuseOptions | None) -> list:
@@ -110,7 +112,7 @@ def measure(model: ConditionalYOLO, video: Path, policy: str, refresh: int) -> l
         agreed = sum(matched(boxes, other) for (boxes, _), (other, _) in zip(found, full, strict=True))
         total = sum(len(boxes) + len(other) for (boxes, _), (other, _) in zip(found, full, strict=True))
         saved = float(np.mean([share for _, share in found]))
-        rows.append({"threshold": threshold, "saved": saved, "f1": 2 * agreed / total if total else 1.0,
+        rows.append({"threshold": threshold, "saved": saved, "f1": 2 * agreed / total if total else None,
                      "boxes": sum(len(boxes) for boxes, _ in found)})  # fmt: skip
     return rows
 
@@ -135,9 +137,16 @@ def page(measured: dict[str, dict], options: argparse.Namespace, command: str) -
     for scene, result in measured.items():
         lines += [f"## {scene.capitalize()}, {result['codec']}", "", *head]
         for row in result["rows"]:
-            lines.append(f"| {row['threshold']:g} | {row['saved']:.3f} | {row['f1']:.3f} | {row['boxes']} |")
+            agreed = "-" if row["f1"] is None else f"{row['f1']:.3f}"
+            lines.append(f"| {row['threshold']:g} | {row['saved']:.3f} | {agreed} | {row['boxes']} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def command_of(argv: list[str]) -> str:
+    """The command that was given, files and folders without those above them."""
+    words = [Path(word).name if word.startswith("/") else word for word in argv]
+    return shlex.join(["python", "-m", "benchmarks.video_reuse", *words])
 
 
 def processor() -> str:
@@ -171,7 +180,8 @@ def main(argv: list[str] | None = None) -> int:
         if len(files) < 4:
             parser.error(f"{options.images}: {len(files)} pictures; at least 4 are needed")
         pictures = [cv2.resize(read_rgb(file, LIMIT), SIZE, interpolation=cv2.INTER_AREA) for file in files]
-        model = ConditionalYOLO(detector=options.detector, sr=options.sr, scale=options.scale, device="cpu")
+        how = {"device": "cpu", "backend": "torch"}  # measures nothing at start-up: figures repeat
+        model = ConditionalYOLO(detector=options.detector, sr=options.sr, scale=options.scale, **how)
         options.out.mkdir(parents=True)
         measured = {}
         for scene, draw in SCENES.items():
@@ -181,10 +191,9 @@ def main(argv: list[str] | None = None) -> int:
             print(scene, json.dumps(measured[scene]), flush=True)
     except (UserError, OSError) as error:
         parser.error(str(error))
-    words = ["--detector", Path(options.detector).name, "--images", Path(options.images).name, "--frames"]
-    command = " ".join(["python -m benchmarks.video_reuse", *words])
     (options.out / "results.json").write_text(json.dumps(measured, indent=1))
-    (options.out / "video.md").write_text(page(measured, options, f"{command} {options.frames}"), encoding="utf-8")
+    command = command_of(sys.argv[1:] if argv is None else argv)
+    (options.out / "video.md").write_text(page(measured, options, command), encoding="utf-8")
     return 0
 
 

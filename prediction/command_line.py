@@ -122,10 +122,10 @@ def check_options(config: InferenceConfig) -> None:
 def _check_sr_only(config: InferenceConfig) -> None:
     if config.halo is not None:
         raise UserError("halo belongs to systems with a masker; with --sr-only it is --tile_halo")
-    names = ("policy", "profile", "save_txt", "save_conf", "save_json", "save_mask", "save_crop", "classes")
-    given = [
-        name for name in (*names, "agnostic_nms", "reuse") if getattr(config, name) != getattr(InferenceConfig, name)
-    ]
+    names = ("policy", "profile", "save_txt", "save_conf", "save_json", "save_mask", "save_crop", "save_images",
+             "line_width", "hide_labels", "hide_conf", "conf", "iou", "max_det", "classes", "agnostic_nms", "reuse",
+             "batch", "backend")  # fmt: skip
+    given = [name for name in names if getattr(config, name) != getattr(InferenceConfig, name)]
     if given:
         raise UserError(f"{', '.join(given)} belong to detection; leave out either them or --sr-only")
 

@@ -175,3 +175,13 @@ def test_the_recipe_is_a_valid_stage_3(folder: Path):
 def test_refusals(folder: Path, tmp_path: Path, options: list[str], message: str):
     with pytest.raises(UserError, match=message):
         adapt.main(arguments(folder, tmp_path / "run", *options))
+
+
+@pytest.mark.parametrize("pictures", [0, 1])
+def test_too_few_pictures_name_their_folder(folder: Path, tmp_path: Path, pictures: int):
+    (tmp_path / "few").mkdir()
+    for source in sorted((folder / "set/images/train").iterdir())[:pictures]:
+        (tmp_path / "few" / source.name).write_bytes(source.read_bytes())
+    with pytest.raises(UserError, match=rf"images: {tmp_path / 'few'} holds {pictures} pictures; give more"):
+        adapt.main(arguments(folder, tmp_path / "run", "--images", str(tmp_path / "few")))
+    assert not (tmp_path / "run").exists()

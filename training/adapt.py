@@ -103,6 +103,10 @@ def read_adaptation(config: AdaptConfig, say: Callable[[str], None] = print) -> 
     if spec is not None:
         check_classes(config.detector, detector.names, spec.names)
     files = list_images(config.images) if config.images else spec.images("train")
+    if len(files) < 2 and spec is None:
+        raise UserError(
+            f"images: {config.images} holds {len(files)} pictures; give more: some are trained on, some held out"
+        )
     train = unlabelled_records(files, config.on_bad_image, config.max_pixels, say)
     if spec is not None:
         held = scan_splits(spec, data, ["val"], say)["val"]

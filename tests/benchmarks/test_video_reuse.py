@@ -39,9 +39,10 @@ def test_agreement_of_boxes():
 
 def test_the_page_holds_every_row():
     rows = [{"threshold": 4.0, "saved": 0.5, "f1": 0.987, "boxes": 12}]
+    rows += [{"threshold": 8.0, "saved": 0.6, "f1": None, "boxes": 0}]
     options = Namespace(frames=3, scale=4, policy="edge=0.25", refresh=30, seed=0)
     text = page({"fixed camera": {"codec": "H.264", "rows": rows}}, options, "python -m benchmarks.video_reuse")
-    assert "| 4 | 0.500 | 0.987 | 12 |" in text and "## Fixed camera, H.264" in text
+    assert "| 4 | 0.500 | 0.987 | 12 |\n| 8 | 0.600 | - | 0 |" in text and "## Fixed camera, H.264" in text
 
 
 def test_it_runs_at_toy_size(tmp_path):
@@ -50,6 +51,8 @@ def test_it_runs_at_toy_size(tmp_path):
     for index in range(4):
         Image.effect_noise((40, 30), 40).convert("RGB").save(tmp_path / "in" / f"{index}.png")
     argv = ["--detector", str(tmp_path / "tiny.pt"), "--images", str(tmp_path / "in"), "--scale", "2", "--frames", "2"]
-    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
-    text = (tmp_path / "out" / "video.md").read_text(encoding="utf-8")
-    assert text.count("| 0 | ") == 2 and "--detector tiny.pt" in text
+    assert main([*argv, "--refresh", "7", "--seed=3", "--out", str(tmp_path / "new folder")]) == 0
+    text = (tmp_path / "new folder" / "video.md").read_text(encoding="utf-8")
+    command = "--detector tiny.pt --images in --scale 2 --frames 2 --refresh 7 --seed=3 --out 'new folder'`"
+    assert text.count("| 0 | ") == 2 and f"`python -m benchmarks.video_reuse {command}" in text
+    assert "x2, policy `edge=0.25`, a full refresh every 7 frames, seed 3" in text

@@ -134,6 +134,8 @@ def test_project_and_name():
     ("argv", "message"),
     [
         (["--sr-only", "--save-crop"], "save_crop belong to detection"),
+        (["--sr-only", "--backend", "openvino"], "backend belong to detection"),
+        (["--sr-only", "--batch", "4", "--conf", "0.5", "save=False"], "save_images, conf, batch belong to detection"),
         (["--sr-only", "--classes", "0"], "classes belong to detection"),
         (["--weights", "w", "--save-conf"], "save_conf adds the score"),
     ],
