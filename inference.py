@@ -57,7 +57,7 @@ def prepare_detection(config: InferenceConfig) -> Run:
         raise UserError(f"{model.weights}: this system has no masker; leave out --save_mask")
     print(model.how)
     times, folder = StageTimes(predictor.device), new_run_folder(out_folder(config))
-    frames = read_frames(files, config.max_pixels)
+    frames = read_frames(files, config.max_pixels, config.vid_stride)
     predictions = predictor.stream(frames, options, config.batch, times, memory)
     writer = PredictionWriter(folder, files, config, model.scale, predictor.system.detector.names)
     return Run(files, predictions, writer, folder, times)
@@ -77,7 +77,7 @@ def prepare_sr(config: InferenceConfig) -> Run:
         config.tile, config.tile_halo, config.self_ensemble, config.cmsr, config.seed, config.memory_mb,
     )  # fmt: skip
     times, folder = StageTimes(resolver.inference.device), new_run_folder(out_folder(config))
-    images = resolver.stream(read_frames(files, config.max_pixels), times)
+    images = resolver.stream(read_frames(files, config.max_pixels, config.vid_stride), times)
     return Run(files, images, SRWriter(folder, files), folder, times)
 
 

@@ -35,6 +35,7 @@ class InferenceConfig:
         reuse: patches of a video (or of pictures one after the other) that did not change keep their SR.
         reuse_threshold: largest change of a pixel in or around a patch that counts as none, in grey levels of 0..255.
         reuse_refresh: every so many frames all patches are computed anew.
+        vid_stride: of videos and streams only every so many frames; saved videos have as many fewer per second.
         device: auto picks CUDA when there is one.
         half: run in 16 bit (fp16 on CUDA, bf16 on CPU).
         batch: images per call.
@@ -83,6 +84,7 @@ class InferenceConfig:
     reuse: bool = False
     reuse_threshold: Annotated[float, Range(0, 255)] = 8.0
     reuse_refresh: PositiveInt = 30
+    vid_stride: PositiveInt = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     half: bool = False
     batch: PositiveInt = 1

@@ -82,8 +82,8 @@ class Frame:
     Args:
         file: where it comes from.
         image: uint8 (H, W, 3) RGB.
-        index: number of the frame or page, from 1; None for a single image.
-        fps: frames per second of the video; None for images.
+        index: number of the frame or page, from 1, frames that are left out counted; None for a single image.
+        fps: frames per second that are read of the video; None for images.
         seconds: when it is shown, from the start of the video; of a stream when it came, from its first frame; None for
             images.
     """
@@ -212,16 +212,17 @@ def has_frames(file: SourceFile) -> bool:
     return file.is_video or (file.stream is None and len(page_numbers(file.path)) > 1)
 
 
-def read_frames(files: Iterable[SourceFile], max_pixels: int) -> Iterator[Frame | Skipped]:
+def read_frames(files: Iterable[SourceFile], max_pixels: int, stride: int = 1) -> Iterator[Frame | Skipped]:
     """Decode file after file, videos frame by frame, images page by page; what cannot be read gives a `Skipped`.
 
     Args:
         files: what to read.
         max_pixels: largest height x width accepted, judged before decoding.
+        stride: of videos and streams only every so many frames, from the first on.
     """
     for file in files:
         if file.stream is not None or file.is_video:
-            yield from _read_video(file, max_pixels)
+            yield from _read_video(file, max_pixels, stride)
             continue
         pages = page_numbers(file.path)
         for page in pages:
@@ -258,7 +259,7 @@ def group_frames(
         yield group
 
 
-def _read_video(file: SourceFile, max_pixels: int) -> Iterator[Frame | Skipped]:
+def _read_video(file: SourceFile, max_pixels: int, stride: int) -> Iterator[Frame | Skipped]:
     """Frames of a video or stream, and a `Skipped` where it cannot be opened or ends before its time."""
     capture = _opened(file)
     try:
@@ -275,10 +276,15 @@ def _read_video(file: SourceFile, max_pixels: int) -> Iterator[Frame | Skipped]:
         expected, index, seconds = capture.get(cv2.CAP_PROP_FRAME_COUNT), 0, -1.0
         start = math.nan
         while True:
-            good, image = capture.read()
-            if not good:
+            if not capture.grab():
                 break
             index += 1
+            if (index - 1) % stride:
+                continue
+            good, image = capture.retrieve()
+            if not good:
+                index -= 1
+                break
             start = time.monotonic() if index == 1 else start
             told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if file.stream is None else time.monotonic() - start
             seconds = told if told > seconds else max(seconds, (index - 1) / fps)  # some readers tell no times
@@ -286,7 +292,7 @@ def _read_video(file: SourceFile, max_pixels: int) -> Iterator[Frame | Skipped]:
             if not file.is_video:  # an image behind an address
                 yield Frame(file, image)
                 return
-            yield Frame(file, image, index, fps, seconds)
+            yield Frame(file, image, index, fps / stride, seconds)
         if index == 0 or (file.stream is None and index < COMPLETE_SHARE * expected):
             ends = f"ends after {index} of {expected:.0f} frames; the file is damaged or truncated"
             yield Skipped(file, ends if file.stream is None else "it was opened, but no frame came; try another player")

@@ -233,6 +233,7 @@ class ConditionalYOLO:
         on_bad_image: str = "error",
         max_pixels: int = MAX_PIXELS,
         times: StageTimes | None = None,
+        vid_stride: int = 1,
     ) -> list[ConditionalResults] | Iterator[ConditionalResults]:
         """Detect objects.
 
@@ -254,6 +255,7 @@ class ConditionalYOLO:
             on_bad_image: files that cannot be read raise an error, or are left out with a warning (skip).
             max_pixels: largest height x width accepted of files, judged before decoding.
             times: the stages reading, SR and detection are added, for which the device is waited for between them.
+            vid_stride: of videos and streams only every so many frames, from the first on.
 
         Returns:
             One result per image or video frame, in order.
@@ -264,10 +266,11 @@ class ConditionalYOLO:
         predictor = self.predictor
         kept = self.checked_classes(classes)
         options = PredictOptions(self.checked_policy(policy), conf, iou, max_det, kept, agnostic_nms)
-        if not isinstance(batch, Integral) or batch < 1:
-            raise UserError(f"batch is {batch!r}; give a whole number, 1 or more")
+        for name, number in (("batch", batch), ("vid_stride", vid_stride)):
+            if not isinstance(number, Integral) or number < 1:
+                raise UserError(f"{name} is {number!r}; give a whole number, 1 or more")
         memory = None if reuse is None else predictor.reuse(reuse)
-        items = predictor.stream(open_source(source, channels, max_pixels), options, batch, times, memory)
+        items = predictor.stream(open_source(source, channels, max_pixels, vid_stride), options, batch, times, memory)
         found = without_skipped(items, on_bad_image)
         results = (ConditionalResults(frame, prediction, self.names) for frame, prediction in found)
         return results if stream else _collected(results)
@@ -360,7 +363,8 @@ def _collected(results: Iterator[ConditionalResults]) -> list[ConditionalResults
     for result in results:
         result.compact()
         collected.append(result)
-        if result.frame_index == 2:
+        first = len(collected) > 1 and collected[-2].frame_index == 1
+        if first and result.frame_index not in (None, 1):
             warnings.warn(
                 f"{result.path}: a list holds every frame of a video; with stream=True there is one at a time",
                 stacklevel=3,

@@ -26,7 +26,7 @@ KINDS = "a path, folder, glob or video, a Pillow image, a NumPy array, a tensor,
 RANGE_REMEDY = "floating-point images have values in [0, 1]: divide by 255, or clamp"
 
 
-def open_source(source, channels: str | None, max_pixels: int) -> Iterator[Frame | Skipped]:
+def open_source(source, channels: str | None, max_pixels: int, vid_stride: int = 1) -> Iterator[Frame | Skipped]:
     """Frames of anything that the Python API takes; copies, so that no input is ever written to or kept.
 
     Types, shapes and paths are checked at once; files are read and values converted as the frames are asked for.
@@ -38,6 +38,7 @@ def open_source(source, channels: str | None, max_pixels: int) -> Iterator[Frame
             which is taken item by item.
         channels: rgb or bgr, the order of colours in NumPy arrays, which do not tell; nothing else needs it.
         max_pixels: largest height x width accepted of files, judged before decoding.
+        vid_stride: see `read_frames`.
 
     Raises:
         UserError: another type, shape or order of channels, an empty list, a path without images, or, as it is
@@ -47,11 +48,13 @@ def open_source(source, channels: str | None, max_pixels: int) -> Iterator[Frame
         raise UserError(f"channels is {channels!r}; give 'rgb' or 'bgr'")
     numbers = itertools.count()
     if isinstance(source, Iterator):
-        return itertools.chain.from_iterable(_open_one(item, channels, max_pixels, numbers) for item in source)
+        return itertools.chain.from_iterable(
+            _open_one(item, channels, max_pixels, numbers, vid_stride) for item in source
+        )
     items = source if isinstance(source, list | tuple) else [source]
     if not items:
         raise UserError(f"the source is an empty list; give {KINDS}")
-    return itertools.chain.from_iterable([_open_one(item, channels, max_pixels, numbers) for item in items])
+    return itertools.chain.from_iterable([_open_one(item, channels, max_pixels, numbers, vid_stride) for item in items])
 
 
 def one_image(source, channels: str | None, max_pixels: int) -> np.ndarray:
@@ -66,11 +69,13 @@ def one_image(source, channels: str | None, max_pixels: int) -> np.ndarray:
     return frames[0].image
 
 
-def _open_one(item, channels: str | None, max_pixels: int, numbers: Iterator[int]) -> Iterator[Frame | Skipped]:
+def _open_one(
+    item, channels: str | None, max_pixels: int, numbers: Iterator[int], vid_stride: int
+) -> Iterator[Frame | Skipped]:
     """Frames of one path, image, array or tensor."""
     name = ""
     if isinstance(item, str | os.PathLike):
-        return read_frames(list_sources(item), max_pixels)
+        return read_frames(list_sources(item), max_pixels, vid_stride)
     if isinstance(item, Image.Image):
         name = str(getattr(item, "filename", ""))
         images = map(pillow_to_rgb, [item], [name or "a Pillow image"])

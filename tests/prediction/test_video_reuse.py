@@ -16,6 +16,7 @@ import yaml
 from ultralytics.trackers.bot_sort import BOTSORT
 from ultralytics.trackers.byte_tracker import BYTETracker
 
+import inference
 from models.detector_yolo import SHIPPED
 from models.patch_reuse import ReuseOptions
 from prediction.api import ConditionalYOLO
@@ -59,6 +60,40 @@ def test_another_video_begins_anew(weights, tmp_path):
     assert [result.reused_share for result in twice] == [0, 1, 0, 1]
 
 
+@pytest.mark.parametrize(("stride", "numbers"), [(1, [1, 2, 3, 4, 5]), (2, [1, 3, 5]), (4, [1, 5]), (9, [1])])
+def test_every_nth_frame_keeps_its_number_and_time(weights, tmp_path, stride, numbers):
+    draw_video(tmp_path / "clip.mp4", 5)
+    common = ("--save-json", "--save-sr")
+    assert infer(weights, tmp_path / "clip.mp4", tmp_path / "all", *common) == 0
+    assert infer(weights, tmp_path / "clip.mp4", tmp_path / "nth", *common, f"vid_stride={stride}") == 0
+    every = {frame["frame"]: frame for frame in frames_of(tmp_path / "all")}
+    assert frames_of(tmp_path / "nth") == [every[number] for number in numbers]
+    for number in numbers:
+        pictures = [(tmp_path / run / "sr" / f"clip_{number}.png").read_bytes() for run in ("all", "nth")]
+        assert pictures[0] == pictures[1]
+    video = cv2.VideoCapture(str(tmp_path / "nth" / "clip.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == len(numbers)
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10 / stride, rel=1e-3)
+    sr_only = ["--sr-only", "--scale", "2", "--device", "cpu", "--vid-stride", str(stride)]
+    assert inference.main([*sr_only, "--source", str(tmp_path / "clip.mp4"), "--out", str(tmp_path / "sr")]) == 0
+    assert cv2.VideoCapture(str(tmp_path / "sr" / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == len(numbers)
+
+
+def test_every_nth_frame_with_reuse_and_in_the_api(weights, tmp_path):
+    source = draw_still(tmp_path / "still.avi", 6)
+    more = ("--save-json", "--reuse", "--reuse-refresh", "2", "--vid-stride", "2", "save=False")
+    assert infer(weights, source, tmp_path / "out", *more) == 0
+    found = [(frame["frame"], frame["reused_share"]) for frame in frames_of(tmp_path / "out")]
+    assert found == [(1, 0), (3, 1), (5, 0)]
+    model = ConditionalYOLO(weights)
+    with pytest.warns(UserWarning, match="a list holds every frame"):
+        results = model.predict(source, reuse=ReuseOptions(refresh=2), vid_stride=2)
+    assert [(result.frame_index, result.reused_share) for result in results] == found
+    for wrong in (0, 1.5, "2"):
+        with pytest.raises(UserError, match=r"vid_stride is .*; give a whole number, 1 or more"):
+            model.predict(source, vid_stride=wrong)
+
+
 def test_results_carry_their_time(weights, tmp_path):
     draw_video(tmp_path / "clip.mp4", 4)
     assert infer(weights, tmp_path / "clip.mp4", tmp_path / "out", "--save-json", "--save-txt", "--conf", "0.1") == 0
@@ -88,12 +123,12 @@ def test_reuse_needs_patches_and_single_frames(weights, plain_weights, good, tmp
 @needs("lap")
 @pytest.mark.parametrize(("kind", "settings"), [(BYTETracker, "bytetrack.yaml"), (BOTSORT, "botsort.yaml")])
 def test_trackers_of_ultralytics_take_the_results(weights, tmp_path, kind, settings):
-    source = draw_still(tmp_path / "still.avi", 4)
+    source = draw_still(tmp_path / "still.avi", 8)
     options = yaml.safe_load((SHIPPED / "trackers" / settings).read_text())
     options |= {"new_track_thresh": 0.1, "track_high_thresh": 0.1}
     tracker, seen = kind(SimpleNamespace(**options)), []
     model = ConditionalYOLO(weights)
-    for result in model.predict(source, stream=True, conf=0.1, max_det=5, reuse=ReuseOptions()):
+    for result in model.predict(source, stream=True, conf=0.1, max_det=5, reuse=ReuseOptions(), vid_stride=2):
         tracks = tracker.update(result.boxes.cpu().numpy(), result.orig_img)
         assert tracks.shape[1] == 8 and len(tracks)
         result.update(boxes=torch.as_tensor(tracks[:, :-1]))
