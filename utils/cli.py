@@ -14,8 +14,7 @@ from utils.errors import UserError
 def run(main: Callable[[], int], stopped: str = "stopped; continue with --resume") -> None:
     """Call `main` and leave the process with its status; `stopped` is said where the user ended it.
 
-    SIGTERM ends a run as Ctrl-C does. The project's own errors, and wrong values, files and folders, carry a remedy
-    and are shown without a traceback.
+    SIGTERM ends a run as Ctrl-C does. The project's own errors carry a remedy, and are shown without a traceback.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
