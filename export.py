@@ -6,13 +6,14 @@
 
 A system becomes one graph: images of any size in, boxes in their pixels out; see docs/export.md. Options may also be
 written as for `yolo export`: format=onnx half=True. Exit status: 0 written and equal to PyTorch, 1 a file differs by
-more than rounding in fp32 (in 16 bit: gives no numbers), 2 bad arguments or weights.
+more than rounding in fp32 (in 16 bit: gives no numbers; in int8: SR images under 35 dB), 2 bad arguments or weights.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from configs.export_schema import ExportConfig
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from deployment.export.formats import check_formats, write_formats
     from deployment.export.parity import measure_parity, runtime, shapes_of
+    from deployment.export.quantise import calibration_images, check_quantisable, measure_loss, quantise
     from prediction.exported import described, exported_graph, options_of
     from prediction.run_folder import check_folder
 
@@ -74,14 +76,24 @@ def main(argv: list[str] | None = None) -> int:
     check_folder(folder, "out")
     what = exported_graph(config)
     options = options_of(config, what)
+    images, rewrite = [], None
+    if config.int8:
+        check_quantisable(what.graph, config.include, options, config.data)
+        images = calibration_images(config.data, None if what.graph.image_output else options.imgsz)
+        rewrite = partial(quantise, images=images)
     folder.mkdir(parents=True, exist_ok=True)
 
     # 2. Files, and whether they compute the same
-    files = write_formats(what.graph, config.include, folder, name, options, described(config, what, options))
+    about = described(config, what, options)
+    files = write_formats(what.graph, config.include, folder, name, options, about, rewrite)
     status = 0
     for format_, file in files.items():
         print(f"{format_}: {file}")
-        if config.check and format_ != "engine":
+        if config.check and config.int8:
+            loss = measure_loss(runtime(format_, file), what.graph, images)
+            print(f"  {loss}")
+            status |= not loss.bearable
+        elif config.check and format_ != "engine":
             parity = measure_parity(runtime(format_, file), what.graph, shapes_of(options, what.graph.multiple))
             print(f"  {parity}")
             rounded = config.half and format_ != "torchscript"
@@ -95,7 +107,7 @@ def place_of(config: ExportConfig) -> tuple[Path, str]:
     if config.name is not None and Path(config.name).name != config.name:
         raise UserError(f"name is {config.name!r}; give the stem of the files alone, and their folder as out")
     beside = source.parent if source.is_file() else Path("runs/export")
-    return Path(config.out) if config.out else beside, config.name or source.stem
+    return Path(config.out) if config.out else beside, config.name or source.stem + ("_int8" if config.int8 else "")
 
 
 if __name__ == "__main__":

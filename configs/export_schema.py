@@ -28,6 +28,8 @@ class ExportConfig:
         batch: images per call.
         dynamic: leave batch, height and width open.
         half: weights in 16 bit, see docs/export.md.
+        int8: an SR network or a detector in 8-bit integers, as onnx or openvino, calibrated on `data`.
+        data: folder of images like those that will be seen (LR for an SR network), for int8; some dozens do.
         check: compare every file with PyTorch, at ten shapes where sizes are open.
         out: folder of the files; null: beside `weights`, or runs/export for names.
         name: stem of the files; null: that of the weights.
@@ -45,6 +47,8 @@ class ExportConfig:
     batch: PositiveInt = 1
     dynamic: bool = True
     half: bool = False
+    int8: bool = False
+    data: str | None = None
     check: bool = True
     out: str | None = None
     name: str | None = None

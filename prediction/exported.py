@@ -101,7 +101,7 @@ def options_of(config: ExportConfig, what: Exported) -> ExportOptions:
 def described(config: ExportConfig, what: Exported, options: ExportOptions) -> dict:
     """Metadata under the names of `yolo export`, and what only this project has."""
     named = Path(config.weights or config.detector or "").stem
-    arguments = {"batch": options.batch, "dynamic": options.dynamic, "half": options.half}
+    arguments = {"batch": options.batch, "dynamic": options.dynamic, "half": options.half, "int8": config.int8}
     return {
         "description": f"{named}, {what.facts['task']}, by conditional super-resolution for YOLO",
         "author": "conditional super-resolution for YOLO",

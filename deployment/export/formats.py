@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,9 @@ def check_formats(formats: list[str]) -> None:
 
 
 def write_formats(
-    graph: nn.Module, formats: list[str], folder: Path, name: str, options: ExportOptions, metadata: dict
-) -> dict[str, Path]:
+    graph: nn.Module, formats: list[str], folder: Path, name: str, options: ExportOptions, metadata: dict,
+    rewrite: Callable[[Path], None] | None = None,
+) -> dict[str, Path]:  # fmt: skip
     """One file, or for OpenVINO a folder, per format.
 
     Args:
@@ -75,6 +76,7 @@ def write_formats(
         name: stem of the files.
         options: sizes and precision.
         metadata: plain values, see `described` of prediction/exported.py.
+        rewrite: changes the traced ONNX file before others are made of it.
 
     Returns:
         Format -> file; NAME.onnx, NAME_openvino_model/NAME.xml, NAME.torchscript, NAME.engine.
@@ -89,6 +91,8 @@ def write_formats(
         new.mkdir()
         if set(formats) - {"torchscript"}:
             trace_onnx(graph, traced, options)
+        if rewrite is not None:
+            rewrite(traced)
         for format_ in dict.fromkeys(formats):
             if format_ == "onnx":
                 file = save_onnx(traced, new / f"{name}.onnx", options, metadata)
