@@ -29,7 +29,7 @@ new-environment:
 
 # What only some parts need beyond requirements.txt (requirements-EXTRA.txt): for their tests, and where asked for. Where no
 # index has it, those tests are skipped and say so.
-EXTRAS := $(foreach extra,generative export app bulk integrations,$(if $(wildcard requirements-$(extra).txt),$(extra)))
+EXTRAS := $(foreach extra,generative export mobile app bulk integrations,$(if $(wildcard requirements-$(extra).txt),$(extra)))
 STAMPS := $(EXTRAS:%=.venv/.%)
 
 $(STAMPS): .venv/.%: requirements-%.txt .venv/.stamp

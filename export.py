@@ -1,4 +1,4 @@
-"""Write SR networks, detectors and whole systems as ONNX, OpenVINO, TorchScript or TensorRT files.
+"""Write SR networks, detectors and whole systems as ONNX, OpenVINO, TorchScript, ExecuTorch or TensorRT files.
 
     python export.py --weights conditional_sr_yolo_jointly_tuned.pth --include onnx openvino --policy budget=0.25
     python export.py --weights edsr_8x32 --include onnx torchscript --out exported
@@ -62,6 +62,7 @@ def translate(argv: list[str]) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     config = parse_config(ExportConfig, __doc__, translate(sys.argv[1:] if argv is None else argv))
 
+    from deployment.export.executorch_format import check_sizes
     from deployment.export.formats import check_formats, write_formats
     from deployment.export.parity import measure_parity, runtime, shapes_of
     from deployment.export.quantise import calibration_images, check_quantisable, measure_loss, quantise
@@ -76,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     check_folder(folder, "out")
     what = exported_graph(config)
     options = options_of(config, what)
+    if "executorch" in config.include:
+        check_sizes(what.graph, options)
     images, rewrite = [], None
     if config.int8:
         check_quantisable(what.graph, config.include, options, config.data)
@@ -94,7 +97,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {loss}")
             status |= not loss.bearable
         elif config.check and format_ != "engine":
-            parity = measure_parity(runtime(format_, file), what.graph, shapes_of(options, what.graph.multiple))
+            shapes = shapes_of(options, what.graph.multiple, fixed_batch=format_ == "executorch")
+            parity = measure_parity(runtime(format_, file), what.graph, shapes)
             print(f"  {parity}")
             rounded = config.half and format_ != "torchscript"
             status |= not (parity.finite if rounded else parity.close)

@@ -19,7 +19,7 @@ class ExportConfig:
         sr: before `detector`: shipped, FAST,QUALITY, or one network; see inference.py.
         detector_model: model YAML of a state dict as `detector`; null recognises it.
         scale: factor of SR networks by name, or before `detector`; null takes 4.
-        include: formats: onnx, openvino, torchscript, engine.
+        include: formats: onnx, openvino, torchscript, executorch, engine.
         policy: which patches get SR_Quality, fixed in the file: budget=R, all_fast or all_quality; null: budget=0.25,
             or all_fast where no masker was trained.
         halo: LR pixels of neighbours around SR_Quality's patches, exact: the receptive field; null takes that of the

@@ -30,6 +30,7 @@ class Extra:
 EXTRAS = (
     Extra("generative", ("diffusers", "peft", "timm", "torch_fidelity")),
     Extra("export", ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf")),
+    Extra("mobile", ("executorch",)),
     Extra("app", ("gradio", "selenium")),
     Extra("bulk", ("ray", "pyarrow")),
     Extra("integrations", ("supervision", "sahi", "nbclient", "ipykernel", "lap")),

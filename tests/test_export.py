@@ -147,6 +147,37 @@ def test_networks_of_the_family_at_ten_shapes(name: str, tmp_path: Path):
     assert export.main(["--weights", str(path), "--include", "torchscript", "--imgsz", "24"]) == 0
 
 
+@needs_extra("mobile")
+def test_executorch_runs_an_sr_network_at_open_sizes(tmp_path: Path, capsys):
+    words = ["--include", "executorch", "--imgsz", "24", "32", "--out", str(tmp_path)]
+    assert export.main(["--weights", "espcn_8", "--scale", "4", *words]) == 0
+    assert "(10 shapes)" in capsys.readouterr().out
+    run = runtime("executorch", tmp_path / "espcn_8_executorch_model" / "espcn_8.pte")
+    assert [run(np.zeros((1, 3, h, w), np.float32))[0].shape[2:] for h, w in ((48, 5), (2, 64))] == [
+        (192, 20),
+        (8, 256),
+    ]
+
+
+@pytest.mark.slow
+@needs_extra("mobile")
+def test_executorch_runs_a_detector_and_a_whole_call_at_one_size(tmp_path: Path, system_file: Path):
+    detector = tiny_system().detector
+    path = tmp_path / "d.pth"
+    save_network(path, "detector", detector.spec["name"], detector.spec["args"], detector.state_dict(), {})
+    words = ["--include", "executorch", "--dynamic", "false", "--out", str(tmp_path), "--imgsz"]
+    assert export.main(["--weights", str(path), *words, "64"]) == 0
+    assert yaml.safe_load((tmp_path / "d_executorch_model" / "metadata.yaml").read_text())["task"] == "detect"
+    assert export.main(["--weights", str(system_file), "--policy", "all_quality", *words, "24"]) == 0
+
+
+@needs_extra("mobile")
+def test_executorch_keeps_no_sides_of_a_system_open(tmp_path: Path, system_file: Path):
+    with pytest.raises(UserError, match="fixed sizes there; add --dynamic false"):
+        export.main(["--weights", str(system_file), "--include", "executorch", "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 @needs_export
 def test_a_detector_is_what_yolo_export_makes_of_it(tmp_path: Path):
     detector = tiny_system().detector
@@ -163,7 +194,10 @@ def test_a_detector_is_what_yolo_export_makes_of_it(tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--weights espcn_8 --include onxx", "unknown format 'onxx'; use onnx, openvino, torchscript, engine"),
+        (
+            "--weights espcn_8 --include onxx",
+            "unknown format 'onxx'; use onnx, openvino, torchscript, executorch, engine",
+        ),
         ("--weights missing.pth --include torchscript", "missing.pth: no such file"),
         ("--weights nonsense --include torchscript", "'nonsense' is no file and no name"),
         ("--weights espcn_8 --policy budget=0.5 --include torchscript", "no system with a masker; leave out policy"),

@@ -25,7 +25,11 @@ EXTRA = "export"
 INPUT = "images"
 OPSET, IR_VERSION = 18, 10
 # Format -> the libraries that write it.
-FORMATS = {"onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "engine": ("onnx", "tensorrt")}
+FORMATS = {
+    "onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "executorch": ("executorch",),
+    "engine": ("onnx", "tensorrt"),
+}  # fmt: skip
+WITHOUT_ONNX = ("torchscript", "executorch")
 NO_DATA_SIDES = (19, 23)  # of the example where sizes stay open: no multiples of anything
 
 
@@ -38,7 +42,7 @@ class ExportOptions:
         batch: images per call, likewise.
         dynamic: batch, height and width stay open.
         half: weights in 16 bit: ONNX computes in fp16 with fp32 inputs and outputs, OpenVINO stores fp16 and computes
-            in what the device does, TensorRT may choose fp16. TorchScript stays fp32.
+            in what the device does, TensorRT may choose fp16. TorchScript and ExecuTorch stay fp32.
     """
 
     imgsz: tuple[int, int]
@@ -60,7 +64,7 @@ def check_formats(formats: list[str]) -> None:
                     raise UserError("include engine: TensorRT builds an engine on its CUDA device; there is none here")
                 require(library, EXTRA, "include engine (and pip install tensorrt)")
             else:
-                require(library, EXTRA, f"include {name}")
+                require(library, "mobile" if library == "executorch" else EXTRA, f"include {name}")
 
 
 def write_formats(
@@ -79,17 +83,20 @@ def write_formats(
         rewrite: changes the traced ONNX file before others are made of it.
 
     Returns:
-        Format -> file; NAME.onnx, NAME_openvino_model/NAME.xml, NAME.torchscript, NAME.engine.
+        Format -> file; NAME.onnx, NAME_openvino_model/NAME.xml, NAME.torchscript, NAME_executorch_model/NAME.pte,
+        NAME.engine.
 
     Raises:
         UserError: the graph cannot be traced.
     """
+    from deployment.export.executorch_format import save_executorch
+
     graph = graph.requires_grad_(False)
     written = {}
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as scratch:
         traced, new = Path(scratch) / "traced.onnx", Path(scratch) / "new"
         new.mkdir()
-        if set(formats) - {"torchscript"}:
+        if set(formats) - set(WITHOUT_ONNX):
             trace_onnx(graph, traced, options)
         if rewrite is not None:
             rewrite(traced)
@@ -98,6 +105,8 @@ def write_formats(
                 file = save_onnx(traced, new / f"{name}.onnx", options, metadata)
             elif format_ == "openvino":
                 file = save_openvino(traced, new / f"{name}_openvino_model", options, metadata)
+            elif format_ == "executorch":
+                file = save_executorch(graph, new / f"{name}_executorch_model", options, metadata)
             elif format_ == "engine":
                 file = save_engine(traced, new / f"{name}.engine", options, metadata)
             else:

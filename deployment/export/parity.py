@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deployment.export.executorch_format import executorch_runtime
 from deployment.export.formats import EXTRA, INPUT, ExportOptions, tracing
 from deployment.openvino_core import openvino_core
 from utils.extras import require
@@ -58,21 +59,29 @@ class Parity:
 def runtime(format_: str, file: Path) -> Run:
     """The file, not of TensorRT, as a function of one float32 array (B, 3, h, w), computing in fp32 on the CPU."""
     if format_ == "onnx":
-        session = require("onnxruntime", EXTRA).InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        onnxruntime = require("onnxruntime", EXTRA)
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
         return lambda images: session.run(None, {INPUT: images})
     if format_ == "openvino":
         # On CPUs with bf16 OpenVINO would compute in it, with errors of 1e-2.
-        model = openvino_core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        model = openvino_core().compile_model(str(file), "CPU", settings)
         return lambda images: [np.array(value) for value in model([images]).to_tuple()]
+    if format_ == "executorch":
+        return executorch_runtime(file)
     with tracing(format_):
         model = torch.jit.load(str(file))
     return lambda images: [value.numpy() for value in model(torch.from_numpy(images))]
 
 
-def shapes_of(options: ExportOptions, multiple: int = 1) -> list[tuple[int, int, int]]:
+def shapes_of(options: ExportOptions, multiple: int = 1, fixed_batch: bool = False) -> list[tuple[int, int, int]]:
     """Batch, height and width to try: ten, or one where sizes are fixed."""
     if not options.dynamic:
         return [(options.batch, *options.imgsz)]
+    if fixed_batch:
+        return [(options.batch, *sides) for _, *sides in shapes_of(options, multiple)]
     sides = [(batch, *(share * side for share, side in zip(shares, options.imgsz))) for batch, *shares in SHAPES]
     return [(batch, *(max(1, round(side / multiple)) * multiple for side in both)) for batch, *both in sides]
 
