@@ -23,7 +23,6 @@ from utils.errors import UserError
 
 # What `yolo export` has and this has not.
 ELSEWHERE = {
-    "int8": "there are no int8 files; half writes 16 bit",
     "nms": "boxes come out before non-maximum suppression, see docs/export.md",
     "opset": "ONNX files have opset 18",
     "simplify": "graphs are written as they are",
@@ -63,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     config = parse_config(ExportConfig, __doc__, translate(sys.argv[1:] if argv is None else argv))
 
     from deployment.export.executorch_format import check_sizes
-    from deployment.export.formats import check_formats, write_formats
+    from deployment.export.formats import WITHOUT_ONNX, check_formats, write_formats
     from deployment.export.parity import measure_parity, runtime, shapes_of
     from deployment.export.quantise import calibration_images, check_quantisable, measure_loss, quantise
     from prediction.exported import described, exported_graph, options_of
@@ -100,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
             shapes = shapes_of(options, what.graph.multiple, fixed_batch=format_ == "executorch")
             parity = measure_parity(runtime(format_, file), what.graph, shapes)
             print(f"  {parity}")
-            rounded = config.half and format_ != "torchscript"
+            rounded = config.half and format_ not in WITHOUT_ONNX
             status |= not (parity.finite if rounded else parity.close)
     return int(status)
 

@@ -16,15 +16,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ["edsr_16x64", "edsr_8x32", "edsr_2x16", "espcn_64"]
 MACHINE = ("date", "git", "versions", "platform", "cpu", "cpu_cores")
-CPU = torch.device("cpu")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,6 +71,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def network_rows(name: str, folder: Path, options) -> list[dict]:
     """An SR network: milliseconds on an image of `options.lr`, dB on the luma of `options.hr`."""
+    import numpy as np
+    import torch
+
     from data.sr_pairs import benchmark_pairs
     from deployment.export.graphs import SRGraph
     from deployment.prepare import prepare_network
@@ -81,7 +83,7 @@ def network_rows(name: str, folder: Path, options) -> list[dict]:
 
     network = ready_network(name, options.scale)
     files = exported(SRGraph(network).eval(), folder, tuple(options.lr), options.data, None)
-    prepared = prepare_network(network, CPU, torch.float32)
+    prepared = prepare_network(network, torch.device("cpu"), torch.float32)
     ways = {("PyTorch, fused", "fp32"): lambda images: prepared(images).clamp(0, 1)} | {
         way: image_run(run) for way, (run, _) in files.items()
     }
@@ -99,6 +101,8 @@ def network_rows(name: str, folder: Path, options) -> list[dict]:
 
 def detector_rows(name: str, folder: Path, options) -> list[dict]:
     """A detector with suppression: milliseconds on an image of `options.imgsz`, and what int8 moves."""
+    import torch
+
     from deployment.export.graphs import DetectorGraph
     from deployment.export.quantise import calibration_images, measure_loss
     from deployment.prepare import prepare_detector
@@ -108,7 +112,7 @@ def detector_rows(name: str, folder: Path, options) -> list[dict]:
     graph = DetectorGraph(detector).eval()
     sides = tuple(options.imgsz)
     files = exported(graph, folder, sides, options.detector_data, sides)
-    prepared = prepare_detector(detector, CPU, torch.float32, "torch")
+    prepared = prepare_detector(detector, torch.device("cpu"), torch.float32, "torch")
 
     def with_suppression(run: Callable) -> Callable[[Tensor], list[Tensor]]:
         return lambda images: detector.suppressed(image_run(run)(images), images.shape[2:])
@@ -145,15 +149,20 @@ def exported(graph, folder: Path, sides: tuple[int, int], data: Path, canvas: tu
 
 
 def image_run(run: Callable) -> Callable[[Tensor], Tensor]:
-    return lambda images: torch.from_numpy(run(images.numpy())[0])
+    """The first result of a file, as a function of tensors."""
+    from torch import from_numpy
+
+    return lambda images: from_numpy(run(images.numpy())[0])
 
 
 def timed(name: str, ways: dict, images: Tensor, files: dict, extra: dict, options) -> list[dict]:
     """Rows of one part; ratios are medians over the rounds, each to PyTorch's time of the same round."""
+    import numpy as np
+
     from utils.timing import measure_interleaved
 
     calls = {way: (lambda run=run: run(images)) for way, run in ways.items()}
-    taken = {way: np.array(t.samples) for way, t in measure_interleaved(calls, options.rounds, 2, CPU).items()}
+    taken = {way: np.array(t.samples) for way, t in measure_interleaved(calls, options.rounds).items()}
     first = next(iter(taken.values()))
     rows = []
     for way, times in taken.items():

@@ -12,12 +12,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
 from utils.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from models.sr_network import SRNetwork
 
 
@@ -27,6 +26,8 @@ def pruned(network: SRNetwork, n_feats: int) -> SRNetwork:
     Raises:
         UserError: another network, a staged tail, or more maps than there are.
     """
+    import torch
+
     from models import build_sr
 
     args = dict(network.spec["args"])
