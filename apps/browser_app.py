@@ -19,7 +19,10 @@ from utils.errors import UserError
 from utils.extras import require
 
 PANES = ("LR", "mask", "SR", "boxes")
-COLOURS = {"reading": "#b8c4d0", "SR": "#ffb454", "detection": "#7fc98f", "pictures": "#d9d9d9"}
+COLOURS = {
+    "reading": "#b8c4d0", "masker": "#c9a0dc", "SR_Fast": "#ffd9a0", "SR_Quality": "#ffb454", "SR": "#ffb454",
+    "detection": "#7fc98f", "pictures": "#d9d9d9",
+}  # fmt: skip
 ONE_STEP = "one_step_small_x4"
 NO_DETECTOR = "No detector was given: start with `--detector FILE`, or run `make demo` once."
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
+from torch import nn
 
 
 class StageTimes:
@@ -30,6 +32,25 @@ class StageTimes:
             spent = time.perf_counter() - start
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._inside
             self._inside = around + spent
+
+    @contextmanager
+    def of_calls(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+        """Every call of a module is measured as the stage of its name, and no more in the stage that it is part of."""
+        running, handles = ExitStack(), []
+        for stage, module in modules.items():
+            begin = partial(self._begin, running, stage)
+            handles += [
+                module.register_forward_pre_hook(begin),
+                module.register_forward_hook(lambda *_: running.close()),
+            ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _begin(self, running: ExitStack, stage: str, *_: object) -> None:
+        running.enter_context(self.measure(stage))
 
     def over(self, stage: str, items: Iterable) -> Iterator:
         """Pass items on; the time it takes to get each one belongs to `stage`."""

@@ -13,9 +13,10 @@ from PIL import Image
 
 import app
 from apps import browser_app, serving
-from apps.one_image import Limits, detect, policy_of, super_resolve
+from apps.one_image import Limits, detect, parts_of, policy_of, super_resolve, timed_alone
 from inference import main as infer
 from prediction.api import ConditionalYOLO
+from prediction.stage_times import StageTimes
 from prediction.super_resolver import SuperResolver
 from tests.apps.running import Client, file_data, served
 from tests.extras import needs_extra, needs_generative
@@ -46,7 +47,9 @@ def test_boxes_are_those_of_inference(model, weights, image, tmp_path: Path):
     (right,) = json.loads((tmp_path / "run" / "predictions.json").read_text())
     found = json.loads(shown.boxes.read_text())
     assert found["detections"] and found == {key: value for key, value in right.items() if key != "file"}
-    assert [*shown.parts] == ["reading", "SR", "detection", "pictures"] and min(shown.parts.values()) > 0
+    parts = ["reading", "masker", "SR_Fast", "SR_Quality", "detection", "pictures"]
+    assert [*shown.parts] == parts and min(shown.parts.values()) > 0
+    assert all(part in browser_app.COLOURS for part in parts)
     shapes = {name: np.asarray(Image.open(path)).shape[:2] for name, path in shown.pictures.items()}
     assert shapes == {"LR": (40, 48), "mask": (400, 480), "SR": (160, 192), "boxes": (800, 960)}
     assert len({path.parent for path in shown.pictures.values()}) == 4
@@ -70,6 +73,23 @@ def test_what_is_no_image_is_refused_without_its_folder(model, image, tmp_path: 
                 call(tmp_path / name)
             assert str(tmp_path) not in str(error.value)
     assert not (tmp_path / "shown").exists()
+
+
+def test_parts_of_sr_add_up(model, image, tmp_path: Path, monkeypatch):
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    times = StageTimes(model.predictor.device)
+    with times.of_calls(timed_alone(model)):
+        next(iter(model.predict(image, "budget=0.25", stream=True, times=times)))
+    seconds, parts = times.seconds, parts_of(times)
+    assert parts["masker"] == parts["SR_Fast"] == 1000  # one call each, a tick of this clock
+    assert "SR" not in parts and parts["SR_Quality"] == 1e3 * seconds["SR"]
+    plain = StageTimes(model.predictor.device)
+    next(iter(model.predict(image, "budget=0.25", stream=True, times=plain)))
+    assert seconds["masker"] + seconds["SR_Fast"] + seconds["SR"] == plain.seconds["SR"] + 4  # two more looks each
+    assert [*plain.seconds] == [*parts_of(plain)] == ["reading", "SR", "detection"]  # the hooks are gone again
+    everywhere = detect(model, image, "all_quality", 0.25, LIMITS, tmp_path / "shown").parts
+    assert [*everywhere] == ["reading", "SR", "detection", "pictures"]
 
 
 def test_policies_of_the_slider(model):

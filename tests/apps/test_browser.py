@@ -101,7 +101,9 @@ def test_upload_shows_boxes_and_they_can_be_downloaded(uploaded, weights, image)
     plain = np.asarray(Image.fromarray(right.sr).resize((960, 800), Image.Resampling.NEAREST))
     assert (uploaded.picture("boxes") != plain).any(axis=-1).mean() > 0.005
     parts = uploaded.text("#detection-time")
-    assert [part for part in ("reading", "SR", "detection", "pictures") if part in parts] == parts.split()[::3]
+    assert [
+        part for part in ("reading", "masker", "SR_Fast", "SR_Quality", "detection", "pictures") if part in parts
+    ] == parts.split()[::3]
 
 
 def test_the_slider_moves_the_mask(uploaded):
