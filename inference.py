@@ -97,6 +97,9 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"inference.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("inference.py: stopped before the first image", file=sys.stderr)
+        return 130
     try:
         skipped = run.save()
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -160,7 +161,12 @@ class Predictor:
         """
         super_resolve: Callable[..., ConditionalOutput] = self.system.super_resolve if reuse is None else reuse
         measure, clock = nullcontext if times is None else times.measure, [time.perf_counter()]
-        if not self.large.plan.whole(*images[0].shape[:2]):
+        # By the padded size, which all images of a batch share, so that none depends on another.
+        if not self.large.plan.whole(*self.padded_size(*images[0].shape[:2])):
+            if reuse is not None:
+                warnings.warn(
+                    "images that run in parts reuse nothing; raise memory_mb, or leave out reuse", stacklevel=2
+                )
             return [self._in_parts(image, options, measure) for image in images]
         with measure("SR"):
             lr = sent(torch.from_numpy(pad_images(images, self.padded_size(*images[0].shape[:2]))), self.device)
@@ -222,7 +228,7 @@ class Predictor:
             UserError: the result holds NaN.
         """
         height, width = image.shape[:2]
-        if not self.large.plan.whole(height, width):
+        if not self.large.plan.whole(*self.padded_size(height, width)):
             strips = self.large.strips(image, self.large.choose(image, policy), lambda sr: to_image(sr[None]))
             return in_one(strips, (height * self.system.front.scale, width * self.system.front.scale))
         return to_image(self.system.super_resolve(to_tensor(image, self.device), policy).sr)

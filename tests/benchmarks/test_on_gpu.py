@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 import torch
@@ -29,6 +30,13 @@ def test_it_ends_when_its_time_is_over_and_a_failed_part_is_a_row(tmp_path, monk
     monkeypatch.setitem(on_gpu.PARTS, "equal", lambda setting, left: 1 / 0)
     assert on_gpu.main(["--dry", "--json", str(file), "--parts", "equal"]) == 1
     assert "failed ZeroDivisionError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, 0), (5, 0), (1, 1), (2, 1)])
+def test_a_failed_test_fails_the_run(tmp_path, monkeypatch, status, expected):
+    done = subprocess.CompletedProcess([], status, "1 failed\n", "")
+    monkeypatch.setattr(on_gpu.subprocess, "run", lambda *args, **options: done)
+    assert on_gpu.main(["--dry", "--json", str(tmp_path / "dry.json"), "--parts", "tests"]) == expected
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

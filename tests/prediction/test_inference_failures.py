@@ -162,3 +162,16 @@ def test_stopped_by_sigterm_with_complete_results(weights, tmp_path):
 def test_other_errors_are_not_taken_for_lack_of_memory():
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+@pytest.mark.parametrize("options", [[], ["--sr-only", "--weights", ""]])
+def test_stopped_before_the_first_image(weights, good, tmp_path, capsys, monkeypatch, options):
+    """While weights are loaded, for instance: no traceback, no run folder."""
+
+    def stop(source):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data.sources.list_sources", stop)
+    assert infer(weights, good, tmp_path / "out", *options) == 130
+    assert capsys.readouterr().err == "inference.py: stopped before the first image\n"
+    assert not (tmp_path / "out").exists()

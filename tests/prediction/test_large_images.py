@@ -15,6 +15,7 @@ from torch import nn
 from loading.systems import load_system
 from models.front_end import ConditionalOutput
 from models.mask_policy import parse_policy
+from models.patch_reuse import ReuseOptions
 from models.system import ConditionalSRDetector
 from models.tiling.detection_parts import PartPlan
 from prediction.api import ConditionalYOLO
@@ -120,6 +121,26 @@ def test_mask_and_image_are_those_of_one_call(both, policy):
     np.testing.assert_array_equal(upscaled, found.sr_image())
 
 
+def test_images_of_a_batch_do_not_decide_for_one_another(both):
+    """63 x 64 pixels are those of a part, 64 x 72 are not; both are padded to the latter."""
+    images, options = [noise(58, 66, 3), noise(64, 72, 3)], PredictOptions(parse_policy("all_fast"))
+    one_by_one = [both[1]([image], options)[0].parts for image in images]
+    assert [found.parts for found in both[1](images, options)] == one_by_one
+    assert [found.parts for found in both[1](images[::-1], options)] == one_by_one[::-1]
+
+
+def test_a_line_of_pixels_counts_with_its_padding(both):
+    (found,) = both[1]([noise(1, 2000, 3)], PredictOptions(parse_policy("all_fast")))
+    assert found.parts > 4 and found.sr_image().shape == (4, 8000, 3)
+
+
+def test_what_runs_in_parts_says_that_nothing_is_reused(both):
+    options = PredictOptions(parse_policy("all_fast"))
+    with pytest.warns(UserWarning, match="reuse nothing; raise memory_mb"):
+        (found,) = both[1]([noise(70, 110, 3)], options, reuse=both[1].reuse(ReuseOptions()))
+    assert found.reused_share is None
+
+
 def test_a_share_holds_over_the_whole_image_wherever_its_patches_lie(both):
     image = np.full((104, 96, 3), 90, np.uint8)
     image[:12] = noise(12, 96, 3)  # all edges in the first parts
@@ -177,6 +198,17 @@ def test_files_of_a_large_image(weights, tmp_path, capsys):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "sr" / "wide.png")), result.sr)
 
 
+def test_a_part_that_is_full_may_hide_more_objects():
+    """Ten times `max_det` boxes of a part are looked at; whether there were more is not known."""
+    large = LargeImages(ConditionalSRDetector(Repeated(4), Blobs()), CPU, PLAN, unit=8)
+    outside = torch.tensor([[250.0, 250.0, 254.0, 254.0, 0.9, 0.0]])  # in the core of another part
+
+    def more(count):
+        return large.detect(noise(80, 80, 3), None, lambda sr, most: outside.repeat(count, 1), 2, nullcontext)[2]
+
+    assert more(20) and not more(1)
+
+
 @pytest.mark.parametrize("rows", [[1], [70], [64, 1, 3], [5, 200]])
 def test_png_of_strips(tmp_path, rows):
     image = noise(sum(rows), 37, 3)
@@ -190,3 +222,4 @@ def test_png_of_strips(tmp_path, rows):
         save_png(tmp_path / "b.png", strips[:-1], image.shape[:2])
     with pytest.raises(ValueError, match="wide"):
         save_png(tmp_path / "b.png", strips, (len(image), 38))
+    assert not (tmp_path / "b.png").exists()
