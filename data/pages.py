@@ -14,7 +14,7 @@ REDUCED, TRANSPARENCY_MASK = 1, 4  # bits of TIFF's NewSubfileType: a thumbnail 
 ANIMATED = (b"\x89PNG", b"RIFF")
 
 
-def page_numbers(path: str | os.PathLike) -> list[int]:
+def page_numbers(path: str | os.PathLike) -> Sequence[int]:
     """Numbers (from 0) of the images in a file, [0] for all other kinds, and for a file that cannot be read.
 
     Overviews, thumbnails and masks of a TIFF file are no pages. The second picture of an MPO file, a phone's depth or
@@ -27,7 +27,7 @@ def page_numbers(path: str | os.PathLike) -> list[int]:
             return _tiff_pages(path)
         if start in ANIMATED:
             with open_image(path) as image:
-                return list(range(getattr(image, "n_frames", 1)))
+                return range(getattr(image, "n_frames", 1))  # no list: a file may say that it has billions
     except Exception:  # damaged: reading the first image then says what is wrong
         return [0]
     return [0]
@@ -44,10 +44,14 @@ def first_page_note(files: Sequence[Path]) -> str:
     return f"only the first image is taken of {which} several ({names}): save the others as files of their own"
 
 
-def _tiff_pages(path: str | os.PathLike) -> list[int]:
+def _tiff_pages(path: str | os.PathLike) -> Sequence[int]:
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    kinds: dict[int, int] = {}  # by the place in the file, where a chain that comes back to itself ends
     with tifffile.TiffFile(path) as file:
-        kinds = [int(page.subfiletype) for page in file.pages]
-    return [number for number, kind in enumerate(kinds) if not kind & (REDUCED | TRANSPARENCY_MASK)] or [0]
+        for page in file.pages:
+            if page.offset in kinds:
+                break
+            kinds[page.offset] = int(page.subfiletype)
+    return [number for number, kind in enumerate(kinds.values()) if not kind & (REDUCED | TRANSPARENCY_MASK)] or [0]

@@ -64,7 +64,7 @@ def listed(path: Path) -> list[tuple[int, str]]:
     A relative path counts from the list's own folder, else from the working directory.
 
     Raises:
-        SourceError: no text, or no entries.
+        SourceError: no text, no entries, or another list among them.
     """
     try:
         with path.open("rb") as file:
@@ -79,8 +79,11 @@ def listed(path: Path) -> list[tuple[int, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         for entry in line.split(",") if path.suffix.lower() == ".csv" else [line]:
             entry = entry.strip().strip("\"'")
-            if entry and not entry.startswith("#"):
-                entries.append((number, _placed(entry, path.parent)))
+            if not entry or entry.startswith("#"):
+                continue
+            if Path(entry).suffix.lower() in LIST_SUFFIXES and not is_stream(entry):
+                raise SourceError(f"{path}:{number}: {entry} is a list of its own; give both with --source")
+            entries.append((number, _placed(entry, path.parent)))
     if not entries:
         raise SourceError(f"{path}: an empty list; write one image, video, folder or glob a line")
     return entries

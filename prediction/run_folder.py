@@ -101,7 +101,7 @@ def new_run_folder(out: str | Path) -> Path:
     """Create `out`, or `out2`, `out3`, ... where it exists; another run's folder is never used again.
 
     Raises:
-        OSError: it cannot be created.
+        UserError: it cannot be created.
     """
     out, number = Path(out).absolute(), 1
     while True:
@@ -112,6 +112,8 @@ def new_run_folder(out: str | Path) -> Path:
             return folder
         except FileExistsError:
             number += 1
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be created ({error.strerror or error}); name another --out") from error
 
 
 def output_names(files: Iterable[SourceFile]) -> dict[SourceFile, PurePath]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,36 @@ def test_pages_larger_than_the_limit_are_refused(tmp_path):
         file.write(page(40, 101, 100), photometric="rgb")
     first, last = frames(tmp_path / "a.tif")
     assert isinstance(first, Frame) and "100x101 = 10,100 pixels" in last.reason
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_a_chain_of_pages_that_comes_back_to_itself_ends(tmp_path, pages):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        for number in range(pages):
+            file.write(page(40 + number), photometric="rgb")
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0].offset, file.pages[-1].offset
+    content = bytearray(path.read_bytes())
+    after = last + 2 + 12 * struct.unpack_from("<H", content, last)[0]
+    assert content[after : after + 4] == bytes(4)
+    struct.pack_into("<I", content, after, first)
+    path.write_bytes(content)
+    assert [frame.image.mean() for frame in frames(path)] == [40, 41, 42][:pages]
+    assert inspect_image(path, LIMIT).pages == pages
+
+
+def test_a_picture_that_says_it_has_billions_of_frames(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(page(40)).save(path, save_all=True, append_images=[Image.fromarray(page(90))])
+    content = bytearray(path.read_bytes())
+    at = content.index(b"acTL")
+    struct.pack_into(">I", content, at + 4, 2**31 - 1)
+    struct.pack_into(">I", content, at + 12, zlib.crc32(content[at : at + 12]))
+    path.write_bytes(content)
+    assert len(page_numbers(path)) == 2**31 - 1
+    *good, bad = frames(path)
+    assert [frame.image.mean() for frame in good] == [40, 90] and "page 3" in bad.reason
 
 
 def test_what_is_no_image_has_one_page(tmp_path):

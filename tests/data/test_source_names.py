@@ -76,3 +76,9 @@ def test_what_is_no_list(tmp_path, content: bytes, message: str):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(SourceError, match=message):
         listed(tmp_path / "list.txt")
+
+
+def test_a_list_in_a_list_is_named(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("# not b.txt\nrtsp://host/a.txt\nb.txt\n")
+    with pytest.raises(SourceError, match=r"a\.txt:3: b\.txt is a list of its own; give both"):
+        listed(tmp_path / "a.txt")

@@ -175,3 +175,11 @@ def test_stopped_before_the_first_image(weights, good, tmp_path, capsys, monkeyp
     assert infer(weights, good, tmp_path / "out", *options) == 130
     assert capsys.readouterr().err == "inference.py: stopped before the first image\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_folder_that_cannot_be_made_says_what_to_do(weights, good, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert infer(weights, good, tmp_path / "file" / "out") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / 'file' / 'out'}: cannot be created (Not a directory); name another --out" in error
+    assert (tmp_path / "file").read_text() == "mine"
