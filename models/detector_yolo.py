@@ -22,6 +22,7 @@ from models.detector_output import float32
 from models.device_constants import device_constant
 from models.ultralytics_offline import INTEGRATIONS, offline_ultralytics
 from utils.errors import UserError
+from utils.yaml_strict import load_yaml
 
 with offline_ultralytics():
     import ultralytics
@@ -47,7 +48,7 @@ def model_yaml(model: str | dict) -> dict:
     """Model description as a dictionary from a name (yolo11n.yaml, yolov5nu.yaml), an own YAML file or a dictionary.
 
     Raises:
-        UserError: no such YAML, or it describes no detection model, see `check_layers`.
+        UserError: no such YAML, a damaged one, or it describes no detection model, see `check_layers`.
     """
     if isinstance(model, dict):
         spec = deepcopy(model)
@@ -63,7 +64,7 @@ def model_yaml(model: str | dict) -> dict:
                 f"detector.model: no model YAML named {model!r} (nearest: {', '.join(close) or 'none'}); give an "
                 "Ultralytics name such as yolo11n.yaml, a YAML file or a .pt file"
             )
-        spec = yaml.safe_load(file.read_text(encoding="utf-8"))
+        spec = load_yaml(file) if own else yaml.safe_load(file.read_text(encoding="utf-8"))
         if isinstance(spec, dict):
             spec["scale"] = guess_model_scale(name) or next(iter(spec.get("scales", {})), "")
             spec["yaml_file"] = name

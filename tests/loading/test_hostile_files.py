@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from loading.bounded_build import at_most
+from loading.bounded_build import at_most, unbounded
 from models import build_sr
 from tests.hostile import CASES
 from utils.checkpoint import CheckpointError, refuse_hostile
@@ -48,6 +49,26 @@ def test_a_network_is_stopped_while_it_grows():
     network = build_sr("edsr", 4, {"n_blocks": 1, "n_feats": 4})
     with at_most("w.pth", network.state_dict()):
         assert build_sr("edsr", 4, {"n_blocks": 1, "n_feats": 4}).state_dict().keys() == network.state_dict().keys()
+
+
+def test_other_threads_and_parts_with_files_of_their_own_are_not_counted():
+    failed: list[BaseException] = []
+
+    def build() -> None:
+        try:
+            build_sr("edsr", 4, {"n_blocks": 400, "n_feats": 1})
+        except BaseException as error:
+            failed.append(error)
+
+    with at_most("w.pth", {"w": torch.zeros(1)}):
+        thread = threading.Thread(target=build)
+        thread.start()
+        thread.join()
+        with unbounded():
+            build()
+        assert not failed
+        build()
+    assert len(failed) == 1
 
 
 def test_what_checkpoints_hold_passes(tmp_path: Path):

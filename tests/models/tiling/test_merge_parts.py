@@ -109,3 +109,13 @@ def test_planned_parts_fit_the_pixels(scale, stride, unit):
         assert plan.tile**2 <= max(pixels, (2 * (4 * plan.margin + unit) + unit) ** 2) and plan.tile % unit == 0
         assert plan.margin * scale >= stride / 2 and plan.objects == plan.tile // 8
         assert plan.whole(plan.tile, plan.tile) and not plan.whole(plan.tile, plan.tile + 1)
+
+
+@pytest.mark.parametrize(("shift", "objects"), [(0, 1), (4, 1), (5, 1), (6, 2), (7, 2), (10, 2)])
+def test_half_of_the_smaller_box_makes_two_boxes_one_object(shift, objects):
+    """Each window finds one box, 11 pixels wide, at the seam (44): what the other one missed, or another object."""
+    (parts,) = PLAN.rows(56, 88)
+    left = np.array([[37.0, 20, 48, 40, 0.9, 0]])
+    right = left + [shift, 0, shift, 0, -0.1, 0]
+    merged = merge_parts([left, right], parts, PLAN)
+    np.testing.assert_array_equal(merged, np.concatenate([left, right])[:objects])
