@@ -116,6 +116,27 @@ def test_half_of_the_smaller_box_makes_two_boxes_one_object(shift, objects):
     """Each window finds one box, 11 pixels wide, at the seam (44): what the other one missed, or another object."""
     (parts,) = PLAN.rows(56, 88)
     left = np.array([[37.0, 20, 48, 40, 0.9, 0]])
-    right = left + [shift, 0, shift, 0, -0.1, 0]
+    right = left + np.array([shift, 0, shift, 0, -0.1, 0])
     merged = merge_parts([left, right], parts, PLAN)
     np.testing.assert_array_equal(merged, np.concatenate([left, right])[:objects])
+
+
+@pytest.mark.parametrize(
+    "plan", [PLAN, PartPlan(57, 16, 2, 1), PartPlan(64, 16, 4, 8), PartPlan(100, 12, 3, 1)], ids=str
+)
+def test_what_a_window_answers_for_is_away_from_its_edges(plan):
+    """An object whose centre is in a core, or `margin` beyond, ends `margin` before an edge that may cut it off."""
+    reach = plan.margin + plan.objects / 2
+    for length in range(plan.tile + 1, 4 * plan.tile, 7):
+        for span in plan.spans(length):
+            assert span.first == 0 or span.start - reach >= span.first + plan.margin
+            assert span.last == length or span.end + reach <= span.last - plan.margin
+
+
+def test_the_closest_boxes_are_one_object():
+    """One window finds a box, the other two that both may be the same."""
+    (parts,) = PLAN.rows(56, 88)
+    left = np.array([[37.0, 20, 48, 40, 0.9, 0]])
+    right = np.array([[41.0, 20, 52, 40, 0.8, 0], [38, 20, 49, 40, 0.7, 0]])
+    for order in ([0, 1], [1, 0]):
+        np.testing.assert_array_equal(merge_parts([left, right[order]], parts, PLAN), [left[0], right[0]])
