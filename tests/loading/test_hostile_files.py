@@ -56,7 +56,7 @@ def test_other_threads_and_parts_with_files_of_their_own_are_not_counted():
 
     def build() -> None:
         try:
-            build_sr("edsr", 4, {"n_blocks": 400, "n_feats": 1})
+            build_sr("edsr", 4, {"n_blocks": 1000, "n_feats": 1})
         except BaseException as error:
             failed.append(error)
 

@@ -165,15 +165,16 @@ def test_other_errors_are_not_taken_for_lack_of_memory():
 
 
 @pytest.mark.parametrize("options", [[], ["--sr-only", "--weights", ""]])
-def test_stopped_before_the_first_image(weights, good, tmp_path, capsys, monkeypatch, options):
+def test_stopped_before_the_first_image(good, tmp_path, capsys, monkeypatch, options):
     """While weights are loaded, for instance: no traceback, no run folder."""
 
-    def stop(source):
+    def stop(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data.sources.list_sources", stop)
-    assert infer(weights, good, tmp_path / "out", *options) == 130
-    assert capsys.readouterr().err == "inference.py: stopped before the first image\n"
+    monkeypatch.setattr("inference.prepare_detection", stop)
+    monkeypatch.setattr("inference.prepare_sr", stop)
+    assert infer(tmp_path / "any.pth", good, tmp_path / "out", *options) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "inference.py: stopped before the first image"
     assert not (tmp_path / "out").exists()
 
 
