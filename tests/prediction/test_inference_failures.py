@@ -114,8 +114,8 @@ def test_advice_against_lack_of_memory_names_nothing_that_was_done_already(weigh
 @pytest.mark.parametrize(("options", "advice"), [({}, "tiles (--tile 256) or --half"), ({"tile": 64}, "use --half")])
 def test_advice_for_sr_alone(options, advice, monkeypatch):
     resolver = SuperResolver("shipped", 4, "cpu", **options)
-    monkeypatch.setattr(resolver, "image", lambda *_: (_ for _ in ()).throw(MemoryError()))
-    assert advice in resolver._image_or_reason(noise(8, 8, 3), None)
+    monkeypatch.setattr(resolver, "_upscaled", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    assert advice in resolver._upscaled_or_reason(noise(8, 8, 3), None)
 
 
 def test_a_video_on_a_full_disk_is_told(weights, tmp_path, capsys):
