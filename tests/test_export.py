@@ -13,9 +13,12 @@ import torch
 import yaml
 
 import export
+from configs.export_schema import ExportConfig
 from deployment.export.formats import ExportOptions
+from deployment.export.graphs import SRGraph
 from deployment.export.parity import measure_parity, runtime, shapes_of
 from models import build_sr
+from prediction.exported import Exported, options_of
 from tests.deployment.export.tiny import tiny_system
 from tests.extras import needs_extra, needs_generative
 from utils.checkpoint import save_network
@@ -102,6 +105,12 @@ def test_openvino_gives_them_too_and_carries_what_yolo_export_writes(exported):
     extra = {"config.txt": ""}
     torch.jit.load(str(folder / "call.torchscript"), _extra_files=extra)
     assert json.loads(extra["config.txt"])["task"] == "detect"
+    from deployment.openvino_core import openvino_core
+
+    model = openvino_core().read_model(folder / "call_openvino_model" / "call.xml")
+    told = {key: model.get_rt_info(["model_info", key]).astype(str) for key in ("model_type", "reverse_input_channels")}
+    assert told["model_type"] == "YOLO" and told["reverse_input_channels"].lower() in ("true", "1")  # files are BGR
+    assert float(model.get_rt_info(["model_info", "scale_values"]).astype(str)) == 255
 
 
 @needs_export
@@ -305,6 +314,14 @@ def test_options_of_yolo_export_are_understood():
     assert export.translate(["--policy", "budget=0.5", "--half"]) == ["--policy", "budget=0.5", "--half"]
     assert export.translate(["--half", "format=onnx", "k=1"]) == ["--half", "--include=[onnx]", "--k=1"]
     assert export.translate(["--include", "onnx", "engine", "--imgsz=32"]) == ["--include=[onnx,engine]", "--imgsz=32"]
+
+
+@pytest.mark.parametrize(("scale", "side"), [(None, 640), (2, 320), (4, 160)])
+def test_the_input_is_what_makes_640_pixels_for_the_detector(scale: int | None, side: int):
+    graph = SRGraph(build_sr("bicubic", 2))
+    facts = {} if scale is None else {"scale": scale}
+    assert options_of(ExportConfig(), Exported(graph, facts)).imgsz == (side, side)
+    assert options_of(ExportConfig(imgsz=[64, 80]), Exported(graph, facts)).imgsz == (64, 80)
 
 
 def test_shapes_are_ten_or_the_one_that_is_fixed():

@@ -154,6 +154,13 @@ def test_a_few_of_each_kind(hostile):
     check(client, function, asks[::4], calls, image, parallel=8)
 
 
+def test_a_page_of_another_name_gets_no_answer(address):
+    """DNS rebinding: a name that the visitor's browser was told to be this machine."""
+    client = Client(address)
+    for host, status in (("127.0.0.1", 200), ("localhost:7860", 200), ("evil.example", 400), ("127.0.0.1.evil", 400)):
+        assert client.request("GET", "/config", headers={"Host": host})[0] == status, host
+
+
 @pytest.mark.slow
 def test_two_hundred(hostile):
     client, function, asks, calls, image = hostile

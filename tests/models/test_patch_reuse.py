@@ -110,6 +110,17 @@ def test_a_neighbour_that_is_computed_does_not_hide_slow_changes():
     assert kept == [(True, False), (True, False), (False, False)]
 
 
+def test_the_mask_says_how_each_patch_was_made():
+    reuse, chosen, before = PatchReuse(FRONT, ReuseOptions(0, 100)), parse_policy("edge=0.5"), frame(4)
+    after = before.clone()
+    after[..., :6, :6] = 0.5  # without edges there, others would be chosen elsewhere
+    old, new = (FRONT.infer(lr, chosen).mask[0, 0] for lr in (before, after))
+    reuse(before, chosen)
+    found = reuse(after, chosen)
+    assert (old != new)[reuse.kept].any() and (old != new)[~reuse.kept].any()
+    assert torch.equal(found.mask[0, 0], torch.where(reuse.kept, old, new))
+
+
 def test_everything_is_refreshed_every_n_frames():
     reuse, chosen = PatchReuse(FRONT, ReuseOptions(255, 3)), parse_policy("budget=0.5")
     kept = []
