@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 
 from evaluation.detection_report import json_value, markdown
 from utils.atomic_file import replace_text
@@ -96,4 +97,4 @@ def usage(folder: Path, result: dict) -> str:
     """How to run what is deployed."""
     (row,) = (row for row in result["rows"] if row["name"] == result["deploy"])
     policy = "" if row["policy"] is None else f" --policy {row['policy']}={row['budget']:g}"
-    return f"    python inference.py --weights {folder / result['file']} --source my/lowres{policy}"
+    return f"    python inference.py --weights {quote(str(folder / result['file']))} --source my/lowres{policy}"

@@ -74,6 +74,9 @@ def test_the_policy_of_a_system_with_a_masker_is_part_of_the_command(tmp_path: P
     name = "conditional_trained_budget_0.25"
     page = write_report(tmp_path, result(name, name, [name]))
     assert page.endswith(f"--weights {tmp_path / 'deploy.pth'} --source my/lowres --policy budget=0.25")
+    (tmp_path / "my run").mkdir()
+    page = write_report(tmp_path / "my run", result(name, name, [name]))
+    assert f"--weights '{tmp_path}/my run/deploy.pth' --source" in page
 
 
 def test_what_there_is_to_win_counts_no_trained_row():
