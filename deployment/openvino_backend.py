@@ -5,6 +5,7 @@ Modules are converted in memory when they are prepared (deployment/prepare.py); 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from copy import deepcopy
 from importlib.util import find_spec
@@ -56,11 +57,11 @@ class OpenVINOModule(nn.Module):
         openvino = require("openvino", EXTRA, "backend openvino")
         sides = (2 * multiple, 3 * multiple) if multiple > 1 else (19, 23)
         settings = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        self.dtype = dtype
+        self.dtype, self.own = dtype, threading.local()
         try:
             with tracing("OpenVINO"), torch.no_grad():
                 model = openvino.convert_model(module, example_input=torch.rand(2, 3, *sides))
-                self.run = openvino_core().compile_model(model, "CPU", settings)
+                self.compiled = openvino_core().compile_model(model, "CPU", settings)
         except UserError:
             raise
         except Exception as error:  # its front end raises types of its own
@@ -68,7 +69,9 @@ class OpenVINOModule(nn.Module):
             raise UserError(f"backend openvino: {type(module).__name__} cannot be converted ({reason})") from error
 
     def forward(self, images: Tensor) -> Tensor:
-        (result,) = self.run([images.float().contiguous().numpy()]).to_tuple()
+        if not hasattr(self.own, "request"):  # one a thread: two in one would take each other's result
+            self.own.request = self.compiled.create_infer_request()
+        (result,) = self.own.request.infer([images.float().contiguous().numpy()]).to_tuple()
         return torch.from_numpy(result).to(self.dtype)
 
 

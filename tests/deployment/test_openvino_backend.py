@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from deployment import openvino_backend
-from deployment.openvino_backend import BACKENDS, may_be_openvino
+from deployment.openvino_backend import BACKENDS, OpenVINOModule, may_be_openvino
 from deployment.prepare import InferencePreparation, how_it_runs, prepare_detector, prepare_system
 from models import build_sr
 from models.mask_policy import parse_policy
@@ -42,6 +43,18 @@ def test_the_detector_finds_the_same_boxes(system, prepared, shape: tuple):
     for ours, theirs in zip(expected, got, strict=True):
         assert (theirs[:, :4] - ours[:, :4]).abs().max() < 1e-3
         torch.testing.assert_close(theirs, ours, atol=1e-3, rtol=0)
+
+
+@needs_openvino
+def test_every_thread_gets_its_own_result():
+    module = OpenVINOModule(
+        torch.nn.Sequential(*[torch.nn.Conv2d(3, 3, 5, padding=2) for _ in range(9)]), torch.float32
+    )
+    images = [torch.rand(1, 3, 128, 128) for _ in range(4)]
+    with torch.no_grad(), ThreadPoolExecutor(4) as threads:
+        expected = [module(image) for image in images]
+        for _ in range(10):
+            assert all(map(torch.equal, threads.map(module, images), expected))
 
 
 DROPPED_IN_A_THREAD = """
