@@ -105,7 +105,7 @@ def detector_rows(name: str, folder: Path, options) -> list[dict]:
 
     from deployment.export.graphs import DetectorGraph
     from deployment.export.quantise import calibration_images, measure_loss
-    from deployment.prepare import prepare_detector
+    from deployment.prepare_detector import prepare_detector
     from loading.deployed_detector import load_deployed_detector
 
     detector = load_deployed_detector(name, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from deployment.prepare import layer_bytes
+from deployment.network_memory import layer_bytes
 from models.system import ConditionalSRDetector
 
 SR_BYTES = 24.0  # per pixel of the super-resolved image: itself, and a copy in the making

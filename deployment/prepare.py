@@ -11,38 +11,31 @@ Backends on CPUs: `native` (fused PyTorch; native kernels where they are faster 
 
 from __future__ import annotations
 
-import math
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from deployment.cuda_graphs import GraphedNetwork, GraphPool
 from deployment.fastest import REPEATS, fastest_ms
-from deployment.fused_inference import FusionError, fuse, fuse_conv_blocks
+from deployment.fused_inference import FusionError, fuse
 from deployment.graphed_calls import GraphedCalls
 from deployment.native.build import NativeError
 from deployment.native_execution import NativeNetwork
-from deployment.openvino_backend import OpenVINODetector, chosen, converted, may_be_openvino
+from deployment.network_memory import activation_bytes
+from deployment.openvino_backend import chosen, converted, may_be_openvino
+from deployment.prepare_detector import drawn_image, prepare_detector
 from models.calls import EAGER, Calls
 from models.front_end import FrontEnd
-from models.sr_network import SRNetwork
 from models.system import ConditionalSRDetector
 from models.tiling.run_patches import run_on_tiles
-from models.tiling.whole import LEAST_SIDE
 from utils.device import dtype_name
 from utils.errors import UserError
-
-if TYPE_CHECKING:
-    from models.detector_yolo import YoloDetector
 
 # About what one more call of SR_Quality costs, in LR pixels of its computing time (CPU: measured for EDSR). On CUDA it
 # matters only to networks whose windows fade into each other; others run in one window a patch, see Execution.counted.
 OVERHEAD = {"cpu": 256.0, "cuda": 8192.0}
-DETECTOR_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.5, torch.float16: 0.1}  # rounding of eager networks too
-TF32_TOLERANCE = 0.1  # of fp32 on CUDA, whose convolutions may round to TF32's 10 bits: as for fp16
 NATIVE_GAIN = 0.95  # of the rival's time: what is hardly faster is not worth another way of rounding
 
 
@@ -115,7 +108,7 @@ def prepare_network(
         try:
             with torch.no_grad():
                 copy(torch.zeros(1, 3, 16, 16, device=device, dtype=dtype))
-                if dtype == torch.float16 and not copy(_drawn(32, device, dtype)).isfinite().all():
+                if dtype == torch.float16 and not copy(drawn_image(32, device, dtype)).isfinite().all():
                     prepared = prepare_network(network, device, torch.bfloat16, pool)
                     prepared.how += " (float16 overflows)"
                     return prepared
@@ -271,26 +264,6 @@ def choose_native(
     return native if patches else None, chosen
 
 
-def prepare_detector(
-    detector: YoloDetector, device: torch.device, dtype: torch.dtype, backend: str = "native"
-) -> YoloDetector | OpenVINODetector:
-    """Inference copy of a detector: fused in PyTorch, or run by OpenVINO, as the backend says.
-
-    Raises:
-        UserError: see `prepare_system`.
-    """
-    if not may_be_openvino(backend, device):
-        return fused_detector(detector, device, dtype)
-    plain = deepcopy(detector).cpu().eval()
-    if backend == "openvino":
-        return OpenVINODetector(plain, dtype)
-    fused, side = fused_detector(detector, device, dtype), -(-320 // detector.stride) * detector.stride
-    images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    best, how = chosen(fused, lambda: OpenVINODetector(plain, dtype), lambda one: one.predict(images))
-    best.how = f"{best.how}, {how}"
-    return best
-
-
 def with_openvino(network: nn.Module, prepared: PreparedNetwork, backend: str) -> PreparedNetwork:
     """A network run by OpenVINO, where it can be traced and, with the backend auto, is faster; else as prepared."""
     dtype = prepared.dtype
@@ -306,93 +279,3 @@ def with_openvino(network: nn.Module, prepared: PreparedNetwork, backend: str) -
         return make()
     except UserError as error:
         return PreparedNetwork(prepared.network, prepared, dtype, f"{prepared.how}, no OpenVINO: {str(error)[:120]}")
-
-
-def fused_detector(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -> YoloDetector:
-    """BatchNorm folded, on CPUs SiLU inside the convolutions; decoding stays fp32.
-
-    Where that cannot be done, or changes what the detector sees, it is left as it is and `how` says why.
-    """
-    name = dtype_name(dtype)
-    plain = deepcopy(detector).cpu().eval()
-    fused = deepcopy(plain)
-    try:
-        fuse_conv_blocks(fused.net, dtype if device.type == "cpu" else None)
-        fused = _in_type(fused, device, dtype)
-        difference = _largest_difference(plain, fused, device, dtype)
-        if not difference <= detector_tolerance(device, dtype):
-            raise FusionError(f"its output would differ by {difference:.2g} of its spread")
-        fused.how = f"{'BatchNorm folded' if device.type == 'cuda' else 'fused oneDNN convolutions'}, {name}"
-        return fused
-    except (FusionError, RuntimeError) as error:
-        plain = _in_type(plain, device, dtype)
-        plain.how = f"eager, {name} ({' '.join(str(error).split())[:120]})"
-        return plain
-
-
-def detector_tolerance(device: torch.device, dtype: torch.dtype) -> float:
-    """Largest difference that folding may make, see DETECTOR_TOLERANCE."""
-    rounded = device.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.allow_tf32
-    return TF32_TOLERANCE if rounded else DETECTOR_TOLERANCE[dtype]
-
-
-def _drawn(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A drawn image (1, 3, side, side) in [0, 1], the same in all colours."""
-    x = torch.linspace(0, 1, side)
-    image = ((x * 37).sin() * (x[:, None] * 23).cos() * 0.5 + 0.5).expand(1, 3, side, side).contiguous()
-    return image.to(device, dtype)
-
-
-def _in_type(detector: YoloDetector, device: torch.device, dtype: torch.dtype) -> YoloDetector:
-    """The same detector on its device, in its precision."""
-    detector = detector.to(device, dtype).to(memory_format=torch.channels_last)
-    for module in detector.head.children():
-        if type(module).__name__ == "DFL":  # part of the decoding
-            module.float()
-    detector.dtype = dtype
-    return detector
-
-
-@torch.no_grad()
-def _largest_difference(plain: YoloDetector, fused: YoloDetector, device: torch.device, dtype: torch.dtype) -> float:
-    """Largest difference of box and class logits, as a share of their spread, on a small drawn image."""
-    side = 2 * plain.stride
-    expected = plain.raw(_drawn(side, torch.device("cpu"), torch.float32), one2one=False)
-    got = fused.raw(_drawn(side, device, dtype), one2one=False)
-    expected, got = (raw.get("one2many", raw) for raw in (expected, got))
-    pairs = [(expected[name].float(), got[name].float().cpu()) for name in ("boxes", "scores")]
-    return max(((theirs - ours).abs().max() / theirs.std().clamp_min(1e-6)).item() for theirs, ours in pairs)
-
-
-def largest_tile(network: SRNetwork, memory_mb: int) -> int:
-    """Side in LR pixels of tiles that with their halo take about so much memory in one call."""
-    can = network.capabilities
-    side = math.isqrt(int(memory_mb * 1e6 / activation_bytes(network, torch.float32)))
-    return max(side // can.size_multiple * can.size_multiple - 2 * can.halo, 2 * can.blend, LEAST_SIDE)
-
-
-def activation_bytes(network: nn.Module, dtype: torch.dtype) -> float:
-    """About the bytes that a network holds at once per LR pixel: twice the largest input plus output of a layer."""
-    if not any(True for _ in network.parameters()):
-        return 24.0 * network.scale**2  # interpolation: input and output in fp32
-    return layer_bytes(network, max(24, network.capabilities.size_multiple), dtype)
-
-
-def layer_bytes(network: nn.Module, side: int, dtype: torch.dtype) -> float:
-    """Twice the largest input plus output of a layer, in bytes per pixel of an image of side x side pixels."""
-    largest = 0
-
-    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        nonlocal largest
-        tensors = [t for t in (*inputs, output) if isinstance(t, Tensor)]
-        largest = max(largest, sum(t.numel() for t in tensors))
-
-    hooks = [module.register_forward_hook(note) for module in network.modules() if not list(module.children())]
-    parameter = next(network.parameters())
-    try:
-        with torch.inference_mode():
-            network(torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return 2.0 * largest * torch.empty((), dtype=dtype).element_size() / side**2

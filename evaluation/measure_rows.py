@@ -15,7 +15,8 @@ from configs.evaluate_schema import EvaluateConfig
 from data.detection import DetectionDataset, make_loader
 from data.detection_batch import DetectionBatch, collate_detection
 from deployment.cuda_graphs import eager, warmup_rounds
-from deployment.prepare import InferencePreparation, how_it_runs, prepare_detector
+from deployment.prepare import InferencePreparation, how_it_runs
+from deployment.prepare_detector import prepare_detector
 from evaluation.detection_eval import SplitResult, canvas_boxes, detect_split
 from evaluation.mac_counter import MacCounter
 from evaluation.oracle_mask import OracleMask

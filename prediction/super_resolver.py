@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.sources import Frame, Skipped
-from deployment.prepare import activation_bytes, largest_tile
+from deployment.network_memory import activation_bytes, largest_tile
 from loading.checkpoints import checkpoint_kind
 from loading.cmsr_files import use_tables
 from loading.shipped_weights import SHIPPED, strongest_shipped

@@ -106,7 +106,8 @@ def measure_costs(options, device, dtype) -> tuple[list[Costs], float, float, fl
     import torch
     from tqdm import tqdm
 
-    from deployment.prepare import prepare_detector, prepare_network
+    from deployment.prepare import prepare_network
+    from deployment.prepare_detector import prepare_detector
     from models import build_sr
     from models.detector_yolo import YoloDetector
     from models.masker import Masker

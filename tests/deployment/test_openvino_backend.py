@@ -11,7 +11,8 @@ import torch
 
 from deployment import openvino_backend
 from deployment.openvino_backend import BACKENDS, OpenVINOModule, may_be_openvino
-from deployment.prepare import InferencePreparation, how_it_runs, prepare_detector, prepare_system
+from deployment.prepare import InferencePreparation, how_it_runs, prepare_system
+from deployment.prepare_detector import prepare_detector
 from models import build_sr
 from models.mask_policy import parse_policy
 from tests.conftest import ROOT

@@ -8,15 +8,15 @@ import weakref
 import pytest
 import torch
 
+from deployment.network_memory import activation_bytes
 from deployment.prepare import (
     OVERHEAD,
-    activation_bytes,
     how_it_runs,
-    prepare_detector,
     prepare_front,
     prepare_network,
     prepare_system,
 )
+from deployment.prepare_detector import prepare_detector
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
@@ -144,7 +144,7 @@ def test_a_fusion_that_changes_the_detector_is_refused(monkeypatch):
         for parameter in net.parameters():
             parameter.data.normal_()
 
-    monkeypatch.setattr("deployment.prepare.fuse_conv_blocks", spoil)
+    monkeypatch.setattr("deployment.prepare_detector.fuse_conv_blocks", spoil)
     detector = detector_with_statistics("yolo11n")
     prepared, image = prepare_detector(detector, CPU, torch.float32), torch.rand(1, 3, 64, 64)
     assert prepared.how.startswith("eager, float32 (its output would differ")
@@ -156,7 +156,7 @@ def test_a_cpu_that_cannot_pack_runs_eagerly(monkeypatch):
     def refuse(net, dtype):
         raise RuntimeError("mkldnn_reorder_conv2d_weight: bf16 path needs the cpu support avx512bw")
 
-    monkeypatch.setattr("deployment.prepare.fuse_conv_blocks", refuse)
+    monkeypatch.setattr("deployment.prepare_detector.fuse_conv_blocks", refuse)
     prepared = prepare_detector(detector_with_statistics("yolo11n"), CPU, torch.bfloat16)
     assert "avx512bw" in prepared.how and prepared.predict(torch.rand(1, 3, 64, 64))[0].shape[1] == 6
 
