@@ -17,6 +17,7 @@ class LDCSRConfig:
         epochs: of the autoencoder.
         samples_per_epoch: training patches per epoch of the autoencoder, which have `data.patch` LR pixels.
         batch: images per optimiser step of the autoencoder.
+        micro_batch: of them per forward pass, with one factor and one ratio of gradients each; 0: batch / processes.
         lr: highest learning rate of autoencoder and discriminator; it falls as `optim_*` says, without milestones.
         warmup: optimiser steps of linear warm-up of the autoencoder.
         clip_norm: largest gradient norm of the autoencoder, whose loss is a sum over pixels; 0 switches clipping off.
@@ -34,6 +35,7 @@ class LDCSRConfig:
     epochs: PositiveInt = 1000
     samples_per_epoch: PositiveInt = 4000
     batch: PositiveInt = 4
+    micro_batch: NonNegativeInt = 0
     lr: UnitInterval = 1.8e-5
     warmup: NonNegativeInt = 0
     clip_norm: NonNegativeFloat = 0.0

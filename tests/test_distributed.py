@@ -1,4 +1,4 @@
-"""Two CPU processes (gloo) follow the same losses as one: stage 2 with degradation, stage 3 with BatchNorm frozen."""
+"""Two CPU processes (gloo) follow the same losses as one: stage 2 with degradation and phases, stage 3."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.drawn import draw_detection_set, draw_photographs
+from tests.extras import needs_generative
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,6 +19,19 @@ ROOT = Path(__file__).resolve().parents[1]
 def losses(folder: Path) -> list[float]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [row["train/total"] for row in rows if "train/total" in row]
+
+
+def launched(processes: int, arguments: list[str], folder: Path) -> Path:
+    """The run folder of a script in so many processes."""
+    out = folder / f"p{processes}"
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    shared = ["--run.device=cpu", "--run.threads=1", "--run.workers=0", "--run.log_every=1"]
+    result = subprocess.run(
+        [sys.executable, *launch, *arguments, f"--run.out={out}", *shared],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    return out
 
 
 def stage2_arguments(folder: Path) -> list[str]:
@@ -54,6 +68,21 @@ PHASES = [
 ]  # fmt: skip
 
 
+LDCSR = [
+    "--scale=2", "--data.patch=24", "--data.scales=[1, 1.5]", "--sr_quality.name=ldcsr",
+    "--sr_quality.args={channels: 8, n_modules: 1, encoder_channels: 4, levels: 2, width: 8, unet_channels: 8}",
+    "--ldcsr.epochs=2", "--ldcsr.samples_per_epoch=8", "--ldcsr.batch=4", "--ldcsr.micro_batch=2", "--ldcsr.lr=0.001",
+    "--ldcsr.gan_start=2", "--ldcsr.discriminator_channels=4", "--ldcsr.hr_patch=32",
+]  # fmt: skip
+
+ONE_STEP = [
+    "--scale=4", "--data.patch=16", "--sr_quality.name=one_step_diffusion",
+    "--sr_quality.args={channels: 32, cross: 32, vae_channels: 16, latent: 16}", "--one_step.autoencoder_epochs=1",
+    "--one_step.pre_removal_epochs=1", "--one_step.lpips=0", "--one_step.adversarial=0.005",
+    "--one_step.backbone=convnext_atto",
+]  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "steps", "options"),
@@ -65,18 +94,42 @@ def test_two_processes_follow_one(tmp_path: Path, stage: int, steps: int, option
         arguments = stage2_arguments(draw_photographs(tmp_path / "photos"))
     else:
         arguments = stage3_arguments(draw_detection_set(tmp_path / "set", images=8))
-    arguments, curves = arguments + options, {}
+    curves = {}
     for processes in (1, 2):
-        out = tmp_path / f"p{processes}"
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        shared = ["--run.device=cpu", "--run.threads=1", "--run.workers=0", "--run.log_every=1"]
-        result = subprocess.run(
-            [sys.executable, *launch, *arguments, f"--run.out={out}", *shared],
-            cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stdout + result.stderr
+        out = launched(processes, arguments + options, tmp_path)
         folder = out / "sr_quality" if stage == 2 else out
         curves[processes] = losses(folder / "diffusion" if options is PHASES else folder)
     assert len(curves[1]) == steps
     assert curves[1] == pytest.approx(curves[2], abs=1e-4, rel=1e-5)
     assert max(curves[1]) - min(curves[1]) > 1e-3, "a flat curve would compare nothing"
+
+
+def curves_of(out: Path) -> dict[tuple[str, int, str], float]:
+    """(phase, line, name) -> every number that a run has logged of its losses."""
+    return {
+        (file.parent.name, number, name): value
+        for file in sorted(out.rglob("metrics.jsonl"))
+        for number, line in enumerate(file.read_text().splitlines())
+        for name, value in json.loads(line).items()
+        if name.startswith("train/") and name.endswith(("total", "l1", "kl", "gan", "mse", "made", "real", "condition"))
+    }
+
+
+@pytest.mark.slow
+@needs_generative
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    # Spectral norms of the one-step discriminator iterate once a forward pass, of which one process makes more.
+    [pytest.param(LDCSR, 1e-5, id="ldcsr"), pytest.param(ONE_STEP, 5e-3, id="one-step")],
+)
+def test_phases_and_turns_of_generative_systems(tmp_path: Path, options: list[str], tolerance: float):
+    photographs = draw_photographs(tmp_path / "photos", size=(96, 96))
+    shared = [
+        "stage2_pretrain_sr.py", f"--data.train=[{photographs}]", "--data.samples_per_epoch=8",
+        "--sr_fast.name=bicubic", "--sr_fast.args={}",
+        "--optim_quality.epochs=2", "--optim_quality.batch=4", "--optim_quality.micro_batch=2",
+        "--optim_quality.lr=1e-3", "--optim_quality.warmup=0", "--optim_quality.ema=0.9",
+    ]  # fmt: skip
+    alone, together = (curves_of(launched(processes, shared + options, tmp_path)) for processes in (1, 2))
+    assert len({phase for phase, *_ in alone}) >= 2 and len(alone) > 15 and max(alone.values()) > 1
+    assert together == pytest.approx(alone, rel=tolerance, abs=1e-5)

@@ -51,8 +51,8 @@ def phases(network: LDCSR, config: Stage2Config, optim: OptimConfig, device: tor
     perceptual = None
     if config.loss.perceptual > 0:
         perceptual = load_lpips(config.loss.perceptual_weights).to(device)
-    first = replace(optim, epochs=own.epochs, batch=own.batch, micro_batch=0, lr=own.lr, warmup=own.warmup)
-    first = replace(first, milestones=[], weight_decay=0.0, clip_norm=own.clip_norm, ema=0.0)
+    first = replace(optim, epochs=own.epochs, batch=own.batch, micro_batch=own.micro_batch, lr=own.lr)
+    first = replace(first, warmup=own.warmup, milestones=[], weight_decay=0.0, clip_norm=own.clip_norm, ema=0.0)
     return [
         Phase(
             "autoencoder",
