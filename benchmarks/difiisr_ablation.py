@@ -119,8 +119,21 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
         f"Base: {base}. Trained on {', '.join(Path(folder).name for folder in options.train)}, measured on"
         f" {', '.join(Path(folder).name for folder in options.val)}: PSNR and SSIM on Y, border = scale, LR by bicubic"
         " interpolation. All T steps are sampled unless the line says otherwise. GMAC of one of them, for an output of"
-        " 1280 x 720.\n\n"
+        f" 1280 x 720. {origin(options)}\n\n"
     ) + "\n".join([*lines, ""])
+
+
+def origin(options: argparse.Namespace) -> str:
+    """What was trained how long, where and when; folders by their names alone."""
+    from utils.logger import environment
+
+    made = environment()
+    named = f"--epochs {options.epochs} --samples {options.samples} --batch {options.batch} --patch {options.patch}"
+    limit = f", {options.limit} images of each folder" if options.limit else ""
+    return (
+        f"`python -m benchmarks.difiisr_ablation {named}`{limit}; seed {options.seed}; {made['cpu']}, {made['threads']}"
+        f" thread{'s'[: made['threads'] > 1]}, PyTorch {made['versions']['torch']}, {made['date'][:10]}."
+    )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
