@@ -192,6 +192,17 @@ def test_a_request_while_a_checkpoint_is_written_waits_for_it(tmp_path: Path, mo
     assert load_checkpoint(tmp_path / "checkpoints" / "last.pth")["step"] == 1
 
 
+def test_a_signal_that_is_ignored_stays_so():
+    """In the background of a shell SIGINT is ignored, and Ctrl-C is meant for another program."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop.asked and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_second_request_stops_at_once():
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
