@@ -76,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.logger import environment
 
     make, source = None, str(options.folder / "images")
+    options.folder.mkdir(parents=True, exist_ok=True)
     if options.detector:
         model = {"detector": os.path.abspath(options.detector), "sr": "bicubic", "scale": 4, "device": "cpu"}
         make, source = System(model), options.source

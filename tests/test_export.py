@@ -162,10 +162,10 @@ def test_executorch_runs_an_sr_network_at_open_sizes(tmp_path: Path, capsys):
     assert export.main(["--weights", "espcn_8", "--scale", "4", *words]) == 0
     assert "(10 shapes)" in capsys.readouterr().out
     run = runtime("executorch", tmp_path / "espcn_8_executorch_model" / "espcn_8.pte")
-    assert [run(np.zeros((1, 3, h, w), np.float32))[0].shape[2:] for h, w in ((48, 5), (2, 64))] == [
-        (192, 20),
-        (8, 256),
-    ]
+    sizes = [run(np.zeros((1, 3, h, w), np.float32))[0].shape[2:] for h, w in ((48, 5), (2, 64), (48, 64))]
+    assert sizes == [(192, 20), (8, 256), (192, 256)]
+    with pytest.raises(RuntimeError):  # no memory is planned for more
+        run(np.zeros((1, 3, 49, 64), np.float32))
 
 
 @pytest.mark.slow
