@@ -81,7 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     images, rewrite = [], None
     if config.int8:
         check_quantisable(what.graph, config.include, options, config.data)
-        images = calibration_images(config.data, None if what.graph.image_output else options.imgsz)
+        any_size = what.graph.image_output and options.dynamic
+        batch = 1 if options.dynamic else options.batch
+        images = calibration_images(config.data, None if any_size else options.imgsz, batch)
         rewrite = partial(quantise, images=images)
     folder.mkdir(parents=True, exist_ok=True)
 

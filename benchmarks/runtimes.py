@@ -131,9 +131,10 @@ def exported(graph, folder: Path, sides: tuple[int, int], data: Path, canvas: tu
     """(runtime, precision) -> the file as a function of an array, and its megabytes; int8 included."""
     from functools import partial
 
-    from deployment.export.formats import ExportOptions, write_formats
+    from deployment.export.formats import write_formats
     from deployment.export.parity import runtime
     from deployment.export.quantise import calibration_images, quantise
+    from deployment.export.traced import ExportOptions
 
     facts = {"task": "super-resolution"}
     made = {}

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from deployment.export.formats import EXTRA, tracing
 from deployment.export.graphs import DetectorGraph
+from deployment.export.traced import EXTRA, tracing
 from deployment.fastest import fastest_ms
 from deployment.openvino_core import openvino_core
 from utils.device import dtype_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from deployment.export.formats import EXTRA
+from deployment.export.traced import EXTRA
 from utils.extras import require
 
 

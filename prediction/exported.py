@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from configs.export_schema import ExportConfig
-from deployment.export.formats import ExportOptions
 from deployment.export.graphs import CallGraph, DetectorGraph, SRGraph
+from deployment.export.traced import ExportOptions
 from loading.assembled_system import assemble_system, ready_network
 from loading.checkpoints import checkpoint_kind
 from loading.deployed_detector import holds_detector, load_deployed_detector

@@ -14,9 +14,9 @@ import yaml
 
 import export
 from configs.export_schema import ExportConfig
-from deployment.export.formats import ExportOptions
 from deployment.export.graphs import SRGraph
 from deployment.export.parity import measure_parity, runtime, shapes_of
+from deployment.export.traced import ExportOptions
 from models import build_sr
 from prediction.exported import Exported, options_of
 from tests.deployment.export.tiny import tiny_system

@@ -85,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     from loading.load_sr import load_sr
     from utils.checkpoint import save_network
 
+    if options.out.exists():
+        raise UserError(f"{options.out}: is there already; name another --out")
     network = pruned(load_sr(options.weights), options.n_feats)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_network(options.out, "sr", network.spec["name"], network.spec["args"], network.state_dict(), {})

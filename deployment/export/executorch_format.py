@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from deployment.export.formats import INPUT, ExportOptions, example, tracing
+from deployment.export.traced import INPUT, ExportOptions, example, tracing
 from utils.atomic_file import replace_text
 from utils.errors import UserError
 from utils.extras import require

@@ -2,53 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from deployment.export.executorch_format import EXTRA as MOBILE
+from deployment.export.executorch_format import save_executorch
+from deployment.export.traced import EXTRA, INPUT, ExportOptions, example, tracing
 from utils.atomic_file import replace_text
 from utils.errors import UserError
 from utils.extras import require
 from utils.yaml_strict import dump_yaml
 
-EXTRA = "export"
-INPUT = "images"
 OPSET, IR_VERSION = 18, 10
-# Format -> the libraries that write it.
+# Format -> the libraries that write it, and the requirements file that has them.
 FORMATS = {
-    "onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "executorch": ("executorch",),
-    "engine": ("onnx", "tensorrt"),
+    "onnx": (("onnx",), EXTRA), "openvino": (("onnx", "openvino"), EXTRA), "torchscript": ((), EXTRA),
+    "executorch": (("executorch",), MOBILE), "engine": (("onnx", "tensorrt"), EXTRA),
 }  # fmt: skip
 WITHOUT_ONNX = ("torchscript", "executorch")
-NO_DATA_SIDES = (19, 23)  # of the example where sizes stay open: no multiples of anything
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How to write.
-
-    Args:
-        imgsz: height and width of the input; with `dynamic` only what runtimes are told to expect.
-        batch: images per call, likewise.
-        dynamic: batch, height and width stay open.
-        half: weights in 16 bit: ONNX computes in fp16 with fp32 inputs and outputs, OpenVINO stores fp16 and computes
-            in what the device does, TensorRT may choose fp16. TorchScript and ExecuTorch stay fp32.
-    """
-
-    imgsz: tuple[int, int]
-    batch: int = 1
-    dynamic: bool = True
-    half: bool = False
 
 
 def check_formats(formats: list[str]) -> None:
@@ -58,13 +36,14 @@ def check_formats(formats: list[str]) -> None:
     for name in formats:
         if name not in FORMATS:
             raise UserError(f"include: unknown format {name!r}; use {', '.join(FORMATS)}")
-        for library in FORMATS[name]:
+        libraries, extra = FORMATS[name]
+        for library in libraries:
             if library == "tensorrt":
                 if not torch.cuda.is_available():
                     raise UserError("include engine: TensorRT builds an engine on its CUDA device; there is none here")
-                require(library, EXTRA, "include engine (and pip install tensorrt)")
+                require(library, extra, "include engine (and pip install tensorrt)")
             else:
-                require(library, "mobile" if library == "executorch" else EXTRA, f"include {name}")
+                require(library, extra, f"include {name}")
 
 
 def write_formats(
@@ -89,8 +68,6 @@ def write_formats(
     Raises:
         UserError: the graph cannot be traced.
     """
-    from deployment.export.executorch_format import save_executorch
-
     graph = graph.requires_grad_(False)
     written = {}
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as scratch:
@@ -117,33 +94,6 @@ def write_formats(
             place.parent.mkdir(exist_ok=True)
             os.replace(file, place)
     return written
-
-
-@contextlib.contextmanager
-def tracing(what: str) -> Iterator[None]:
-    """Tracers warn about every number that they take as fixed, and print whole graphs where they fail: the check of
-    parity at other sizes says what matters.
-
-    Raises:
-        UserError: tracing failed, with the first line of the reason.
-    """
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"export to {what}: this network cannot be traced ({type(error).__name__}: {reason})"
-        ) from error
-
-
-def example(graph: nn.Module, options: ExportOptions) -> Tensor:
-    """What a graph is traced with; where sizes stay open, they tell nothing but of what they must be multiples."""
-    multiple = getattr(graph, "multiple", 1)
-    open_sides = NO_DATA_SIDES if multiple == 1 else (2 * multiple, 3 * multiple)
-    batch, sides = (2, open_sides) if options.dynamic else (options.batch, options.imgsz)
-    return torch.rand(batch, 3, *sides, generator=torch.Generator().manual_seed(0))
 
 
 def trace_onnx(graph: nn.Module, file: Path, options: ExportOptions) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deployment.export.executorch_format import executorch_runtime
-from deployment.export.formats import EXTRA, INPUT, ExportOptions, tracing
+from deployment.export.traced import EXTRA, INPUT, ExportOptions, tracing
 from deployment.openvino_core import openvino_core
 from utils.extras import require
 

@@ -14,18 +14,19 @@ from torch import nn
 from data.image_files import list_images
 from data.images import read_rgb
 from data.letterbox import blank, fit_letterbox, paste, resample
-from deployment.export.formats import EXTRA, INPUT, ExportOptions
 from deployment.export.parity import Run
+from deployment.export.traced import EXTRA, INPUT, ExportOptions
+from utils.convert import to_tensor
 from utils.errors import UserError
 from utils.extras import require
 from utils.timing import spread
 
 FORMATS = ("onnx", "openvino")  # that keep integers
-IMAGES = 64  # for calibration, spread over the folder
-SIDE = 192  # longest of what an SR network is calibrated on, in LR pixels
-TRIED = 8  # of them, to see what int8 costs
-CERTAIN = 0.25  # score from which a box counts there
 WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+IMAGES = 64  # for calibration, spread over the folder
+SIDE = 192  # longest of what an SR network of open sizes is calibrated on, in LR pixels
+TRIED = 8  # images of the calibration on which the loss is measured
+CERTAIN = 0.25  # score from which a box counts there
 LEAST_PSNR = 35.0  # dB between the images of both; below it the file is worse than a smaller network
 
 
@@ -42,13 +43,14 @@ def check_quantisable(graph: nn.Module, formats: list[str], options: ExportOptio
     require("nncf", EXTRA, "int8")
 
 
-def calibration_images(folder: str | Path, sides: tuple[int, int] | None) -> list[np.ndarray]:
-    """Images as the graph takes them: float32 (1, 3, h, w) in [0, 1].
+def calibration_images(folder: str | Path, sides: tuple[int, int] | None, batch: int = 1) -> list[np.ndarray]:
+    """Images as the graph takes them: float32 (batch, 3, h, w) in [0, 1].
 
     Args:
         folder: of images.
-        sides: height and width of a detector's input, filled as in prediction; None: what an SR network sees, the
-            middle SIDE x SIDE of each.
+        sides: height and width of the input, filled as in prediction; None: what an SR network of open sizes sees,
+            the middle SIDE x SIDE of each.
+        batch: every image is there so many times.
 
     Raises:
         UserError: the folder has no image.
@@ -66,7 +68,7 @@ def calibration_images(folder: str | Path, sides: tuple[int, int] | None) -> lis
             box, canvas = fit_letterbox(*image.shape[:2], sides, 1), blank(*sides)
             paste(canvas, resample(image, *box.content), box.top, box.left)
             image = canvas
-        pixels.append(np.ascontiguousarray(image.transpose(2, 0, 1))[None].astype(np.float32) / 255)
+        pixels.append(to_tensor(image, "cpu").numpy().repeat(batch, axis=0))
     return pixels
 
 

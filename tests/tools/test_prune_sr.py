@@ -63,6 +63,9 @@ def test_a_file_that_stage_2_takes(tmp_path: Path, capsys):
     assert main([str(tmp_path / "wide.pth"), "--n-feats", "4", "--out", str(out)]) == 0
     assert "'n_feats': 4" in capsys.readouterr().out
     assert load_sr(out).spec["args"]["n_feats"] == 4
+    with pytest.raises(UserError, match=r"narrow\.pth: is there already; name another --out"):
+        main([str(tmp_path / "wide.pth"), "--n-feats", "3", "--out", str(out)])
+    assert load_sr(out).spec["args"]["n_feats"] == 4
 
 
 @pytest.mark.parametrize(

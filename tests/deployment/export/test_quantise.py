@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 
 import export
-from deployment.export.formats import ExportOptions
 from deployment.export.graphs import DetectorGraph, SRGraph
 from deployment.export.parity import runtime
 from deployment.export.quantise import (
@@ -22,6 +21,7 @@ from deployment.export.quantise import (
     check_quantisable,
     measure_loss,
 )
+from deployment.export.traced import ExportOptions
 from models import build_sr
 from tests.deployment.export.tiny import tiny_system
 from tests.drawn import draw_photographs
@@ -65,6 +65,15 @@ def export_network() -> SRGraph:
     from loading.assembled_system import ready_network
 
     return SRGraph(ready_network("edsr_2x16", 4)).eval()
+
+
+@needs_export
+def test_sizes_may_be_fixed(tmp_path: Path, photographs: Path, capsys):
+    words = ["--weights", "edsr_2x16", "--scale", "4", "--out", str(tmp_path), "include=onnx,openvino", "int8=True"]
+    assert export.main([*words, f"data={photographs}", "dynamic=False", "imgsz=[24, 32]", "batch=2"]) == 0
+    assert capsys.readouterr().out.count("int8 against PyTorch") == 2
+    (sr,) = runtime("onnx", tmp_path / "edsr_2x16_int8.onnx")(np.zeros((2, 3, 24, 32), np.float32))
+    assert sr.shape == (2, 3, 96, 128)
 
 
 @needs_export
