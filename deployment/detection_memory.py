@@ -24,4 +24,4 @@ def pixels_at_once(system: ConditionalSRDetector, dtype: torch.dtype, memory_mb:
     detector = system.detector
     with torch.no_grad():
         each = SR_BYTES + HELD * layer_bytes(detector, 2 * detector.stride, dtype)
-    return max(1, int(memory_mb * 1e6 / each / system.front.scale**2))
+    return max(1, int(memory_mb * 1e6 / each / (system.front.scale * system.upscale) ** 2))

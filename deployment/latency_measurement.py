@@ -88,7 +88,9 @@ def _whole_calls(
         calls["none", pixels] = _infer(front, lr, torch.zeros(grid, dtype=torch.bool))
         calls["full", pixels] = _infer(front, lr, torch.ones(grid, dtype=torch.bool))
         image = calls["none", pixels]().sr  # in the type and layout that the detector gets
-        calls["detector", pixels * system.scale**2] = lambda image=image: system.detector.predict(image, CONF)
+        calls["detector", pixels * system.scale**2] = lambda image=image: system.detector.predict(
+            system.shown(image), CONF
+        )
     return calls
 
 

@@ -1,15 +1,14 @@
-"""EDSR computed in place on selected patches by the native kernel, on CPUs with AVX-512.
+"""EDSR computed in place on selected patches by a native kernel: fp32 and bf16 on CPUs with AVX-512, int8 on any.
 
-The kernel is deployment/native/block_sparse.cpp. Windows cut for every patch (models/tiling/run_patches.py) compute
-what lies between neighbours twice, and every layer is a call. The kernel computes each layer on rows of the dilated
-patches only, nothing twice, all layers in one call.
+The kernels are deployment/native/block_sparse.cpp and int8.cpp. Windows cut for every patch
+(models/tiling/run_patches.py) compute what lies between neighbours twice, and every layer is a call. The kernels
+compute each layer on rows of the dilated patches only, nothing twice, all layers in one call.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-import operator
 from collections.abc import Iterator
 from copy import deepcopy
 
@@ -17,18 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from deployment.fused_inference import TOLERANCE
-from deployment.native.build import NativeError, cpu_flags, find_library
-from deployment.native.interface import MOST_SIDE, Kernel, KernelCall, Step, memory_bytes
-from models.masker import patch_grid
+from deployment.native.arguments import check_images, checked
+from deployment.native.build import INT8, NativeError, cpu_flags, find_library
+from deployment.native.interface import MOST_SIDE, Kernel, KernelCall, Program, Step, memory_bytes
+from deployment.native_int8 import int8_program
 from models.sr_quality import EDSR
-from utils.errors import UserError
 
 LR_CHANNELS = 4  # of the canvas that holds the LR image
 GROUP, LANES = 64, 16  # outputs computed together; floats in a register
 
 
 class NativeNetwork(nn.Module):
-    """An EDSR with one PixelShuffle, everywhere (`forward`) or on selected patches (`run`).
+    """An EDSR with one PixelShuffle, or its int8 form, everywhere (`forward`) or on selected patches (`run`).
 
     On patches, every layer is computed on the patches and `halo` pixels around them, and is zero elsewhere: as if the
     image ended there, with zero padding. An isolated patch gets what a window with that halo gives it. Every pixel is
@@ -36,7 +35,7 @@ class NativeNetwork(nn.Module):
 
     Args:
         network: in evaluation mode, on the CPU.
-        dtype: torch.float32 or torch.bfloat16 (weights and feature maps; sums are fp32).
+        dtype: torch.float32 or torch.bfloat16 (weights and feature maps; sums are fp32); int8 gives fp32 images.
 
     Raises:
         NativeError: another network or type, no library for this machine, or its output differs from the network's.
@@ -44,18 +43,13 @@ class NativeNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, dtype: torch.dtype):
         super().__init__()
-        refuse_other_networks(network)
-        if dtype not in TOLERANCE or (dtype == torch.bfloat16 and "avx512_bf16" not in cpu_flags()):
-            raise NativeError(f"no native kernel for {dtype} on this CPU")
-        self.kernel = Kernel(find_library(), dtype)
+        if network.capabilities.quantised:
+            dtype = torch.float32
+            program = int8_program(network, find_library(INT8))
+        else:
+            program = _program(network, dtype)
         self.scale, self.receptive_radius, self.dtype = network.scale, network.capabilities.receptive_radius, dtype
-        self.packed = [_pack(conv, factor, dtype) for conv, *_, factor in edsr_layers(network)]
-        self.mean = [0.0] * 3 if network.mean is None else network.mean.flatten().tolist()
-        # Added to the last layer's outputs, which PixelShuffle sorts by colour.
-        self.packed[-1][1][: 3 * self.scale**2] += torch.tensor(self.mean).repeat_interleave(self.scale**2)
-        self.steps = _steps(network, self.packed)  # holds addresses of `packed`
-        maps = network.head[0].out_channels
-        self.channels = (LR_CHANNELS, maps, maps, maps)
+        self.program, self.kernel = program, program.kernel
         self.workspace: Tensor | None = None
         self._check(network)
 
@@ -65,10 +59,12 @@ class NativeNetwork(nn.Module):
         Raises:
             UserError: shape or type does not fit.
         """
-        _check_images(lr)
+        check_images(lr)
         batch, _, height, width = lr.shape
         canvas = torch.empty(batch, 3, height * self.scale, width * self.scale, dtype=self.dtype)
-        return self._in_parts(lr, torch.ones(batch, 1, 1, dtype=torch.bool), max(height, width), 0, canvas, batch)
+        return self._in_parts(
+            lr, torch.ones(batch, 1, 1, dtype=torch.bool), max(height, width), 0, canvas, min(max(1, batch), MOST_SIDE)
+        )
 
     def run(
         self, lr: Tensor, mask: Tensor, patch: int, halo: int | None, canvas: Tensor, max_pixels: int = 1 << 18
@@ -93,22 +89,11 @@ class NativeNetwork(nn.Module):
             UserError: shapes, types, numbers or memory do not fit, or gradients are asked for.
             MemoryError: out of memory.
         """
-        patch, max_pixels = _whole_number("patch", patch, 1), _whole_number("max_pixels", max_pixels, 1)
-        halo = self.receptive_radius if halo is None else _whole_number("halo", halo, 0)
-        _check_images(lr)
-        batch, _, height, width = lr.shape
-        _check_tensor("the mask", mask, (torch.bool,), (batch, *patch_grid(height, width, patch)))
-        _check_tensor("the canvas", canvas, tuple(TOLERANCE), (batch, 3, height * self.scale, width * self.scale))
-        if _overlaps_itself(canvas):
-            raise UserError(
-                f"elements of the canvas share memory, its strides are {canvas.stride()}; use canvas.contiguous()"
-            )
-        patch = min(patch, max(height, width))
-        return self._in_parts(lr, mask, patch, halo, canvas, max(1, max_pixels // (height * width)))
+        patch, halo, most = checked(self, lr, mask, patch, halo, canvas, max_pixels)
+        return self._in_parts(lr, mask, patch, halo, canvas, most)
 
     def _in_parts(self, lr: Tensor, mask: Tensor, patch: int, halo: int, canvas: Tensor, most: int) -> Tensor:
         """At most `most` images a call; arguments are checked."""
-        most = max(1, min(most, MOST_SIDE))
         for first in range(0, len(lr), most):
             part = slice(first, first + most)
             self._call(lr[part], mask[part], patch, halo, canvas[part])
@@ -117,13 +102,14 @@ class NativeNetwork(nn.Module):
     def _call(self, lr: Tensor, mask: Tensor, patch: int, halo: int, canvas: Tensor) -> None:
         """One call of the kernel; arguments are checked."""
         batch, _, height, width = lr.shape
-        steps = type(self.steps).from_buffer_copy(self.steps)
+        program, canvases = self.program, len(self.program.channels)
+        steps = type(program.steps).from_buffer_copy(program.steps)
         # What a layer gives is needed only as far as the layers after it reach.
         reach = [min(halo, self.receptive_radius - number) for number in range(len(steps) + 1)]
         for step, far in zip(steps, reach[1:], strict=True):
             step.reach = far
-        item, canvases = self.dtype.itemsize, len(self.channels)
-        sizes = [batch * (height + 2) * (width + 2) * channels * item for channels in self.channels]
+        pixels, item = batch * (height + 2) * (width + 2), self.dtype.itemsize
+        sizes = [pixels * channels * bytes_ for channels, bytes_ in zip(program.channels, program.items, strict=True)]
         starts = [0]
         for size in sizes:  # every canvas on a cache line
             starts.append(starts[-1] + -(-size // 64) * 64)
@@ -133,13 +119,13 @@ class NativeNetwork(nn.Module):
         places = [workspace.data_ptr() + start for start in starts[:-1]]
         lr, mask = lr.float(), mask.contiguous()
         job = KernelCall(
-            job_bytes=ctypes.sizeof(KernelCall), step_bytes=ctypes.sizeof(Step),
+            job_bytes=ctypes.sizeof(KernelCall), step_bytes=ctypes.sizeof(steps._type_),
             mask=mask.data_ptr(), lr=lr.data_ptr(), hr=canvas.data_ptr(),
             mask_bytes=memory_bytes(mask), lr_bytes=memory_bytes(lr), hr_bytes=memory_bytes(canvas),
-            lr_stride=lr.stride(), hr_stride=canvas.stride(), mean=tuple(self.mean),
+            lr_stride=lr.stride(), hr_stride=canvas.stride(), mean=tuple(program.mean),
             batch=batch, rows=mask.shape[1], columns=mask.shape[2], patch=patch, height=height, width=width,
             scale=self.scale, hr_bf16=canvas.dtype == torch.bfloat16, steps=len(steps), canvases=canvases,
-            threads=torch.get_num_threads(), channels=(ctypes.c_int32 * canvases)(*self.channels),
+            threads=torch.get_num_threads(), channels=(ctypes.c_int32 * canvases)(*program.channels),
             canvas=(ctypes.c_void_p * canvases)(*places), canvas_bytes=(ctypes.c_int64 * canvases)(*sizes),
             reach=(ctypes.c_int32 * canvases)(reach[0], *[reach[1]] * (canvases - 1)),
         )  # fmt: skip
@@ -162,56 +148,6 @@ class NativeNetwork(nn.Module):
             raise NativeError(f"the native kernel's output would differ by {difference:.2g}")
         if not got[~selected].isnan().all():
             raise NativeError("the native kernel writes outside its patches")
-
-
-def _whole_number(name: str, value: int, least: int) -> int:
-    """The value as an int of at least `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < least or isinstance(value, bool):
-        raise UserError(f"{name} is {value!r}; it must be a whole number of at least {least}")
-    return number
-
-
-def _check_images(lr: Tensor) -> None:
-    """Raises UserError for anything but LR images (B, 3, h, w) of at least one pixel that the kernel can address."""
-    _check_tensor("the LR images", lr, (torch.float32, torch.bfloat16, torch.float16, torch.float64))
-    if lr.dim() != 4 or lr.shape[1] != 3 or not all(1 <= side <= MOST_SIDE for side in lr.shape[2:]):
-        raise UserError(
-            f"the LR images are {tuple(lr.shape)}; the native kernel needs (B, 3, h, w) with sides of 1 to {MOST_SIDE}"
-        )
-
-
-def _check_tensor(name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...], shape: tuple | None = None) -> None:
-    """Raises UserError where the kernel cannot read, or write, a tensor as it lies in memory."""
-    if not isinstance(tensor, Tensor):
-        raise UserError(f"{name}: {type(tensor).__name__} given; use a torch.Tensor")
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_neg():
-        raise UserError(
-            f"{name}: on {tensor.device}, {tensor.layout}{', negated lazily' if tensor.is_neg() else ''}; the native "
-            "kernel needs ordinary memory of the CPU (.cpu(), .to_dense(), .resolve_neg())"
-        )
-    if tensor.dtype not in dtypes:
-        raise UserError(f"{name}: {tensor.dtype} given; use {' or '.join(map(str, dtypes))}")
-    if shape is not None and tensor.shape != shape:
-        raise UserError(f"{name}: {tuple(tensor.shape)} given; for these LR images it must be {shape}")
-    span = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True)) + 1
-    if tensor.numel() and memory_bytes(tensor) < span * tensor.element_size():
-        raise UserError(f"{name}: its memory was given back; use a tensor that still holds its values")
-    if tensor.requires_grad and torch.is_grad_enabled():
-        raise UserError(f"{name}: requires a gradient, which the native kernel has not; call it under torch.no_grad()")
-
-
-def _overlaps_itself(tensor: Tensor) -> bool:
-    """Whether two elements may lie in one place, as after `expand`; slices, permutations and paddings do not."""
-    end = 0  # of what the dimensions so far span, in elements
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1 and stride <= end:
-            return True
-        end += stride * (size - 1)
-    return False
 
 
 def refuse_other_networks(network: nn.Module) -> None:
@@ -245,6 +181,21 @@ def edsr_layers(network: EDSR) -> Iterator[tuple[nn.Conv2d, int, int, int, bool,
         now = x
     yield network.body[-1], now, inner, first, False, 1.0
     yield network.tail[0], inner, -1, -1, False, 1.0
+
+
+def _program(network: EDSR, dtype: torch.dtype) -> Program:
+    """An EDSR in fp32 or bf16. Raises NativeError, see `NativeNetwork`."""
+    refuse_other_networks(network)
+    if dtype not in TOLERANCE or (dtype == torch.bfloat16 and "avx512_bf16" not in cpu_flags()):
+        raise NativeError(f"no native kernel for {dtype} on this CPU")
+    kernel = Kernel(find_library(), dtype)
+    packed = [_pack(conv, factor, dtype) for conv, *_, factor in edsr_layers(network)]
+    mean = [0.0] * 3 if network.mean is None else network.mean.flatten().tolist()
+    # Added to the last layer's outputs, which PixelShuffle sorts by colour.
+    packed[-1][1][: 3 * network.scale**2] += torch.tensor(mean).repeat_interleave(network.scale**2)
+    maps = network.head[0].out_channels
+    kept = [tensor for weight, bias, *_ in packed for tensor in (weight, bias)]
+    return Program(kernel, _steps(network, packed), (LR_CHANNELS, maps, maps, maps), (dtype.itemsize,) * 4, mean, kept)
 
 
 def _steps(network: EDSR, packed: list[tuple[Tensor, Tensor, int, int]]) -> ctypes.Array[Step]:

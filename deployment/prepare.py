@@ -184,6 +184,8 @@ class InferencePreparation:
     def network(self, network: nn.Module) -> PreparedNetwork:
         """Inference copy of an SR network, as far as its capabilities allow."""
         can, name = network.capabilities, dtype_name(self.dtype)
+        if can.quantised:
+            return self.quantised(network)
         if self.dtype not in can.dtypes:
             how = f"eager, float32 (not made for {name})"
             return PreparedNetwork(deepcopy(network).to(self.device).float(), network, torch.float32, how)
@@ -195,6 +197,11 @@ class InferencePreparation:
             return prepared
         return with_openvino(network, prepared, self.backend)
 
+    def quantised(self, network: nn.Module) -> PreparedNetwork:
+        """A network of integers as it is: on whole images the native kernel takes its place, see `in_place`."""
+        how, copy = "int8 by PyTorch, fp32 around it", deepcopy(network).to(self.device)
+        return PreparedNetwork(copy, network, torch.float32, how)
+
     def module(self, module: nn.Module) -> PreparedNetwork:
         """See `prepare_network`."""
         return prepare_network(module, self.device, self.dtype, self.pool)
@@ -205,6 +212,8 @@ class InferencePreparation:
         """See `choose_native`; there is no native kernel elsewhere than on CPUs."""
         if self.device.type != "cpu" or self.backend in ("torch", "openvino"):
             return None, prepared
+        if network.capabilities.quantised:
+            return native_int8(network, prepared)
         return choose_native(network, prepared, patch, halo)
 
     def runner(self, network: nn.Module) -> NativeNetwork:
@@ -222,6 +231,20 @@ def how_it_runs(system: ConditionalSRDetector) -> str:
     networks = getattr(system.front, "networks", {})  # slices have none
     lines = [f"{role}: {network.how}" for role, network in networks.items()]
     return "; ".join([*lines, f"detector: {system.detector.how}"])
+
+
+def native_int8(network: nn.Module, prepared: PreparedNetwork) -> tuple[NativeNetwork | None, PreparedNetwork]:
+    """The native int8 kernel, where it was built, on patches and on whole images: the same image as PyTorch's, sooner.
+
+    Args:
+        network: the original, in evaluation mode.
+        prepared: its inference copy on the CPU.
+    """
+    try:
+        native = NativeNetwork(network, torch.float32)
+    except NativeError as error:
+        return None, PreparedNetwork(prepared.network, prepared, prepared.dtype, f"{prepared.how}, {error}")
+    return native, PreparedNetwork(native, prepared, torch.float32, "int8 by the native kernel, fp32 around it")
 
 
 def choose_native(

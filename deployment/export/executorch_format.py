@@ -47,6 +47,13 @@ def check_sizes(graph: nn.Module, options: ExportOptions) -> None:
     """Raises UserError where sides are to stay open that ExecuTorch cannot keep open."""
     if options.dynamic and not graph.image_output:
         raise UserError("include executorch: detectors and whole calls have fixed sizes there; add --dynamic false")
+    needed = -(-max(example(graph, options).shape[2:]) // LARGEST)  # it is traced with sides within the open range
+    if options.dynamic and min(options.imgsz) < needed:
+        given = " ".join(map(str, options.imgsz))
+        raise UserError(
+            f"include executorch: imgsz {given}: sides are open up to {LARGEST} times imgsz, which must be {needed} or "
+            "more; give a larger --imgsz, or add --dynamic false"
+        )
 
 
 def open_sides(options: ExportOptions) -> dict | None:

@@ -37,6 +37,8 @@ def check_exportable(network: nn.Module, role: str) -> None:
         why = "it colours single points of an image of any size, and a graph would hold for one size only"
     elif can.tiling == "own" or can.blend:
         why = "it runs in windows that fade into each other"
+    elif can.quantised:
+        why = "its integers are for the native kernel; give the network that it was made of, with --int8"
     if why:
         raise UserError(f"export: {role} {name} cannot be exported: {why}; take a network of one pass, such as edsr")
 
@@ -102,6 +104,11 @@ class CallGraph(nn.Module):
 
     def __init__(self, system: ConditionalSRDetector, policy: MaskPolicy):
         super().__init__()
+        if system.upscale != 1:
+            raise UserError(
+                f"export: the detector's input is enlarged by {system.upscale:g} (upscale), which no graph of the "
+                "whole call holds; export the SR network and the detector apart"
+            )
         self.front = front_graph(system.front, policy)
         self.detect = DetectorGraph(system.detector)
         self.scale = system.front.scale

@@ -12,35 +12,24 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
-#include <utility>
 #include <vector>
 
 #include "job.h"
-
-using bf16 = uint16_t;  // the upper half of a float
+#include "runs.h"
 
 namespace {
 
 using checks::LR_CHANNELS;
-
-struct Run {
-    int image, y, x, length;
-};
-
-using Interval = std::pair<int, int>;
+using runs::bf16;
+using runs::narrow;
+using runs::Run;
+using runs::Share;
 
 inline float widen(bf16 value) {
     uint32_t bits = uint32_t(value) << 16;
     float result;
     std::memcpy(&result, &bits, 4);
     return result;
-}
-
-inline bf16 narrow(float value) {  // to nearest, ties to even
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    if ((bits & 0x7fffffff) > 0x7f800000) return bf16(bits >> 16 | 0x40);  // stays NaN
-    return bf16((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 inline void put(float* to, float value) { *to = value; }
@@ -142,9 +131,7 @@ struct Convolution {
     }
 
     void operator()(const Run& run) const {
-        const int64_t pixel = (int64_t(run.image) * (job.height + 2) + run.y + 1) * (job.width + 2) + run.x + 1;
-        const int64_t hr_pixel = run.image * job.hr_stride[0] +
-                                 job.scale * (run.y * job.hr_stride[2] + run.x * job.hr_stride[3]);
+        const int64_t pixel = runs::canvas_pixel(job, run), hr_pixel = runs::hr_pixel(job, run);
         const T* weight = (const T*)step.weight;
         for (int first = 0; first < step.outputs; first += 64) {
             const int blocks = std::min(4, (step.outputs - first + 15) / 16);
@@ -157,91 +144,9 @@ struct Convolution {
     }
 };
 
-// Pixels [from, to) of row y that lie in selected patches or at most `reach` pixels from one, within `border` of the image.
-void find_row(const Job& job, int image, int y, int reach, int border, std::vector<Interval>& row) {
-    row.clear();
-    const int low = std::max(0, y - reach) / job.patch;
-    const int high = std::min(job.height - 1, y + reach) / job.patch;
-    const uint8_t* mask = job.mask + int64_t(image) * job.rows * job.columns;
-    for (int column = 0; column < job.columns; column++) {
-        bool selected = false;
-        for (int r = low; r <= high; r++) selected |= mask[int64_t(r) * job.columns + column] != 0;
-        if (!selected) continue;
-        const int end = std::min((column + 1) * job.patch, job.width);
-        const int from = std::max(column * job.patch - reach, -border), to = std::min(end + reach, job.width + border);
-        if (!row.empty() && from <= row.back().second)
-            row.back().second = to;
-        else
-            row.push_back({from, to});
-    }
-}
-
-// The runs of all images, shared out: those of thread t are runs[start[t]] to runs[start[t + 1] - 1].
-struct Share {
-    std::vector<Run> runs;
-    std::vector<size_t> start;
-};
-
-Share share_out(const Job& job, int reach) {
-    constexpr int GRAIN = 12;  // two full register blocks of 64 outputs
-    std::vector<Run> all;
-    std::vector<Interval> row;
-    int64_t total = 0;
-    for (int image = 0; image < job.batch; image++)
-        for (int y = 0; y < job.height; y++) {
-            find_row(job, image, y, reach, 0, row);
-            for (const auto& [from, to] : row) {
-                all.push_back({image, y, from, to - from});
-                total += to - from;
-            }
-        }
-    Share share;
-    share.start.push_back(0);
-    int64_t done = 0;
-    for (Run run : all) {
-        while (run.length > 0) {
-            const bool last = int(share.start.size()) == job.threads;
-            const int64_t due = total * int64_t(share.start.size()) / job.threads - done;
-            const int64_t room = last ? run.length : (due + GRAIN / 2) / GRAIN * GRAIN;
-            if (room <= 0) {  // the next thread's turn
-                share.start.push_back(share.runs.size());
-                continue;
-            }
-            const int length = int(std::min<int64_t>(run.length, room));
-            share.runs.push_back({run.image, run.y, run.x, length});
-            run.x += length, run.length -= length, done += length;
-        }
-    }
-    share.start.resize(job.threads + 1, share.runs.size());
-    return share;
-}
-
-// Zeros where a canvas is read but never written: one pixel around all that lies within its reach.
-template <typename T>
-void clear_ring(const Job& job, int canvas, int thread) {
-    const int channels = job.channels[canvas], reach = job.reach[canvas];
-    std::vector<Interval> outer, inner;
-    std::vector<uint8_t> near(job.width + 2);
-    const int64_t lines = int64_t(job.batch) * (job.height + 2);
-    for (int64_t line = thread; line < lines; line += job.threads) {
-        const int image = int(line / (job.height + 2)), y = int(line % (job.height + 2)) - 1;
-        find_row(job, image, y, reach + 1, 1, outer);
-        if (outer.empty()) continue;
-        inner.clear();
-        if (y >= 0 && y < job.height) find_row(job, image, y, reach, 0, inner);
-        std::fill(near.begin(), near.end(), 0);
-        for (const auto& [from, to] : outer) std::memset(&near[from + 1], 1, to - from);
-        for (const auto& [from, to] : inner) std::memset(&near[from + 1], 0, to - from);
-        T* row = (T*)job.canvas[canvas] + line * (job.width + 2) * channels;
-        for (int x = 0; x < job.width + 2; x++)
-            if (near[x]) std::memset(row + int64_t(x) * channels, 0, channels * sizeof(T));
-    }
-}
-
 template <typename T>
 void fill_lr(const Job& job, const Run& run) {
-    T* to = (T*)job.canvas[0] +
-            ((int64_t(run.image) * (job.height + 2) + run.y + 1) * (job.width + 2) + run.x + 1) * LR_CHANNELS;
+    T* to = (T*)job.canvas[0] + runs::canvas_pixel(job, run) * LR_CHANNELS;
     const float* from =
         job.lr + run.image * job.lr_stride[0] + run.y * job.lr_stride[2] + run.x * job.lr_stride[3];
     for (int x = 0; x < run.length; x++, to += LR_CHANNELS, from += job.lr_stride[3]) {
@@ -256,15 +161,11 @@ void execute(const Job& job, const Step* steps) {
     for (int s = 0; s < job.steps; s++) most = std::max(most, steps[s].reach);
     std::vector<Share> shares(most + 1);
     const auto prepare = [&](int reach) {
-        if (shares[reach].start.empty()) shares[reach] = share_out(job, reach);
+        if (shares[reach].start.empty()) shares[reach] = runs::share_out(job, reach);
     };
     prepare(job.reach[0]);
     for (int s = 0; s < job.steps; s++) prepare(steps[s].reach);
-    const int cell = job.scale * job.scale;
-    std::vector<int64_t> hr_offset(3 * cell);
-    for (int c = 0; c < 3 * cell; c++)  // as PixelShuffle orders its channels
-        hr_offset[c] = c / cell * job.hr_stride[1] + c % cell / job.scale * job.hr_stride[2] +
-                       c % job.scale * job.hr_stride[3];
+    const std::vector<int64_t> hr_offset = runs::hr_offsets(job);
     const auto work = [&](int thread, int s) {
         const Step& step = steps[s];
         const Share& share = shares[step.reach];
@@ -285,7 +186,7 @@ void execute(const Job& job, const Step* steps) {
         const int number = omp_get_num_threads();  // fewer than asked for where OpenMP limits them
         for (int thread = omp_get_thread_num(); thread < job.threads; thread += number) {
             try {
-                for (int canvas = 0; canvas < job.canvases; canvas++) clear_ring<T>(job, canvas, thread);
+                for (int canvas = 0; canvas < job.canvases; canvas++) runs::clear_ring(job, canvas, thread, sizeof(T), 0);
             } catch (const std::bad_alloc&) {
                 failed = true;
             }

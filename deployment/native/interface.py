@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,6 +25,18 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("weight", "bias")),
         *((name, ctypes.c_int64) for name in ("weight_bytes", "bias_bytes")),
         *((name, ctypes.c_int32) for name in ("inputs", "outputs", "source", "target", "residual", "relu", "reach")),
+    ]
+
+
+class Int8Step(ctypes.Structure):
+    """One convolution of the int8 kernel; as in int8.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "scale", "offset")),
+        *((f"{name}_bytes", ctypes.c_int64) for name in ("weight", "bias", "scale", "offset")),
+        *((name, ctypes.c_int32) for name in ("inputs", "outputs", "source", "residual", "rounded", "target")),
+        *((name, ctypes.c_int32) for name in ("relu", "reach")),
+        ("unit", ctypes.c_float),
     ]
 
 
@@ -53,12 +67,8 @@ class Kernel:
     """
 
     def __init__(self, library: Path, dtype: torch.dtype):
-        try:
-            self.function = getattr(ctypes.CDLL(str(library)), f"run_{dtype_name(dtype)}")
-        except (OSError, AttributeError) as error:
-            raise NativeError(f"the native kernel cannot be loaded: {error}") from error
+        self.function = entry_points(library, f"run_{dtype_name(dtype)}")[0]
         self.function.argtypes = [ctypes.POINTER(KernelCall), ctypes.POINTER(Step), ctypes.c_char_p, ctypes.c_int64]
-        self.function.restype = ctypes.c_int32
 
     def __call__(self, job: KernelCall, steps: ctypes.Array[Step]) -> None:
         """Run a job, or nothing of it.
@@ -68,11 +78,75 @@ class Kernel:
             MemoryError: out of memory; what was selected may be written in part.
         """
         message = ctypes.create_string_buffer(256)
-        code = self.function(job, steps, message, len(message))
-        if code == OUT_OF_MEMORY:
-            raise MemoryError(f"native kernel: {message.value.decode()}")
-        if code:
-            raise UserError(f"native kernel: {message.value.decode()}")
+        raise_for(self.function(job, steps, message, len(message)), message)
+
+
+class Int8Kernel:
+    """The entry point for 8-bit maps.
+
+    Args:
+        library: of int8.cpp.
+        zero: zero points of the canvases, see int8.h.
+
+    Raises:
+        NativeError: see `Kernel`.
+    """
+
+    def __init__(self, library: Path, zero: tuple[int, ...]):
+        self.function, lane = entry_points(library, "run_int8", "int8_lane")
+        numbers, text = ctypes.POINTER(ctypes.c_int32), (ctypes.c_char_p, ctypes.c_int64)
+        self.function.argtypes = [ctypes.POINTER(KernelCall), ctypes.POINTER(Int8Step), numbers, *text]
+        self.zero, self.lane = (ctypes.c_int32 * len(zero))(*zero), lane()
+
+    def __call__(self, job: KernelCall, steps: ctypes.Array[Int8Step]) -> None:
+        """See `Kernel`."""
+        message = ctypes.create_string_buffer(256)
+        raise_for(self.function(job, steps, self.zero, message, len(message)), message)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network as a kernel takes it.
+
+    Args:
+        kernel: (job, steps) -> None.
+        steps: the layers; `reach` is left to every call.
+        channels: of every canvas.
+        items: bytes of a value in every canvas.
+        mean: colour that is subtracted from the LR images.
+        kept: tensors whose addresses the steps hold.
+    """
+
+    kernel: Callable[[KernelCall, ctypes.Array], None]
+    steps: ctypes.Array
+    channels: tuple[int, ...]
+    items: tuple[int, ...]
+    mean: list[float]
+    kept: list[Tensor]
+
+
+def entry_points(library: Path, *names: str) -> list:
+    """Functions of a library that return int32.
+
+    Raises:
+        NativeError: it cannot be loaded, or has no such function.
+    """
+    try:
+        loaded = ctypes.CDLL(str(library))
+        functions = [getattr(loaded, name) for name in names]
+    except (OSError, AttributeError) as error:
+        raise NativeError(f"the native kernel cannot be loaded: {error}") from error
+    for function in functions:
+        function.restype = ctypes.c_int32
+    return functions
+
+
+def raise_for(code: int, message: ctypes.Array) -> None:
+    """The exception for a return code that is not 0; see `Kernel`."""
+    if code == OUT_OF_MEMORY:
+        raise MemoryError(f"native kernel: {message.value.decode()}")
+    if code:
+        raise UserError(f"native kernel: {message.value.decode()}")
 
 
 def memory_bytes(tensor: Tensor) -> int:

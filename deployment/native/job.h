@@ -87,9 +87,9 @@ inline Wide span(const int64_t* stride, Wide batch, Wide height, Wide width) {
     return (batch - 1) * stride[0] + 2 * Wide(stride[1]) + (height - 1) * stride[2] + (width - 1) * stride[3] + 1;
 }
 
-inline void image_sizes(const Job& job) {
+inline void image_sizes(const Job& job, int64_t step_bytes) {
     range("job_bytes", job.job_bytes, sizeof(Job), sizeof(Job));
-    range("step_bytes", job.step_bytes, sizeof(Step), sizeof(Step));
+    range("step_bytes", job.step_bytes, step_bytes, step_bytes);
     range("batch", job.batch, 0, MOST_SIDE);
     range("height", job.height, 1, MOST_SIDE);
     range("width", job.width, 1, MOST_SIDE);
@@ -119,19 +119,19 @@ inline void image_memory(const Job& job) {
     range("hr_bytes", job.hr_bytes, (job.hr_bf16 ? 2 : 4) * span(job.hr_stride, job.batch, height, width), ANY_SIZE);
 }
 
-template <typename T>
-void canvas_memory(const Job& job) {
+inline void canvas_lists(const Job& job) {
     pointer("channels", job.channels, sizeof(int32_t));
     pointer("canvas", job.canvas, sizeof(void*));
     pointer("canvas_bytes", job.canvas_bytes, sizeof(int64_t));
     pointer("reach", job.reach, sizeof(int32_t));
+}
+
+inline void canvas_memory(const Job& job, int c, int64_t item_bytes) {
     const Wide pixels = Wide(job.batch) * (job.height + 2) * (job.width + 2);
-    for (int c = 0; c < job.canvases; c++) {
-        range("channels", job.channels[c], c ? 1 : LR_CHANNELS, c ? MOST_CHANNELS : LR_CHANNELS, "canvas", c);
-        range("reach", job.reach[c], 0, MOST_REACH, "canvas", c);
-        pointer("memory", job.canvas[c], sizeof(float), "canvas", c);
-        range("canvas_bytes", job.canvas_bytes[c], pixels * job.channels[c] * sizeof(T), ANY_SIZE, "canvas", c);
-    }
+    range("channels", job.channels[c], c ? 1 : LR_CHANNELS, c ? MOST_CHANNELS : LR_CHANNELS, "canvas", c);
+    range("reach", job.reach[c], 0, MOST_REACH, "canvas", c);
+    pointer("memory", job.canvas[c], sizeof(float), "canvas", c);
+    range("canvas_bytes", job.canvas_bytes[c], pixels * job.channels[c] * item_bytes, ANY_SIZE, "canvas", c);
 }
 
 // How far every canvas has been computed; -1: not at all.
@@ -187,11 +187,12 @@ void layers(const Job& job, const Step* steps) {
 template <typename T>
 void all(const Job* job, const Step* steps) {
     pointer("job", job, alignof(Job));
-    image_sizes(*job);
+    image_sizes(*job, sizeof(Step));
     if (!job->batch) return;  // nothing will be touched
     pointer("steps", steps, alignof(Step));
     image_memory(*job);
-    canvas_memory<T>(*job);
+    canvas_lists(*job);
+    for (int c = 0; c < job->canvases; c++) canvas_memory(*job, c, sizeof(T));
     layers<T>(*job, steps);
 }
 

@@ -1,4 +1,4 @@
-"""Compiles the native kernel with portable vectors in place of AVX-512, so that any machine with g++ tests it."""
+"""Compiles the native kernels with portable vectors in place of AVX-512, so that any machine with g++ tests them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment.native.build import COMPILER, FOLDER, SOURCE
+from deployment.native.build import COMPILER, FLOATS, FOLDER, Library
 
 HERE = Path(__file__).parent / "native"
 # No fused multiply-add where the compiler likes: every build then gives the same bits.
@@ -18,12 +18,12 @@ LIBRARY = ["-O1", "-fdisable-tree-cunroll", "-fdisable-tree-cunrolli", "-shared"
 SANITIZED = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
-def compile_portable(output: Path, *arguments: str) -> Path:
-    """Compile the kernel, with more flags or sources; skips the test where there is no compiler."""
+def compile_portable(output: Path, *arguments: str, library: Library = FLOATS) -> Path:
+    """Compile a kernel, with more flags or sources; skips the test where there is no compiler."""
     if shutil.which(COMPILER) is None:
         pytest.skip(f"no {COMPILER}: apt-get install g++")
     includes = [f"-I{HERE / 'portable'}", f"-I{FOLDER}"]
-    command = [COMPILER, *FLAGS, *arguments, *includes, "-o", str(output), str(SOURCE)]
+    command = [COMPILER, *FLAGS, *arguments, *includes, "-o", str(output), str(library.source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[:4000]}"
     return output

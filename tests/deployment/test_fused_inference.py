@@ -99,6 +99,15 @@ def test_batchnorm_goes_into_a_pointwise_convolution_after_it(affine, bias, kern
     assert (fused(x) - network(x)).abs().max() <= 1e-5
 
 
+@torch.no_grad()
+def test_a_channel_without_variance_keeps_the_epsilon_of_its_norm():
+    torch.manual_seed(0)
+    network = NormFirst(False, True, 1).eval()
+    network.norm.running_var.copy_(torch.tensor([1e-5, 1e-4, 1.0]))
+    fused, x = fuse(network, torch.float32), torch.rand(2, 3, 6, 7)
+    assert (fused(x) - network(x)).abs().max() <= 1e-5 * network(x).abs().max()
+
+
 BATCH = ("statistics of the batch", "norm of a convolution")
 
 

@@ -42,7 +42,7 @@ def library(request, tmp_path_factory):
     except NativeError:
         pass
     try:
-        return native_build.build(tmp_path_factory.mktemp("native"))
+        return native_build.build(folder=tmp_path_factory.mktemp("native"))
     except NativeError as error:
         pytest.skip(f"no native kernel: {error}")
 
@@ -445,6 +445,26 @@ def test_the_kernel_is_taken_where_it_is_faster(kernel, monkeypatch, slow):
     else:
         assert not isinstance(whole.network, NativeNetwork)
         assert "left on whole images" in whole.how
+
+
+@pytest.mark.parametrize("fast", [(), ("patches",), ("dense",), ("patches", "dense")])
+def test_the_faster_one_is_what_runs(kernel, monkeypatch, fast):
+    """Where the kernel wins by the clock it is called, on patches and on whole images each for itself."""
+    ms = {name: 1.0 if name in fast else 3.0 for name in ("patches", "dense")} | {"tiles": 2.0, "fused": 2.0}
+    monkeypatch.setattr(prepared, "fastest_ms", lambda rivals, repeats: {name: ms[name] for name in rivals})
+    calls, run, forward = [], NativeNetwork.run, NativeNetwork.forward
+    native, whole = chosen(system_of())
+    assert isinstance(native, NativeNetwork) == ("patches" in fast)
+    assert isinstance(whole.network, NativeNetwork) == ("dense" in fast)
+    system, lr = system_of(halo=None), torch.rand(2, 3, 29, 34)
+    front = prepared.prepare_front(system, torch.device("cpu"), torch.float32)
+    monkeypatch.setattr(NativeNetwork, "run", lambda *args: calls.append("patches") or run(*args))
+    monkeypatch.setattr(NativeNetwork, "forward", lambda *args: calls.append("dense") or forward(*args))
+    close(front.infer(lr, Checkerboard()).sr, system.infer(lr, Checkerboard()).sr, 1e-4)
+    assert ("patches" in calls) == ("patches" in fast)
+    calls.clear()
+    close(front.infer(lr, parse_policy("all_quality")).sr, system.infer(lr, parse_policy("all_quality")).sr, 1e-4)
+    assert ("dense" in calls) == ("dense" in fast)
 
 
 def test_without_the_kernel_the_log_says_why(monkeypatch):

@@ -1,4 +1,4 @@
-// The AVX-512 instructions that deployment/native/block_sparse.cpp uses, for any CPU, in GCC's and Clang's portable
+// The AVX-512 instructions that block_sparse.cpp and, with VNNI, int8.cpp use, for any CPU, in GCC's and Clang's portable
 // vectors. For tests only: results are right to rounding (fmadd and dpbf16 round their products), speed is not.
 
 #pragma once
@@ -53,4 +53,25 @@ inline __m512 _mm512_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b) {
     const __m512i x = (__m512i)a, y = (__m512i)b, upper = __m512i{} + 0xffff0000;
     sum += (__m512)(x & upper) * (__m512)(y & upper);
     return sum + (__m512)(x << 16) * (__m512)(y << 16);
+}
+
+inline __m512i _mm512_setzero_si512() { return __m512i{}; }
+inline __m512i _mm512_set1_epi32(int value) { return __m512i{} + uint32_t(value); }
+inline __m512i _mm512_loadu_si512(const void* from) {
+    __m512i value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+inline void _mm512_storeu_si512(void* to, __m512i value) { std::memcpy(to, &value, sizeof value); }
+
+inline __m512i _mm512_dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {  // unsigned bytes of a, signed ones of b
+    uint8_t x[64];
+    int8_t y[64];
+    std::memcpy(x, &a, sizeof x), std::memcpy(y, &b, sizeof y);
+    for (int lane = 0; lane < 16; lane++) {
+        int32_t products = 0;
+        for (int i = 4 * lane; i < 4 * lane + 4; i++) products += int32_t(x[i]) * y[i];
+        sum[lane] += uint32_t(products);
+    }
+    return sum;
 }

@@ -1,0 +1,31 @@
+"""The int8 kernel as this machine has it, in plain C++, and for AVX-512 VNNI with portable vectors in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deployment.native.build import INT8, NativeError, build, find_library
+from tests.deployment.portable_kernel import compile_portable
+
+WAYS = ("native", "plain", "vnni")
+FAST = ["-O1", "-shared", "-fPIC"]
+FLAGS = {
+    "plain": ["-march=x86-64"],
+    "vnni": ["-D__AVX512VNNI__", "-D__AVX512F__", "-fdisable-tree-cunroll", "-fdisable-tree-cunrolli"],
+}
+
+
+def int8_library(way: str, folder: Path) -> Path:
+    """The library of one of WAYS; skips the test where there is no compiler."""
+    if way != "native":
+        return compile_portable(folder / f"{way}.so", *FAST, *FLAGS[way], library=INT8)
+    try:
+        return find_library(INT8)
+    except NativeError:
+        pass
+    try:
+        return build(INT8, folder)
+    except NativeError as error:
+        pytest.skip(f"no native int8 kernel: {error}")
