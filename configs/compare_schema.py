@@ -22,6 +22,7 @@ class MeasureConfig:
         budgets: kept shares of the rows *_budget_*, *_random_*, *_edge_* and *_oracle_*, of the patches with image.
         halo: LR pixels of neighbours around patches, whatever the trainings name, see evaluate.py; null keeps that of
             the trainings.
+        backend: what computes on CPUs, see evaluate.py; with torch and openvino figures repeat exactly.
         batch: images per call when measuring quality.
         timing_runs: timed calls per row, for the first seed with the largest label share only; 0 skips timing.
         overlays: images of the mask gallery.
@@ -33,6 +34,7 @@ class MeasureConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     budgets: list[UnitInterval] = field(default_factory=lambda: [0.1, 0.25, 0.5])
     halo: NonNegativeInt | Literal["exact"] | None = None
+    backend: Literal["native", "torch", "openvino", "auto"] = "native"
     batch: PositiveInt = 8
     timing_runs: NonNegativeInt = 20
     overlays: NonNegativeInt = 6

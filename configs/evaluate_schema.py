@@ -22,6 +22,8 @@ class SlicedConfig:
         match: overlap of two boxes of a class in the merged result: ios (intersection over the smaller box, the default
             of the sahi package) or iou.
         match_threshold: overlap above which the weaker box is dropped; 0.5 is the default of the sahi package.
+        library: sahi cuts, calls and merges by that package's get_sliced_prediction (GREEDYNMM, its default) instead of
+            all slices in one call; needs requirements-integrations.txt.
     """
 
     weights: str = ""
@@ -31,6 +33,7 @@ class SlicedConfig:
     full: bool = True
     match: Literal["ios", "iou"] = "ios"
     match_threshold: UnitInterval = 0.5
+    library: Literal["sahi"] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class EvaluateConfig:
         systems: name -> stage-3 checkpoint. With a masker it gives the rows that `system` gives, NAME_* instead of
             conditional_*; else one row NAME.
         detectors: name -> file of a detector that sees HR images: as `detector`, or of stage 3 with `sr: hr`.
-        sliced: name -> sliced inference; keys weights, rows, columns, overlap, full, match and match_threshold.
+        sliced: name -> sliced inference; keys weights, rows, columns, overlap, full, match, match_threshold
+            and library.
         retrained: name -> checkpoint of further stage-3 runs, one row each (for instance bicubic_retrained).
         records: name in systems, detectors, sliced or retrained -> what the row is, for programs that read
             results.json; keys system, family, recipe and upscale. Without, the name is that of the system.

@@ -16,7 +16,7 @@ from configs.adapt_schema import AdaptConfig
 from configs.evaluate_schema import EvaluateConfig
 from data.detection import DetectionDataset
 from evaluation.advice import Advice, advise
-from evaluation.build_rows import enlarged, on_hr_images
+from evaluation.build_rows import bicubic_before, on_hr_images
 from evaluation.detection_eval import SplitResult
 from evaluation.map_bootstrap import class_matches, image_draws, interval, weighted_map
 from evaluation.measure_rows import DetectionEvaluation
@@ -30,7 +30,6 @@ from models.system import ConditionalSRDetector
 from utils.errors import UserError
 from utils.metrics import GroundTruth
 
-LARGER = 1.5
 TRAINED = "trained"
 COPIED = ("kept_share", "sr_gmacs", "total_gmacs", "sr_ms", "total_ms", "psnr")
 
@@ -53,23 +52,17 @@ class Measurement:
     objects: int
 
 
-def baseline_rows(
-    detector: YoloDetector, networks: dict[str, SRNetwork], scale: int, canvas: tuple[int, int]
-) -> list[Row]:
-    """HR pictures, then what needs no training: bicubic, the same at 1.5 times the size where the detector takes that,
-    and SR networks everywhere.
+def baseline_rows(detector: YoloDetector, networks: dict[str, SRNetwork], scale: int) -> list[Row]:
+    """HR pictures, then what needs no training: bicubic, the same at 1.5 times the size, and SR networks everywhere.
 
     Args:
         detector: as deployed.
         networks: sr_fast and sr_quality, those that have weights.
         scale: of the networks.
-        canvas: (H, W) of the HR pictures.
     """
-    larger = scale * LARGER % 1 == 0 and all(side * LARGER % detector.stride == 0 for side in canvas)
-    fronts = {name: enlarged(scale, STOCK[name].upscale) for name in ("bicubic", "bicubic_1.5x")[: 1 + larger]}
-    fronts |= {name: SingleSR(network) for name, network in networks.items()}
-    rows = [Row(STOCK[name], ConditionalSRDetector(front, detector)) for name, front in fronts.items()]
-    return [on_hr_images(STOCK["hr"], detector), *rows]
+    methods = {name: bicubic_before(detector, scale, STOCK[name].upscale) for name in ("bicubic", "bicubic_1.5x")}
+    methods |= {name: ConditionalSRDetector(SingleSR(network), detector) for name, network in networks.items()}
+    return [on_hr_images(STOCK["hr"], detector), *(Row(STOCK[name], method) for name, method in methods.items())]
 
 
 def trained_rows(system: ConditionalSRDetector, share: float) -> list[Row]:

@@ -13,13 +13,21 @@ from deployment.latency_profile import architecture_fingerprint, load_profile, w
 from evaluation.oracle_mask import OracleMask
 from evaluation.row_key import STOCK, RowKey
 from evaluation.rows import LEARNED, Row
+from evaluation.sahi_method import SahiMethod
 from loading.assembled_system import shipped_pair
 from loading.deployed_detector import load_deployed_detector
 from loading.load_sr import load_sr, shipped_file
 from loading.published_weights import check_scale
 from loading.shipped_weights import SHIPPED
-from loading.systems import check_classes, load_any_detector, load_system, with_halo
-from models import build_sr
+from loading.systems import (
+    check_classes,
+    load_any_detector,
+    load_system,
+    network_spec,
+    split_upscale,
+    with_halo,
+)
+from models.build_front import build_front
 from models.detector_yolo import YoloDetector
 from models.mask_policy import MaskPolicy
 from models.method import DetectorAlone
@@ -43,7 +51,7 @@ WRITTEN_BY = {
     "retrained": f"stage3_finetune_joint.py, run in another mode, writes it ({STAGE3_FILE})",
 }
 OWN_SYSTEM = RowKey("conditional")  # what `system` is called in the table
-ENLARGED = ("bicubic", "bicubic_1.5x", "bicubic_2x")
+BICUBIC = ("bicubic", "bicubic_1.5x", "bicubic_2x")
 ROW_NAME = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 
 
@@ -126,31 +134,24 @@ def detector_rows(config: EvaluateConfig, names: tuple[str, ...], system: Condit
         "detector", config.detector, partial(load_deployed_detector, model=config.detector_model, names=names)
     )
     check_classes(config.detector, detector.names, names)
-    check_enlarged(config, detector.stride)
-    fronts = {name: enlarged(scale, STOCK[name].upscale) for name in ENLARGED if name in config.baselines}
+    methods = {
+        name: bicubic_before(detector, scale, STOCK[name].upscale) for name in BICUBIC if name in config.baselines
+    }
     for role in (name for name in ("sr_fast", "sr_quality") if name in config.baselines):
         network = stock_network(role, config, system)
         if network is not None:
-            fronts[role] = SingleSR(network)
+            methods[role] = ConditionalSRDetector(SingleSR(network), detector)
     rows = [] if config.data.lr == "native" else [on_hr_images(STOCK["hr"], detector)]
     rows += [Row(STOCK["lr"], DetectorAlone(detector, scale, sees_hr=False))]
-    rows += [Row(STOCK[name], ConditionalSRDetector(front, detector)) for name, front in fronts.items()]
+    rows += [Row(STOCK[name], method) for name, method in methods.items()]
     wanted = {STOCK[name] for name in config.baselines}
     return [row for row in rows if row.key in wanted]
 
 
-def enlarged(scale: int, upscale: float) -> SingleSR:
-    """Bicubic interpolation to `upscale` times the HR canvas."""
-    return SingleSR(build_sr("bicubic", scale, {"upscale": upscale} if upscale != 1 else {}), zoom=upscale)
-
-
-def check_enlarged(config: EvaluateConfig, stride: int) -> None:
-    """Raises UserError where bicubic_1.5x is asked for on a canvas that the detector does not take at that size."""
-    sides = config.data.imgsz if isinstance(config.data.imgsz, list) else [config.data.imgsz]
-    if "bicubic_1.5x" in config.baselines and any(side % (2 * stride) for side in sides):
-        raise UserError(
-            f"baselines: bicubic_1.5x needs data.imgsz in multiples of {2 * stride}, found {config.data.imgsz}"
-        )
+def bicubic_before(detector: YoloDetector, scale: int, upscale: float) -> ConditionalSRDetector:
+    """Bicubic interpolation to `upscale` times the HR canvas, before the detector."""
+    args, rest = split_upscale("bicubic", scale, upscale)
+    return ConditionalSRDetector(build_front(network_spec("bicubic", scale, args)), detector, upscale=rest)
 
 
 def stock_network(role: str, config: EvaluateConfig, system: ConditionalSRDetector | None) -> SRNetwork | None:
@@ -261,7 +262,8 @@ def sliced_row(name: str, config: EvaluateConfig, names: tuple[str, ...]) -> Row
     detector, _ = _load(f"sliced.{name}", options.weights, partial(load_any_detector, names=names))
     check_classes(options.weights, detector.names, names)
     slicer = Slicer(config.data.scale, options.rows, options.columns, options.overlap, options.full)
-    return Row(row_key(name, config), SlicedDetector(slicer, detector, options.match, options.match_threshold))
+    method = SlicedDetector if options.library is None else SahiMethod
+    return Row(row_key(name, config), method(slicer, detector, options.match, options.match_threshold))
 
 
 def check_names(rows: dict[str, list[Row]]) -> None:

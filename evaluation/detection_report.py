@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation.computed_by import computed_by
 from evaluation.pareto import draw_pareto
 from evaluation.row_key import RowKey
 from utils.atomic_file import replace_file, replace_text
@@ -30,7 +31,7 @@ COLUMNS = (
     "total_ms_p95",
     "peak_mem_mb",
 )
-EXTRA_COLUMNS = ("kept_inside", "kept_outside", "psnr", *RowKey("").record())
+EXTRA_COLUMNS = ("kept_inside", "kept_outside", "psnr", *RowKey("").record(), "runs")
 HEADINGS = {
     "name": "row",
     "map50_95": "mAP50-95",
@@ -62,7 +63,9 @@ def write_report(folder: Path, results: dict) -> str:
     table = table_markdown(results["rows"])
     replace_file(folder / PICTURE, lambda file: draw_pareto(results).savefig(file, format="png", dpi=130))
     replace_text(folder / CSV, table_csv(results["rows"]))
-    replace_text(folder / TABLE, f"{heading(results)}\n\n{table}\n")
+    computed = computed_by(results["rows"])
+    below = f"\n{markdown(computed, left=2)}\n" if computed else ""
+    replace_text(folder / TABLE, f"{heading(results)}\n\n{table}\n{below}")
     # Last, because its presence says that the evaluation is complete.
     replace_text(folder / RESULTS, json.dumps(json_value(results), indent=1, allow_nan=False) + "\n")
     return table

@@ -71,24 +71,44 @@ def weighted_map(matches: Sequence[ClassMatches], weights: Tensor) -> Tensor:
 def average_precision(matches: ClassMatches, weights: Tensor) -> Tensor:
     """Mean over IoU thresholds of the AP at 101 recalls, (B,); NaN where the weighted images have no object."""
     objects = weights @ matches.objects  # (B,)
-    thresholds, count = matches.hit.shape
-    if count == 0:
+    places = matches.hit.any(0).nonzero()[:, 0]  # (P,), precision and recall rise here only
+    if not len(places):
         return torch.where(objects > 0, 0.0, torch.nan)
-    size = max(1, CELLS // (thresholds * count))
-    parts = [_of_part(matches, part) for part in weights.split(size)]
+    parts = [_of_part(matches, places, part) for part in weights.split(max(1, CELLS // len(places)))]
     return torch.where(objects > 0, torch.cat(parts), torch.nan)
 
 
-def _of_part(matches: ClassMatches, weights: Tensor) -> Tensor:
-    shown = weights[:, matches.image]  # (B, D)
-    found = (shown[:, None] * matches.hit).cumsum(-1)  # (B, T, D)
-    precision = found / shown.cumsum(-1)[:, None].clamp_min(1e-12)
-    recall = found / (weights @ matches.objects)[:, None, None].clamp_min(1e-12)
-    envelope = precision.flip(-1).cummax(-1).values.flip(-1)
-    places = torch.searchsorted(recall, RECALLS.expand(*recall.shape[:2], -1).contiguous())
-    reached = places < recall.shape[-1]
-    at = envelope.gather(-1, places.clamp_max(recall.shape[-1] - 1)) * reached
-    return at.mean((1, 2))
+def _of_part(matches: ClassMatches, places: Tensor, weights: Tensor) -> Tensor:
+    counts = weights.T.contiguous()  # (I, B), so that an image's weights are picked in one piece
+    shown = shown_images(matches.image, places, len(counts)) @ counts  # (P, B), weight of the detections up to there
+    objects = (matches.objects @ counts).clamp_min(1e-12)
+    image, hits = matches.image[places], matches.hit[:, places]
+    return torch.stack([_at_threshold(counts[image[hit]].cumsum(0), shown[hit], objects) for hit in hits]).mean(0)
+
+
+def shown_images(image: Tensor, places: Tensor, images: int) -> Tensor:
+    """How many detections of every image there are up to each place, float64 (P, images)."""
+    counted = torch.zeros(len(places) + 1, images, dtype=torch.float64)
+    following = torch.searchsorted(places, torch.arange(len(image)))  # the place at or after each detection
+    counted.index_put_((following, image), torch.ones(len(image), dtype=torch.float64), accumulate=True)
+    return counted[:-1].cumsum(0)
+
+
+def _at_threshold(found: Tensor, shown: Tensor, objects: Tensor) -> Tensor:
+    """AP (B,) at one IoU threshold.
+
+    Args:
+        found: (H, B), weight of the hits up to each.
+        shown: (H, B), weight of all detections up to each hit.
+        objects: (B,), weight of all objects.
+    """
+    if not len(found):
+        return torch.zeros_like(objects)
+    precision = found / shown.clamp_min(1e-12)
+    envelope = precision.flip(0).cummax(0).values.flip(0)
+    reached = torch.searchsorted(RECALLS, found / objects, right=True)  # how many of the recalls, at each hit
+    newly = reached.diff(dim=0, prepend=torch.zeros_like(reached[:1]))
+    return (envelope * newly).sum(0) / len(RECALLS)
 
 
 def image_draws(images: int, resamples: int, seed: int) -> Tensor:

@@ -155,13 +155,13 @@ class DetectionEvaluation:
 
     def executed(self, quality: dict[str, SplitResult], costs: dict[str, dict]) -> list[dict]:
         """What ran in every row, and what it cost, without what was found."""
-        counter, table = MacCounter(), []
+        counter, table, runs = MacCounter(), [], self.how_rows_run()
         for row in self.rows:
             split, factor = quality[row.name], self.dataset.scale if row.method.sees_hr else 1
             height, width = (side * factor for side in self.dataset.lr_canvas)
             sr = counter.front(row, height, width, split.patches_per_image)
             total = (sr or 0) + counter.detector(row, height, width)
-            entry = {"name": row.name} | row.key.record()
+            entry = {"name": row.name} | row.key.record() | {"runs": runs[row.name]}
             entry |= {"kept_share": split.kept_share, "sr_gmacs": None if sr is None else sr / 1e9}
             params = row.parameters_run(height, width, split.patches_per_image)
             entry |= {"total_gmacs": total / 1e9, "params": params} | costs[row.name]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
 from evaluation.comparison.catalogue import FAMILIES, REFERENCES, ROWS, spec_of
+from evaluation.comparison.limits import LEAST_GAP
+from evaluation.computed_by import choice
 from evaluation.old_rows import key_of
 from evaluation.row_key import RowKey
 from utils.errors import UserError
@@ -17,7 +19,6 @@ from utils.errors import UserError
 QUALITY = ("map50_95", "map50", "ap_small", "ap_medium", "ap_large")
 COSTS = ("sr_gmacs", "total_gmacs", "params", "sr_ms", "total_ms", "total_ms_p95", "peak_mem_mb")
 FIGURES = (*QUALITY, "gap_recovered", "over_bicubic", "kept_share", "kept_inside", "kept_outside", *COSTS, "psnr")
-LEAST_GAP = 0.005  # mAP50-95 between HR and bicubic images below which a share of it says nothing
 Rows = dict[RowKey, dict]  # rows of one seed and label share
 Figure = dict[str, float | int | None]
 
@@ -32,6 +33,7 @@ class Repetition:
         rows: figures; `name` is that of the row in the files of its folder.
         results: the whole results.json.
         folder: run folder of the evaluation.
+        folders: of every row, the run folder in which it was measured.
     """
 
     seed: int
@@ -39,6 +41,7 @@ class Repetition:
     rows: Rows
     results: dict
     folder: Path
+    folders: dict[RowKey, Path] = field(default_factory=dict)
 
 
 def read_repetition(folder: str | Path, seed: int, label_share: float) -> Repetition:
@@ -55,7 +58,7 @@ def read_repetition(folder: str | Path, seed: int, label_share: float) -> Repeti
         rows = {in_family(key_of(row)): row for row in results["rows"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: no result of evaluate.py ({error}); delete its folder and measure again") from None
-    return Repetition(seed, label_share, rows, results, Path(folder))
+    return Repetition(seed, label_share, rows, results, Path(folder), dict.fromkeys(rows, Path(folder)))
 
 
 def in_family(key: RowKey) -> RowKey:
@@ -66,10 +69,15 @@ def in_family(key: RowKey) -> RowKey:
 def with_constant_rows(repetitions: Sequence[Repetition]) -> list[Repetition]:
     """Rows that look at no labels are measured with the largest label share only; they hold for all of them."""
     largest = max(r.label_share for r in repetitions)
-    constant = {r.seed: unlabelled(r.rows) for r in repetitions if r.label_share == largest}
-    return [
-        Repetition(r.seed, r.label_share, constant.get(r.seed, {}) | r.rows, r.results, r.folder) for r in repetitions
-    ]
+    complete = {r.seed: r for r in repetitions if r.label_share == largest}
+    return [with_rows_of(r, complete[r.seed]) if r.seed in complete else r for r in repetitions]
+
+
+def with_rows_of(repetition: Repetition, complete: Repetition) -> Repetition:
+    """A repetition with the constant rows of another one; what it has measured itself stays."""
+    rows = unlabelled(complete.rows)
+    folders = {key: complete.folders[key] for key in rows if key in complete.folders}
+    return replace(repetition, rows=rows | repetition.rows, folders=folders | repetition.folders)
 
 
 def unlabelled(rows: Rows) -> Rows:
@@ -127,6 +135,7 @@ def aggregate(repetitions: Sequence[Repetition], label_share: float) -> list[dic
         for quantity in FIGURES:
             values = (derived[quantity](r, key) if quantity in derived else r[key].get(quantity) for r in present)
             entry[quantity] = figure(values)
+        entry["runs"] = list(dict.fromkeys(choice(rows[key]["runs"]) for rows in present if rows[key].get("runs")))
         classes = dict.fromkeys(c for rows in present for c in rows[key].get("ap_per_class") or {})
         entry["ap_per_class"] = {c: figure(rows[key]["ap_per_class"].get(c) for rows in present) for c in classes}
         table.append(entry)
@@ -174,23 +183,6 @@ def summarise(repetitions: Sequence[Repetition]) -> dict:
     summary["rows"] = aggregate(filled, shares[0])
     summary["sweep"] = {share_name(share): aggregate(filled, share) for share in shares[1:]}
     return summary
-
-
-def basis_of_claims(repetitions: Sequence[Repetition]) -> tuple[list[int], list[dict], dict[str, list[dict]]]:
-    """What rows may be held against each other by: a mean over more seeds than a rival's would decide by the seed.
-
-    Returns:
-        The seeds that have the most rows; the rows of the largest label share over these seeds; and, for each label
-        share, the rows over those of these seeds that have them all.
-    """
-    filled = with_constant_rows(repetitions)
-    shares = sorted({r.label_share for r in filled}, reverse=True)
-    counts = {r.seed: len(r.rows) for r in filled if r.label_share == shares[0]}
-    seeds = sorted(seed for seed, count in counts.items() if count == max(counts.values()))
-    basis = [r for r in filled if r.seed in seeds]
-    swept = [seed for seed in seeds if {r.label_share for r in basis if r.seed == seed} == set(shares)]
-    by_share = {share_name(s): aggregate([r for r in basis if r.seed in swept], s) for s in shares}
-    return seeds, aggregate(basis, shares[0]), by_share
 
 
 def gaps(repetitions: Sequence[Repetition], label_share: float) -> dict[str, Figure | None]:

@@ -34,16 +34,17 @@ class RowSpec:
     Args:
         key: of the row, or of the system as a whole.
         shown: stock: measured without training; system: stage-3 checkpoint that sees LR images; hr: one that sees HR
-            images; sliced: sliced inference with the detector of another row.
+            images; sliced: sliced inference with its own detector or that of another row; sahi: the same by that
+            package.
         stage3: keys in which its training differs from the base YAML, by dotted name.
         distilled: matches the features and outputs of the detector on HR images.
         warm: row without labels whose front end, trained through the same detector, it starts from.
         labels: its training looks at labels.
-        of: the row whose checkpoint `sliced` takes; None: the deployed detector.
+        of: the row whose checkpoint `sliced` takes where it has no training; None: the deployed detector.
     """
 
     key: RowKey
-    shown: Literal["stock", "system", "hr", "sliced"] = "system"
+    shown: Literal["stock", "system", "hr", "sliced", "sahi"] = "system"
     stage3: dict[str, Any] = field(default_factory=dict)
     distilled: bool = False
     labels: bool = True
@@ -61,7 +62,12 @@ class RowSpec:
 
     @property
     def trained(self) -> bool:
-        return self.shown in ("system", "hr")
+        return bool(self.stage3)
+
+    @property
+    def slices(self) -> bool:
+        """Its detector looks at slices."""
+        return self.shown in ("sliced", "sahi")
 
 
 def front_end(sr: str) -> list[RowSpec]:
@@ -82,13 +88,24 @@ def retrained(sr: str, mode: str) -> list[RowSpec]:
     return [plain, RowSpec(RowKey(sr, "retrained", "distilled"), stage3=keys, distilled=True, warm=warm)]
 
 
+def larger(sr: str, upscale: float, mode: str = "detector_only") -> RowSpec:
+    """A detector retrained at a larger input, and what stands in front of it; a front end that learns was warmed up at
+    the usual size, and there are no HR images of the larger one to match."""
+    keys = {"mode": mode, "sr": sr, "upscale": upscale} | NOTHING_TO_COMPARE
+    recipe = "warmed_up" if sr in WARM_UP else None
+    return RowSpec(RowKey(sr, "retrained", recipe, upscale), stage3=keys, warm=WARM_UP.get(sr))
+
+
 DETECTOR_ONLY = {"mode": "detector_only"}
+ON_SLICES = RowKey("sliced", "retrained", "on_slices")
 ROWS = (
     RowSpec(RowKey(HR, "frozen"), "stock", labels=False),
     RowSpec(RowKey("lr", "frozen"), "stock", labels=False),
     RowSpec(RowKey(BICUBIC, "frozen"), "stock", labels=False),
+    RowSpec(RowKey(BICUBIC, "frozen", upscale=1.5), "stock", labels=False),
     RowSpec(RowKey(BICUBIC, "frozen", upscale=2), "stock", labels=False),
     RowSpec(RowKey("sliced", "frozen"), "sliced", labels=False),
+    RowSpec(RowKey("sahi", "frozen"), "sahi", labels=False),
     RowSpec(RowKey("sr_fast", "frozen"), "stock", labels=False),
     RowSpec(RowKey("sr_quality", "frozen"), "stock", labels=False),
     *front_end("sr_fast"),
@@ -99,11 +116,11 @@ ROWS = (
     *retrained("sr_fast", "detector_only"),
     *retrained("sr_quality", "detector_only"),
     *retrained("conditional", "joint"),
-    RowSpec(
-        RowKey(BICUBIC, "retrained", upscale=2),
-        stage3=DETECTOR_ONLY | {"sr": BICUBIC, "upscale": 2} | NOTHING_TO_COMPARE,
-    ),
-    RowSpec(RowKey("sliced", "retrained"), "sliced", of=RowKey(BICUBIC, "retrained")),
+    *(larger(BICUBIC, upscale) for upscale in (1.25, 1.5, 2)),
+    *(larger("sr_fast", upscale) for upscale in (1.25, 1.5)),
+    *(larger("conditional", upscale, "joint") for upscale in (1.25, 1.5)),
+    RowSpec(RowKey("sliced", "retrained"), "sliced", of=RowKey(BICUBIC, "retrained")),  # trained on whole images
+    RowSpec(ON_SLICES, "sliced", DETECTOR_ONLY | {"sr": BICUBIC} | NOTHING_TO_COMPARE),
 )
 BY_KEY = {row.key: row for row in ROWS}
 BY_NAME = {row.name: row for row in ROWS}

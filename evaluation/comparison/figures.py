@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from evaluation.comparison.catalogue import REFERENCES
+from evaluation.comparison.front import pareto_front, split_points, timed_points
 from evaluation.row_key import RowKey, by_key
 
-Point = tuple[float, float]
+FRONTS = ("best simpler way within", "best conditional within")  # the time
 STYLE = {"svg.hashsalt": "comparison", "svg.fonttype": "none", "font.size": 9}  # the same text for the same figures
 
 
@@ -24,15 +24,6 @@ def svg(figure: Figure) -> str:
     return re.sub(r"^.*?(?=<svg)", "", buffer.getvalue(), flags=re.S)
 
 
-def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """The points (milliseconds, mAP) that no other beats in both, by milliseconds; of equal points one."""
-    front: list[Point] = []
-    for cost, quality in sorted(set(points), key=lambda point: (point[0], -point[1])):
-        if not front or quality > front[-1][1]:
-            front.append((cost, quality))
-    return front
-
-
 def curves_of(keys: Iterable[RowKey]) -> dict[RowKey, list[RowKey]]:
     """Rows by the line that joins them: the budgets of a conditional system, ascending; any other row stands alone."""
     curves: dict[RowKey, list[RowKey]] = {}
@@ -42,7 +33,8 @@ def curves_of(keys: Iterable[RowKey]) -> dict[RowKey, list[RowKey]]:
 
 
 def draw_pareto_front(rows: list[dict], title: str) -> Figure | None:
-    """mAP50-95 against total milliseconds, and the front of the rows that see LR images; None without timed rows."""
+    """mAP50-95 against total milliseconds, and the best of simpler ways and of chosen patches within each time; None
+    without timed rows."""
     shown = {key: row for key, row in by_key(rows).items() if not key.is_control}
     timed = {key: row for key, row in shown.items() if row["total_ms"] and row["map50_95"]}
     if not timed:
@@ -54,10 +46,18 @@ def draw_pareto_front(rows: list[dict], title: str) -> Figure | None:
         error = [row["map50_95"]["std"] or 0 for row in curve]
         shape = "o-" if len(curve) > 1 else "sD^v<>P*X"[number % 9]
         axes.errorbar(x, y, error, fmt=shape, ms=5, lw=1, capsize=2, color=colour(number), label=line.short)
-    bounds = {hr for hr, _ in REFERENCES.values()}
-    rivals = [(row["total_ms"]["mean"], row["map50_95"]["mean"]) for key, row in timed.items() if key not in bounds]
-    x, y = [[point[axis] for point in pareto_front(rivals)] for axis in (0, 1)]
-    axes.plot(x, y, "--", color="0.6", lw=1, zorder=0, label="Pareto front")
+    for points, style, label in zip(split_points(timed_points(rows)), ("--", ":"), FRONTS, strict=True):
+        front = pareto_front(list(points.values()))
+        axes.step(
+            [ms for ms, _ in front],
+            [quality for _, quality in front],
+            style,
+            where="post",
+            color="0.5",
+            lw=1,
+            zorder=0,
+            label=label,
+        )
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, frameon=False)
     return figure
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from configs.stage3_schema import Stage3Config
 from data.data_spec import load_data_spec
 from data.labels import label_path
 from evaluation.comparison.jobs import STAGES, Job, resolved
@@ -16,6 +17,7 @@ from evaluation.comparison.plan_checks import USED_BY
 from utils.config import FREE_ON_RESUME, config_to_dict
 
 SPLITS = {"stage1": ("train", "val"), "stage3": ("train", "val")}
+LATER = ("slices", "warm_up")  # sections of stage 3
 TIMED = frozenset(["run.threads", "run.device"])  # change no figure but the milliseconds
 
 
@@ -33,12 +35,29 @@ def job_hash(job: Job, checkpoints: dict[str, str]) -> str:
     tree = config_to_dict(resolved(job, checkpoints))
     for name in unused_sections(job.stage, tree):
         tree.pop(name, None)  # not even its defaults count
+    as_before(job.stage, tree)
     section = tree["data"]
     splits = SPLITS.get(job.stage) or (tree["split"],)
     data = data_hash(section.pop("yaml"), splits, section.pop("lr_folder", None))
     content = hashed_content(tree, FREE_ON_RESUME - TIMED if job.alone else FREE_ON_RESUME)
     text = json.dumps([job.stage, STAGES[job.stage].version, data, content], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def as_before(stage: str, tree: dict[str, Any]) -> None:
+    """Leave out what older versions did not have where it says nothing: what they trained and measured stays found."""
+    if stage == "stage3":
+        defaults = config_to_dict(Stage3Config())
+        for name in LATER:
+            if name in tree and tree[name] == defaults[name]:
+                del tree[name]
+        if tree["upscale"] % 1 == 0:
+            tree["upscale"] = int(tree["upscale"])
+    if not tree["run"].get("deterministic", True):
+        del tree["run"]["deterministic"]
+    for options in tree.get("sliced", {}).values():
+        if options.get("library", "") is None:
+            del options["library"]
 
 
 def unused_sections(stage: str, tree: dict[str, Any]) -> list[str]:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from configs.evaluate_schema import EvaluateConfig
-from configs.schema import Stage1Config, Stage3Config
+from configs.schema import Stage1Config
+from configs.stage3_schema import Stage3Config
 from loading.stage3_checks import check_stage3
 from utils.config import ConfigError, load_config
 from utils.errors import UserError
+from utils.extras import require
 from utils.yaml_strict import dump_yaml, load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +40,13 @@ class Stage:
     check: Callable[[Any], None] | None = None
 
 
+def check_libraries(config: EvaluateConfig) -> None:
+    """Raises MissingExtra where a row needs a library that is not installed: before hours of training."""
+    for name, options in config.sliced.items():
+        if options.library is not None:
+            require(options.library, "integrations", name)
+
+
 STAGES = {
     "stage1": Stage(ROOT / "stage1_pretrain_yolo.py", Stage1Config, "yolo_pretrained_hr.pth"),
     "stage3": Stage(
@@ -47,7 +56,7 @@ STAGES = {
         version=2,
         check=check_stage3,
     ),
-    "evaluate": Stage(ROOT / "evaluate.py", EvaluateConfig, "results.json", version=3),
+    "evaluate": Stage(ROOT / "evaluate.py", EvaluateConfig, "results.json", version=4, check=check_libraries),
 }
 
 

@@ -26,6 +26,7 @@ class Planner:
     def __init__(self, config: CompareConfig):
         self.config, self.rows, self.plan = config, chosen(config.rows), JobPlan()
         self.stage1, self.stage3 = read_base(config.stage1, "stage1"), read_base(config.stage3, "stage3")
+        self.stage3.pop("warm_up", None)  # here warm-ups are trainings of their own, which several rows share
         check_comparison(config, self.rows)
 
     def run_keys(self, seed: int) -> dict[str, Any]:
@@ -52,6 +53,8 @@ class Planner:
         keys = self.data_keys() | ({"data.scale": config.scale} if config.scale else {})
         epochs = config.epochs if row.labels else config.unlabelled_epochs or config.epochs
         keys |= {"optim.epochs": epochs} if epochs else {}
+        if row.slices:  # it learns from slices as they will be cut
+            keys |= {f"slices.{key}": getattr(config.sliced, key) for key in ("rows", "columns", "overlap", "full")}
         if row.distilled:
             keys |= {"losses.distill": config.distill, "losses.distill_outputs": config.distill_outputs}
         for group in ("stage3", row.family, row.name):
@@ -67,8 +70,7 @@ class Planner:
         times = min(fewer, self.config.sweep_epochs)
         if times <= 1:
             return label_keys(share, seed)
-        epochs = with_keys(self.stage3, self.row_keys(row)).get("optim", {}).get("epochs", OptimConfig().epochs)
-        return label_keys(share, seed) | {"optim.epochs": round(times * epochs)}
+        return label_keys(share, seed) | {"optim.epochs": round(times * self.epochs(row))}
 
     def row(
         self, row: RowSpec, seed: int, share: float, extra: dict[str, Any] | None = None, name: str = ""
@@ -89,7 +91,7 @@ class Planner:
 
     def training(self, row: RowSpec, seed: int, detector: Trained, name: str, extra: dict[str, Any]) -> Trained:
         """Stage 3 of a row through this detector, and the warm-up of its front end before it."""
-        keys = self.row_keys(row) | self.masker_alone(row, seed, detector) | extra
+        keys = self.row_keys(row) | self.masker_alone(row, seed, detector) | self.as_long(row) | extra
         keys |= self.run_keys(seed) | {"detector.weights": detector}
         tree = with_keys(self.stage3, keys)
         if isinstance(tree.get("sr_quality", {}).get("weights"), Trained):
@@ -105,6 +107,17 @@ class Planner:
             return {}
         quality = self.warm_up(WARM_UP["sr_quality"], seed, detector)
         return {"sr_quality.weights": quality, "freeze": ["sr_quality"], "optim.epochs": self.config.masker_epochs}
+
+    def as_long(self, row: RowSpec) -> dict[str, Any]:
+        """SR_Fast everywhere without labels learns as long as the whole conditional warm-up, see `masker_epochs`."""
+        if self.config.masker_epochs is None or row.key != WARM_UP["sr_fast"]:
+            return {}
+        quality = BY_KEY[WARM_UP["sr_quality"]]
+        return {"optim.epochs": self.epochs(quality) + self.config.masker_epochs}
+
+    def epochs(self, row: RowSpec) -> int:
+        """Of the training of a row that sees all images."""
+        return with_keys(self.stage3, self.row_keys(row)).get("optim", {}).get("epochs", OptimConfig().epochs)
 
     def warm_up(self, key: RowKey, seed: int, detector: Trained) -> Trained:
         """The front end of this row without labels, trained through this detector."""
@@ -128,6 +141,7 @@ class Planner:
         timed = main and seed == config.seeds[0]
         tree = {"data": self.evaluation_data(), "split": measure.split, "budgets": measure.budgets}
         tree |= {"halo": measure.halo, "batch": measure.batch, "limit": measure.limit}
+        tree |= {"backend": measure.backend}
         tree |= {"timing_runs": measure.timing_runs if timed else 0, "overlays": measure.overlays if timed else 0}
         tree |= {"save_detections": timed} | self.measured_rows(shown, trained, seed)
         keys = self.run_keys(seed) | {"run.precision": measure.precision}
@@ -146,10 +160,13 @@ class Planner:
         tree["systems"] = {row.name: trained[row.key] for row in shown if row.shown == "system"}
         tree["detectors"] = {row.name: trained[row.key] for row in shown if row.shown == HR}
         tree["sliced"] = {
-            row.name: slices | {"weights": trained[row.of] if row.of else self.deployed(seed)}
+            row.name: slices | {"weights": trained.get(row.of or row.key) or self.deployed(seed)}
             for row in shown
-            if row.shown == "sliced"
+            if row.slices
         }
+        for row in shown:
+            if row.shown == "sahi":
+                tree["sliced"][row.name]["library"] = "sahi"
         fields = ("system", "family", "recipe", "upscale")
         records = {row.name: row.key.record() for row in shown if row.shown != "stock"}
         return tree | {"records": {name: {key: record[key] for key in fields} for name, record in records.items()}}

@@ -64,8 +64,9 @@ def check_comparison(config: CompareConfig, rows: list[RowSpec]) -> None:
         )
     if config.distill + config.distill_outputs <= 0:
         raise UserError("distill and distill_outputs are both 0; rows that match HR features need a weight above 0")
-    if config.sliced.weights:
-        raise UserError("sliced.weights is set by the comparison itself; remove it")
+    for key in ("weights", "library"):
+        if getattr(config.sliced, key):
+            raise UserError(f"sliced.{key} is set by the comparison itself; remove it")
     for key in ("sr_fast", "sr_quality"):
         if not Path(getattr(config, key)).is_file():
             raise FileNotFoundError(f"{key}: {getattr(config, key)} does not exist; stage2_pretrain_sr.py writes such")
@@ -82,9 +83,8 @@ def check_overrides(overrides: Overrides, rows: list[RowSpec]) -> None:
         if group in trained:
             check_used(f"overrides.{group}", trained[group].stage3["sr"], keys)
         for key in keys:
-            if key in FIXED and not (
-                group == "stage1" and key == "detector.weights"
-            ):  # what stage 1 itself starts from
+            fixed = key in FIXED or key.startswith(("slices.", "warm_up."))
+            if fixed and not (group == "stage1" and key == "detector.weights"):  # what stage 1 itself starts from
                 raise UserError(f"overrides.{group}: {key} is set by the comparison itself; remove it")
             if group in FAMILIES and key.startswith("data."):
                 raise UserError(f"overrides.{group}: both families share {key}; set it for stage3 instead")

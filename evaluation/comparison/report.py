@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from evaluation.comparison.aggregate import (
-    LEAST_GAP,
     QUALITY,
     Figure,
     Repetition,
-    basis_of_claims,
     read_repetition,
     share_name,
     summarise,
 )
 from evaluation.comparison.catalogue import FAMILIES, REFERENCES, chosen
-from evaluation.comparison.claims import Claim, check_claims, claim_table
+from evaluation.comparison.claims import Claim, check_claims, claim_note, claim_table
+from evaluation.comparison.evidence import Evidence
 from evaluation.comparison.figures import draw_pareto_front
+from evaluation.comparison.front import FRONT_TITLE, front_table
+from evaluation.comparison.limits import LEAST_GAP
+from evaluation.computed_by import computed_by
 from evaluation.detection_report import HEADINGS, cell_text, heading, json_value, markdown
 from evaluation.row_key import CONTROLS, RowKey, by_key
 from utils.atomic_file import replace_file, replace_text
@@ -62,7 +64,7 @@ def read_comparison(folder: str | Path) -> tuple[dict, list[Repetition]]:
     for entry in index["measurements"]:
         found = read_repetition(entry["folder"], entry["seed"], entry["label_share"])
         rows = {key: row for key, row in found.rows.items() if key.base in wanted}
-        repetitions.append(Repetition(found.seed, found.label_share, rows, found.results, found.folder))
+        repetitions.append(replace(found, rows=rows))
     return index, repetitions
 
 
@@ -78,8 +80,7 @@ def report_content(index: dict, repetitions: list[Repetition]) -> dict:
     trainings = [{"name": job["name"], "minutes": round(job["seconds"] / 60, 1)} for job in index["trainings"]]
     content = summarise(repetitions) | {"command": index.get("command", "python compare.py")}
     content |= {"comparison": config, "trainings": trainings}
-    content["claim_seeds"], complete, shares = basis_of_claims(repetitions)
-    content["claims"] = [asdict(claim) for claim in check_claims(content["rows"], complete, shares)]
+    content["claims"] = [asdict(claim) for claim in check_claims(Evidence(repetitions))]
     return json_value(content | {"missing": index["missing"]})
 
 
@@ -105,15 +106,8 @@ def write_comparison(content: dict, markdown_file: Path, json_file: Path) -> str
 def report_markdown(content: dict, pictures: dict[str, str] | None = None) -> str:
     """The whole page; `pictures` are files beside it by family."""
     parts = [f"# {title_of(content)}", *about(content), heading(content), provenance(content)]
-    claims = [Claim(**claim) for claim in content["claims"]]
-    parts += with_title("## Claims", markdown(claim_table(claims), left=4) if claims else None)
-    claim_seeds = content.get("claim_seeds", content["seeds"])  # files of one seed once left them out
-    if claims and claim_seeds != content["seeds"]:
-        numbers = ", ".join(map(str, claim_seeds))
-        parts.append(
-            f"What sets a system against other rows is decided by seed {numbers}, which has all rows; what concerns "
-            "one system and the references by all its seeds."
-        )
+    claims = [Claim.of(record) for record in content["claims"]]
+    parts += ["## Claims", claim_note(claims), markdown(claim_table(claims), left=5)] if claims else []
     for family in FAMILIES:
         rows = [row for row in content["rows"] if row["family"] == family]
         if rows:
@@ -121,12 +115,15 @@ def report_markdown(content: dict, pictures: dict[str, str] | None = None) -> st
             if family in (pictures or {}):
                 parts.append(f"![mAP against time]({pictures[family]})")
             parts.append(main_table(rows))
+            parts += with_title(f"### {FRONT_TITLE}", front_table(rows))
             parts += with_title("### Which patches: masks of the same kept share, mAP50-95", control_table(rows))
             parts += with_title("### AP50-95 of every class", class_table(rows))
             sweep = sweep_table(content, family)
             parts += with_title(
                 "### Fewer labels, mAP50-95 (gap recovered)", sweep and sweep_note(content, family) + sweep
             )
+    computed = computed_by(content["rows"])
+    parts += with_title("## What computed the rows", markdown(computed, left=2) if computed else None)
     parts += with_title("## Trainings", training_table(content["trainings"]))
     if content["missing"]:
         parts += ["## Missing", "Not finished, so not counted: " + ", ".join(content["missing"]) + "."]

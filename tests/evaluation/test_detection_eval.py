@@ -161,3 +161,12 @@ def test_an_image_with_nan_is_no_psnr():
     hr = torch.full((1, 3, 24, 32), 0.5)
     with pytest.raises(ValueError, match="NaN or infinite"):
         split_of(hr * torch.nan, hr)
+
+
+def test_psnr_leaves_out_a_border_of_the_scale():
+    hr = torch.full((2, 3, 24, 32), 0.5)
+    sr = hr.clone()
+    sr[..., :2, :], sr[..., -2:] = 1, 0
+    sr[1, :, 2, 20] = 1  # the first row that counts
+    first, second = split_of(sr, hr).psnr_per_image
+    assert first == PSNR_CEILING and 30 < second < 40

@@ -16,6 +16,9 @@ from evaluation.row_key import SHARES, RowKey, by_key
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "results"
 RESULTS = sorted(file for file in FOLDER.glob("*.json") if "comparison" in json.loads(file.read_text()))
 SHARE = st.sampled_from([0.05, 0.1, 0.25, 0.5, 1e-05, 1.0, 0.0])
+NAMED_ONCE = [
+    row for row in ROWS if row.key.recipe not in ("warmed_up", "on_slices")
+]  # newer rows had a record at once
 POLICIES = st.one_of(
     st.tuples(st.sampled_from([None, "learned", "all_fast", "all_quality"]), st.none()),
     st.tuples(st.sampled_from(SHARES), SHARE),
@@ -50,7 +53,7 @@ def test_a_record_is_all_of_a_key():
         key_of({})
 
 
-@given(st.sampled_from(ROWS), st.booleans(), POLICIES)
+@given(st.sampled_from(NAMED_ONCE), st.booleans(), POLICIES)
 def test_names_of_own_rows_lead_back_to_their_keys(row, family: bool, policy: tuple):
     key = row.key.under(*policy) if row.key.system == "conditional" else row.key
     assert key_of_old_name(key.name) == key

@@ -51,6 +51,19 @@ class FakeLosses:
 
 
 @dataclass(frozen=True)
+class FakeSlices:
+    rows: int = 1
+    columns: int = 1
+    overlap: float = 0.2
+    full: bool = True
+
+
+@dataclass(frozen=True)
+class FakeWarmUp:
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
 class FakeStage1Config:
     run: RunConfig = field(default_factory=RunConfig)
     data: FakeData = field(default_factory=FakeData)
@@ -64,8 +77,10 @@ class FakeStage3Config:
     data: FakeData = field(default_factory=FakeData)
     mode: str = "joint"
     sr: str = "conditional"
-    upscale: int = 1
+    upscale: float = 1
+    slices: FakeSlices = field(default_factory=FakeSlices)
     start: str | None = None
+    warm_up: FakeWarmUp = field(default_factory=FakeWarmUp)
     freeze: list[str] = field(default_factory=list)
     sr_fast: FakeNetwork = field(default_factory=FakeNetwork)
     sr_quality: FakeNetwork = field(default_factory=FakeNetwork)
@@ -85,7 +100,7 @@ class FakeEvaluateConfig:
     sr_quality: str | None = None
     systems: dict[str, str] = field(default_factory=dict)
     detectors: dict[str, str] = field(default_factory=dict)
-    sliced: dict[str, dict[str, bool | int | float | str]] = field(default_factory=dict)
+    sliced: dict[str, dict[str, bool | int | float | str | None]] = field(default_factory=dict)
     records: dict[str, dict[str, float | str | None]] = field(default_factory=dict)
     budgets: list[float] = field(default_factory=list)
     batch: int = 8
@@ -94,6 +109,7 @@ class FakeEvaluateConfig:
     timing_runs: int = 0
     overlays: int = 0
     save_detections: bool = False
+    backend: str = "native"
 
 
 CLASSES = {

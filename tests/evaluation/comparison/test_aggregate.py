@@ -15,7 +15,6 @@ from evaluation.comparison.aggregate import (
     FIGURES,
     Repetition,
     aggregate,
-    basis_of_claims,
     figure,
     gap_recovered,
     in_family,
@@ -91,20 +90,6 @@ def test_no_share_without_both_references():
     assert gap_recovered(rows, RowKey("conditional", "frozen")) is None
 
 
-def test_claims_are_decided_by_the_seeds_that_have_all_rows():
-    many = rows_with(retrained__hr=0.5, retrained__bicubic=0.3, retrained__sliced=0.3)
-    few = rows_with(retrained__hr=0.7, retrained__bicubic=0.6)
-    all_seeds = [Repetition(seed, 1.0, many if seed < 2 else few, {}, Path()) for seed in range(3)]
-    swept = [Repetition(seed, 0.2, rows_with(retrained__hr=0.1), {}, Path()) for seed in (1, 2)]
-    seeds, rows, shares = basis_of_claims(all_seeds + swept)
-    figures = {row["name"]: row["map50_95"] for row in rows}
-    assert seeds == [0, 1] and figures["retrained/hr"] == {"mean": 0.5, "std": 0.0, "n": 2}
-    assert {share: {row["name"]: row["map50_95"]["n"] for row in rows} for share, rows in shares.items()} == {
-        "1": dict.fromkeys(("retrained/hr", "retrained/bicubic", "retrained/sliced"), 1),  # seed 1 has both shares
-        "0.2": {"retrained/hr": 1},
-    }
-
-
 def test_ratios_are_taken_within_a_seed():
     """The mean of ratios, not the ratio of means."""
     pairs = [rows_with(frozen__hr=0.5, frozen__bicubic=low, frozen__lr=0.45) for low in (0.3, 0.4)]
@@ -133,6 +118,27 @@ def test_rows_without_labels_hold_for_every_share():
     assert {RowKey("hr", "frozen"), RowKey("bicubic", "frozen"), UNLABELLED, *LABELLED} <= few.keys()
     frozen = few[FROZEN]
     assert frozen["gap_recovered"]["n"] == 3, "its references come from the measurement with all labels"
+
+
+def test_what_a_repetition_measured_itself_counts_more_than_a_constant_row():
+    full, few = repetition(0, 1.0, LABELLED + STATIC), repetition(0, 0.2, [*LABELLED, RowKey("bicubic")])
+    stock = RowKey("bicubic", "frozen")
+    few.rows[stock]["map50_95"] = 0.123
+    few.folders[stock], full.folders[stock] = Path("few"), Path("full")
+    full.folders[UNLABELLED] = Path("full")
+    filled = next(r for r in with_constant_rows([full, few]) if r.label_share == 0.2)
+    assert filled.rows[stock]["map50_95"] == 0.123 and filled.folders[stock] == Path("few")
+    assert filled.rows[UNLABELLED] == full.rows[UNLABELLED] and filled.folders[UNLABELLED] == Path("full")
+
+
+def test_constant_rows_are_those_of_the_same_seed():
+    repetitions = [
+        repetition(seed, share, LABELLED + STATIC[: 9 * (share == 1)]) for seed in (0, 1) for share in (1, 0.2)
+    ]
+    repetitions.append(repetition(2, 0.2, LABELLED))
+    few = {r.seed: r.rows for r in with_constant_rows(repetitions) if r.label_share == 0.2}
+    stock = RowKey("hr", "frozen")
+    assert [few[seed][stock]["map50_95"] for seed in (0, 1)] == [0.5, 0.51] and stock not in few[2]
 
 
 def test_labelled_rows_are_never_carried_over():
@@ -179,6 +185,7 @@ def test_reading(tmp_path: Path):
     found = read_repetition(tmp_path, 3, 0.2)
     assert list(found.rows) == [RowKey("bicubic", "frozen"), HR] and (found.seed, found.label_share) == (3, 0.2)
     assert [row["name"] for row in found.rows.values()] == ["bicubic", "retrained/hr"], "as in the folder's files"
+    assert found.folders == dict.fromkeys(found.rows, tmp_path)
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(ValueError, match=r"results.json: no result of evaluate.py"):
         read_repetition(tmp_path, 0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.compare_schema import CompareConfig
+from configs.evaluate_schema import EvaluateConfig, SlicedConfig
+from configs.stage3_schema import SlicesConfig, Stage3Config
 from evaluation.comparison import job_hash as hashing
 from evaluation.comparison.job_hash import data_hash, hashed_content, job_hash
 from evaluation.comparison.plan import build_plan
 from tests.drawn import draw_detection_set
 from tests.evaluation.comparison.fake_stages import FakeNetwork
+from utils.config import config_to_dict
 
 NAMES = st.text("abc", min_size=1, max_size=2)
 
@@ -124,3 +128,18 @@ def test_free_keys_never_count(tree: dict, free: set):
     kept = {key: value for key, value in tree.items() if key not in free}
     assert hashed_content(tree, free) == kept
     assert hashed_content({"a": tree}, {f"a.{key}" for key in free}) == {"a": kept}
+
+
+def test_what_older_versions_trained_stays_found():
+    """Keys that came later are no part of a hash while they say nothing."""
+    tree = config_to_dict(Stage3Config())
+    assert tree["upscale"] == 1.0 and "slices" in tree
+    hashing.as_before("stage3", tree)
+    assert "slices" not in tree and json.dumps(tree["upscale"]) == "1"
+    tree = config_to_dict(Stage3Config(slices=SlicesConfig(rows=2), upscale=1.5))
+    hashing.as_before("stage3", tree)
+    assert tree["slices"]["rows"] == 2 and tree["upscale"] == 1.5
+    rows = {"one": SlicedConfig(), "two": SlicedConfig(library="sahi")}
+    tree = config_to_dict(EvaluateConfig(sliced=rows))
+    hashing.as_before("evaluate", tree)
+    assert "library" not in tree["sliced"]["one"] and tree["sliced"]["two"]["library"] == "sahi"

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.compare_schema import CompareConfig
-from configs.schema import OptimConfig, Stage3Config
+from configs.evaluate_schema import SlicedConfig
+from configs.schema import OptimConfig
+from configs.stage3_schema import Stage3Config
 from evaluation.comparison.catalogue import BY_NAME, FAMILIES, REFERENCES, ROWS, chosen, spec_of
 from evaluation.comparison.jobs import Job, JobPlan, Trained, check_jobs, fill, needed, with_keys
 from evaluation.comparison.plan import Planner, build_plan
@@ -118,6 +120,7 @@ def test_rows_with_hr_features_start_from_a_front_end_that_saw_no_labels(compari
     plan = build_plan(replace(comparison, unlabelled_epochs=7, epochs=3))
     for job in stage3_jobs(plan, ""):
         warm = ("_distilled" in job.name and "bicubic" not in job.name) or job.name.startswith("frozen/")
+        warm = warm or "warmed_up" in job.name
         warm = warm and "_unlabelled" not in job.name
         assert ("start" in job.config) == warm, job.name
         assert job.config["optim"]["epochs"] == (3 if job.config["losses"].get("det", 1) else 7)
@@ -262,7 +265,77 @@ def test_rows_that_labels_do_not_change_are_measured_once(comparison: CompareCon
     assert "retrained/hr" in few["detectors"]
     assert few["sliced"]["retrained/sliced"]["weights"] == Trained("retrained/bicubic-labels0.2-seed0")
     assert many["sliced"]["frozen/sliced"]["weights"] == Trained("stage1-labels1-seed0") == many["detector"]
-    assert set(few["sliced"]) == {"retrained/sliced"}
+    assert set(few["sliced"]) == {"retrained/sliced", "retrained/sliced_on_slices"}
+
+
+def test_slices_of_a_detector_that_was_trained_on_slices(comparison: CompareConfig):
+    config = replace(comparison, sliced=SlicedConfig(rows=3, columns=2, overlap=0.1, full=False))
+    plan = build_plan(config)
+    job = plan.jobs["retrained/sliced_on_slices-labels1-seed0"]
+    assert job.config["slices"] == {"rows": 3, "columns": 2, "overlap": 0.1, "full": False}
+    assert (job.config["mode"], job.config["sr"]) == ("detector_only", "bicubic")
+    measured = plan.jobs["measure-labels1-seed0"].config["sliced"]
+    assert measured["retrained/sliced_on_slices"]["weights"] == Trained(job.name)
+    assert measured["frozen/sahi"] == measured["frozen/sliced"] | {"library": "sahi"}
+    others = {name: made.config for name, made in plan.jobs.items() if made.stage == "stage3"}
+    assert {name for name, made in others.items() if "slices" in made} == {
+        f"retrained/sliced_on_slices-labels{share}-seed{seed}" for share in ("0.2", "1") for seed in (0, 1)
+    }
+    with pytest.raises(ValueError, match=r"slices\.rows is set by the comparison itself"):
+        build_plan(replace(comparison, overrides={"retrained": {"slices.rows": 2}}))
+    with pytest.raises(ValueError, match=r"sliced\.library is set by the comparison itself"):
+        build_plan(replace(comparison, sliced=SlicedConfig(library="sahi")))
+
+
+@pytest.mark.parametrize("masker_epochs", [None, 5])
+@pytest.mark.parametrize(
+    ("ours", "rival"),
+    [
+        ("frozen/conditional", "frozen/sr_fast_tuned"),
+        ("frozen/conditional_unlabelled", "frozen/sr_fast_tuned_unlabelled"),
+        ("retrained/conditional_distilled", "retrained/sr_fast_distilled"),
+        ("retrained/conditional_1.5x_warmed_up", "retrained/sr_fast_1.5x_warmed_up"),
+    ],
+)
+def test_sr_fast_everywhere_learns_exactly_as_long(comparison: CompareConfig, ours: str, rival: str, masker_epochs):
+    """All epochs of the chain of trainings that ends in a row, each training once."""
+    config = replace(comparison, epochs=3, unlabelled_epochs=11, masker_epochs=masker_epochs)
+    plan = build_plan(replace(config, label_shares=[1.0], seeds=[0]))
+
+    def epochs(row: str) -> int:
+        name = f"{row}-seed0" if row.endswith("_unlabelled") else f"{row}-labels1-seed0"
+        chain, waiting = set(), [name]
+        while waiting:
+            name = waiting.pop()
+            if plan.jobs[name].stage == "stage3" and name not in chain:
+                chain.add(name)
+                waiting += plan.jobs[name].needs
+        return sum(plan.jobs[name].config["optim"]["epochs"] for name in chain)
+
+    assert epochs(ours) == epochs(rival) == (0 if "unlabelled" in ours else 3) + 11 + (masker_epochs or 0)
+
+
+def test_a_larger_input_is_trained_and_called_so(comparison: CompareConfig):
+    plan = build_plan(replace(comparison, masker_epochs=2))
+    names = {"bicubic": "bicubic", "sr_fast": "sr_fast", "conditional": "conditional"}
+    for upscale in (1.25, 1.5):
+        for sr in names:
+            row = f"retrained/{sr}_{upscale:g}x" + ("" if sr == "bicubic" else "_warmed_up")
+            job = plan.jobs[f"{row}-labels1-seed0"].config
+            assert (job["upscale"], job["sr"]) == (upscale, sr) and job["losses"]["distill"] == 0
+            record = plan.jobs["measure-labels1-seed0"].config["records"][row]
+            assert record["upscale"] == upscale and RowKey(**record).name == row
+    assert "bicubic_1.5x" in plan.jobs["measure-labels1-seed0"].config["baselines"]
+    check_jobs(plan)
+
+
+def test_the_warm_up_of_the_base_is_a_training_of_its_own(comparison: CompareConfig):
+    base = Path(comparison.stage3)
+    base.write_text(yaml.safe_dump(yaml.safe_load(base.read_text()) | {"warm_up": {"epochs": 3}}))
+    jobs = stage3_jobs(build_plan(comparison), "")
+    assert jobs and not any("warm_up" in job.config for job in jobs)
+    with pytest.raises(ValueError, match=r"warm_up\.epochs is set by the comparison itself"):
+        build_plan(replace(comparison, overrides={"stage3": {"warm_up.epochs": 2}}))
 
 
 def test_measurements_say_what_every_row_is(comparison: CompareConfig):

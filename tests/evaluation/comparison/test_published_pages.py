@@ -1,45 +1,63 @@
-"""Every published comparison is read back: its JSON gives the figures of its page."""
+"""Every published comparison is read back: its JSON gives its page, and its verdicts follow the rule."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from evaluation.comparison.catalogue import FAMILIES
-from evaluation.comparison.report import report_markdown
+from evaluation.comparison.aggregate import Repetition
+from evaluation.comparison.claims import NO, NO_INTERVAL, UNDECIDED, WORST_FIRST, YES, Claim, Part, check_claims
+from evaluation.comparison.evidence import Evidence
+from evaluation.row_key import by_key
+from tools.doc_tables import ROOT, comparison_page, comparisons
 
-FOLDER = Path(__file__).resolve().parents[3] / "docs" / "results"
-PAGES = sorted(file for file in FOLDER.glob("*.json") if "comparison" in json.loads(file.read_text(encoding="utf-8")))
-
-
-def regenerated(file: Path) -> tuple[dict, str]:
-    """The content of a JSON file, and the page that is made of it."""
-    content = json.loads(file.read_text(encoding="utf-8"))
-    pictures = {family: f"{file.stem}_{family}.png" for family in FAMILIES}
-    return content, report_markdown(content, {k: v for k, v in pictures.items() if (FOLDER / v).is_file()})
+FOLDER = ROOT / "docs" / "results"
+PAGES = comparisons()
 
 
-def figures(page: str) -> list[str]:
-    """Titles, tables and pictures of a page, and the number of every gap."""
-    gaps = re.findall(r"Gap in mAP50-95 between [^.]*\.\d+", page)
-    return [line for line in page.splitlines() if line.startswith(("#", "|", "!"))] + gaps
+def from_means(content: dict) -> list[Claim]:
+    """The claims of the published means as if they were of one seed: without intervals, with what was not measured."""
+    tables = {content["label_share"]: content["rows"]} | {float(s): rows for s, rows in content["sweep"].items()}
+    repetitions = []
+    for share, rows in tables.items():
+        figures = ("map50_95", "total_ms", "sr_ms")
+        table = {
+            key: {"name": key.name} | {figure: row[figure] and row[figure]["mean"] for figure in figures}
+            for key, row in by_key(rows).items()
+        }
+        repetitions.append(Repetition(0, share, table, {}, FOLDER))
+    return check_claims(Evidence(repetitions))
 
 
 def test_there_are_pages():
     assert len(PAGES) >= 5 and {"hit_uav_x4", "bccd_x4"} <= {file.stem for file in PAGES}
-    comparisons = {page for page in FOLDER.glob("*.md") if "python compare.py --config" in page.read_text()}
-    studies = {FOLDER / "recipe_study.md"}
-    assert comparisons - studies == {file.with_suffix(".md") for file in PAGES}
+    published = {page for page in FOLDER.glob("*.md") if "python compare.py --config" in page.read_text()}
+    assert published - {FOLDER / "recipe_study.md"} == {file.with_suffix(".md") for file in PAGES}
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.stem)
 def test_the_page_is_made_of_its_json(file: Path):
-    content, page = regenerated(file)
-    published = file.with_suffix(".md").read_text(encoding="utf-8")
-    assert figures(page) == figures(published)
-    assert len(figures(page)) > 50
-    if "claim_seeds" in content:  # earlier pages explain themselves in words of their own time
-        assert page == published
+    page = comparison_page(file)
+    assert page == file.with_suffix(".md").read_text(encoding="utf-8")
+    assert sum(line.startswith("|") for line in page.splitlines()) > 50
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.stem)
+def test_the_verdicts_follow_the_rule(file: Path):
+    """Yes only where every interval lies above its limit and all that was named was measured."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    plain = {(claim.text, claim.system): claim for claim in from_means(content)}
+    assert len(plain) == len(content["claims"])
+    for claim in content["claims"]:
+        missing = plain[claim["text"], claim["system"]].found.partition("not measured: ")[2]
+        assert claim["found"].partition("not measured: ")[2] == missing, claim
+        verdicts = [Part(**part).verdict for part in claim["parts"]]
+        if any(part["interval"] for part in claim["parts"]):
+            worst = min(verdicts, key=WORST_FIRST.index)
+            assert claim["verdict"] in ({NO} if worst == NO else {worst, NO} if worst != YES else {YES, NO, UNDECIDED})
+            assert not (claim["verdict"] == YES and missing)
+        else:
+            assert claim["verdict"] == plain[claim["text"], claim["system"]].verdict
+            assert claim["verdict"] in (NO, NO_INTERVAL, UNDECIDED), claim

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from configs.compare_schema import CompareConfig
-from evaluation.comparison.aggregate import Repetition, aggregate, in_family
 from evaluation.comparison.catalogue import REFERENCES
 from evaluation.comparison.figures import (
     curves_of,
     draw_pareto_front,
     draw_precision_recall,
     draw_sweep,
-    pareto_front,
     svg,
 )
 from evaluation.comparison.page import curve_rows, tables, write_page
@@ -34,8 +30,11 @@ from evaluation.comparison.report import (
     title_of,
     write_comparison,
 )
+from evaluation.detection_eval import SplitResult
+from evaluation.matches_file import MATCHES, write_matches
 from evaluation.row_key import CONTROLS, SHARES, RowKey
 from tests.evaluation.comparison.synthetic import results_of
+from tests.evaluation.test_map_bootstrap import drawn_set
 from utils.config import config_to_dict
 
 POLICIES = [("learned", None), ("all_fast", None), ("all_quality", None)]
@@ -47,8 +46,7 @@ LABELLED += [RowKey("sliced", "retrained"), RowKey("sr_quality", "frozen", "tune
 LABELLED += [RowKey("conditional", family).under(*policy) for family in ("frozen", "retrained") for policy in POLICIES]
 
 
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
+def measured(tmp_path: Path) -> Path:
     """The folder of a comparison with two seeds and two label shares, pictures and detections for the first."""
     measurements = []
     for seed in (0, 1):
@@ -78,6 +76,32 @@ def finished(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def keep_matches(folder: Path, rows: dict[RowKey, dict]) -> dict[RowKey, dict]:
+    """Matches for every row, drawn by its name; returns the rows with the mAP that they give."""
+    truth, found = drawn_set(0, 8)
+    kept = {row["name"]: np.random.default_rng(sum(map(ord, row["name"]))).random(8) < 0.8 for row in rows.values()}
+    splits = {
+        name: SplitResult([boxes[: len(boxes) if own[i] else 1] for i, boxes in enumerate(found)], truth)
+        for name, own in kept.items()
+    }
+    write_matches(folder / MATCHES, ("a", "b", "c"), splits)
+    maps = {name: result.metrics(("a", "b", "c"))["map50_95"] for name, result in splits.items()}
+    return {key: row | {"map50_95": maps[row["name"]]} for key, row in rows.items()}
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """One to be changed."""
+    return measured(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> tuple[Path, tuple[str, dict, str]]:
+    """One to be looked at, with its Markdown, JSON and HTML: drawing takes seconds."""
+    folder = measured(tmp_path_factory.mktemp("finished"))
+    return folder, report_of(folder)
+
+
 def report_of(folder: Path) -> tuple[str, dict, str]:
     """Markdown, JSON and HTML of a run."""
     index, repetitions = read_comparison(folder)
@@ -92,8 +116,8 @@ def section(text: str, title: str) -> str:
     return re.split(r"\n#+ ", text.split(f" {title}\n", 1)[1])[0]
 
 
-def test_json_has_a_figure_for_every_quantity(finished: Path):
-    _, content, _ = report_of(finished)
+def test_json_has_a_figure_for_every_quantity(report):
+    finished, (_, content, _) = report
     rows = {row["name"]: row for row in content["rows"]}
     assert {f"frozen/{name}" for name in STATIC} | {key.name for key in LABELLED} == rows.keys()
     assert all(RowKey.of(row).name == name and row["label_share"] == 1.0 for name, row in rows.items())
@@ -108,8 +132,8 @@ def test_json_has_a_figure_for_every_quantity(finished: Path):
     assert str(finished) not in text and "/some/place" not in text
 
 
-def test_tables(finished: Path):
-    text, content, _ = report_of(finished)
+def test_tables(report):
+    finished, (text, content, _) = report
     assert text.startswith(
         "# drawn, x4\n\nDrawn squares.\n\ndrawn, split val: 4 images, x4, LR = HR shrunk; a processor, fp32, 1 thread,"
     )
@@ -143,21 +167,28 @@ def test_tables(finished: Path):
     assert len(content["rows"]) > 20
 
 
-def test_claims_say_which_seeds_decide(finished: Path):
-    text, content, _ = report_of(finished)
-    assert content["claim_seeds"] == [0, 1] and "is decided by seed" not in text
-    second = finished / "cache" / "measure-1-1.0" / "run" / "results.json"
-    results = json.loads(second.read_text())
-    results["rows"] = [row for row in results["rows"] if row["name"] != "retrained/sliced"]
-    second.write_text(json.dumps(results))
-    text, content, _ = report_of(finished)
-    assert content["claim_seeds"] == [0] and "is decided by seed 0, which has all rows" in section(text, "Claims")
-    rows = {row["name"]: row for row in content["rows"]}
-    assert rows["retrained/sliced"]["map50_95"]["n"] == 1 and rows["retrained/hr"]["map50_95"]["n"] == 2
+def test_claims_without_matches_are_undecided(report):
+    """As of evaluations that kept none."""
+    _, (text, content, _) = report
+    verdicts = {claim["verdict"] for claim in content["claims"]}
+    assert verdicts <= {"undecided (no interval)", "undecided", "no"}, "no: it takes longer than half of the time"
+    assert "undecided (no interval) |" in section(text, "Claims")
+    assert not any(part["interval"] for claim in content["claims"] for part in claim["parts"])
 
 
-def test_the_page_states_the_claims_of_the_json(finished: Path):
-    _, content, _ = report_of(finished)
+def test_claims_have_the_intervals_of_the_matches(finished: Path):
+    index, repetitions = read_comparison(finished)
+    for measured in repetitions:
+        measured.rows.update(keep_matches(measured.folder, measured.rows))
+    text = report_markdown(report_content(index, repetitions))
+    claims = section(text, "Claims")
+    assert "(no interval)" not in claims
+    assert re.search(r"0\.25: [+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\] random", claims)
+    assert "of 2,000 draws of the test images" in claims and "rest on fewer than the 3 that are asked for" in claims
+
+
+def test_the_page_states_the_claims_of_the_json(report):
+    content = deepcopy(report[1][1])
     content["claims"][0]["found"] = "as the JSON says"
     assert "as the JSON says" in report_markdown(content)
 
@@ -193,8 +224,8 @@ class Checker(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_page_is_whole_and_needs_nothing_else(finished: Path):
-    _, _, page = report_of(finished)
+def test_page_is_whole_and_needs_nothing_else(report):
+    _, (_, _, page) = report
     checker = Checker()
     checker.feed(page)
     assert not checker.open
@@ -205,8 +236,9 @@ def test_page_is_whole_and_needs_nothing_else(finished: Path):
     assert "objects that conditional_budget_0.5 misses" in page
 
 
-def test_the_same_results_give_the_same_page(finished: Path):
-    assert report_of(finished)[2] == report_of(finished)[2]
+def test_the_same_results_give_the_same_page(report):
+    folder, written = report
+    assert report_of(folder) == written
 
 
 def test_rows_that_were_not_asked_for_are_left_out(finished: Path):
@@ -255,26 +287,6 @@ def test_markdown_tables_become_html():
 # ---------------------------------------------------------------------- curves
 
 
-@given(st.lists(st.tuples(st.floats(1, 100), st.floats(0, 1)), max_size=20))
-def test_front_holds_what_nothing_beats(points: list):
-    front = pareto_front(points)
-    assert set(front) <= set(points) and front == sorted(front)
-    assert all(a[1] < b[1] for a, b in pairwise(front))
-    for cost, quality in points:
-        assert any(c <= cost and q >= quality for c, q in front)
-
-
-def test_the_front_is_of_rows_that_see_lr_images_only():
-    results = results_of(STATIC_KEYS)
-    rows = {in_family(RowKey.of(row)): row for row in results["rows"]}
-    rows = aggregate([Repetition(0, 1.0, rows, results, Path())], 1.0)
-    lines = draw_pareto_front(rows, "t").axes[0].lines
-    front = next(line for line in lines if line.get_label() == "Pareto front")
-    best = max(row["map50_95"]["mean"] for row in rows if row["name"] != "frozen/hr")
-    assert max(front.get_ydata()) == pytest.approx(best)
-    assert draw_pareto_front([row for row in rows if row["name"] == "frozen/hr"], "t") is not None
-
-
 def test_budgets_of_a_system_make_one_curve():
     system, hr = RowKey("conditional", "frozen"), RowKey("hr", "frozen")
     more, less = (system.under("budget", share) for share in (0.5, 0.1))
@@ -282,8 +294,8 @@ def test_budgets_of_a_system_make_one_curve():
     assert system.under("budget").short == "conditional_budget", "the legend"
 
 
-def test_precision_recall_shows_one_budget_per_system(finished: Path):
-    _, content, _ = report_of(finished)
+def test_precision_recall_shows_one_budget_per_system(report):
+    _, (_, content, _) = report
     keys = curve_rows([row for row in content["rows"] if row["family"] == "retrained"])
     assert [key.name for key in keys if key.policy] == ["retrained/conditional_budget_0.5"]
 
