@@ -11,12 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from configs.schema import Stage2Config
-from data.images import inspect_image
-from data.labels import parse_label_file
-from tests.reliability.test_corpora import PIXELS, image_bytes, read_labels
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.config import load_config
+from tests.reliability.gates import READERS, seeds
 from utils.errors import UserError
 
 SHARE = os.environ.get("RELIABILITY")
@@ -53,30 +48,20 @@ def edits(whole: bytes) -> st.SearchStrategy[bytes]:
     return st.tuples(places, st.one_of(st.just(len(whole)), st.integers(0, len(whole)))).map(made)
 
 
-def checkpoint(folder: Path) -> bytes:
-    save_checkpoint(folder / "whole.pth", {"kind": "sr", "name": "espcn", "args": {"scale": 2}, "meta": {}})
-    return (folder / "whole.pth").read_bytes()
-
-
-def png(folder: Path) -> bytes:
-    import random
-
-    return image_bytes("PNG", "RGB", random.Random(0))
-
-
-GATES: dict[str, tuple[str, Callable[[Path], st.SearchStrategy[bytes]], Callable[[Path], object]]] = {
-    "configuration": ("a.yaml", lambda f: YAML.map(lambda t: t.encode("utf-8", "surrogatepass")),
-                      lambda p: load_config(Stage2Config, p)),
-    "label file": ("a.txt", lambda f: LABELS.map(str.encode), read_labels),
-    "label file of any bytes": ("a.txt", lambda f: st.binary(max_size=60), lambda p: parse_label_file(p, 2)),
-    "checkpoint": ("a.pth", lambda f: edits(checkpoint(f)), load_checkpoint),
-    "image gate": ("a.png", lambda f: edits(png(f)), lambda p: inspect_image(p, PIXELS, decode=True)),
-}  # fmt: skip
+# Name -> who reads it, and what is tried; a folder may be written to.
+GATES: dict[str, tuple[str, Callable[[Path], st.SearchStrategy[bytes]]]] = {
+    "configuration": ("configuration", lambda f: YAML.map(lambda t: t.encode("utf-8", "surrogatepass"))),
+    "label file": ("label file", lambda f: LABELS.map(str.encode)),
+    "label file of any bytes": ("label file", lambda f: st.binary(max_size=60)),
+    "checkpoint": ("checkpoint", lambda f: edits(seeds("checkpoint", f)[0])),
+    "image gate": ("image gate", lambda f: edits(seeds("image gate", f)[0])),
+}
 
 
 @pytest.mark.parametrize("gate", GATES)
 def test_gate(tmp_path: Path, record, gate: str):
-    file, contents, read = GATES[gate]
+    reader, contents = GATES[gate]
+    file, read = READERS[reader]
     path, tried, good = tmp_path / file, 0, 0
 
     @settings(

@@ -18,10 +18,9 @@ from models.detector_yolo import YoloDetector
 from models.masker import Masker
 from models.system import ConditionalSRDetector
 from tests.drawn import draw_photographs
-from tools.network_pictures import main
+from tools.network_pictures import heat_map, main
 from utils.checkpoint import save_network
 from utils.errors import UserError
-from utils.overlay import heat_map
 
 
 @pytest.fixture

@@ -19,10 +19,23 @@ from loading.load_sr import load_sr
 from models import build_sr
 from tests.drawn import AnySize, draw_photographs
 from tools.publish_weights import check_agreement, main, training_seconds
-from tools.weight_card import card_text, data, flow, loss, machine, protocol, schedule, short, training_command
+from tools.weight_card import (
+    card_text,
+    checkpoint,
+    data,
+    flow,
+    loss,
+    machine,
+    protocol,
+    schedule,
+    short,
+    training_command,
+)
 from utils.checkpoint import CheckpointError, load_network, save_network
 from utils.config import changed_keys, load_config, parse_config, save_config
 from utils.yaml_strict import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +105,9 @@ def test_best_weights_say_after_which_step(run: Path, tmp_path: Path):
     early = tmp_path / "sr_fast_best.pth"
     save_network(early, "sr", payload["name"], payload["args"], payload["weights"], meta)
     assert publish(tmp_path, tmp_path / "out", f"--run={run}", file=early.name) == 0
-    assert "weights of the best validation, after step 4 |" in (tmp_path / "out" / "espcn_4_x2.md").read_text()
+    card = (tmp_path / "out" / "espcn_4_x2.md").read_text()
+    chosen = "| checkpoint | weights of the best validation, after step 4, chosen by the PSNR on Val3; "
+    assert f"{chosen}**chosen on images that are reported below**: Val3 |" in card
 
 
 def test_present_files_are_kept(run: Path, tmp_path: Path, capsys):
@@ -186,6 +201,37 @@ def test_where_lr_comes_from():
     assert data(scales, False) == data(configured(data__train=train), False)
     degradation = replace(Stage2Config().data.degradation, kind="realesrgan")
     assert "2107.10833" in data(configured(data__train=train, data__degradation=degradation), False)
+
+
+LAST = "weights of the last step, no earlier one was chosen; validated on Set5 during training"
+
+
+@pytest.mark.parametrize(
+    ("step", "val", "reported", "text"),
+    [
+        (None, [], ["Set5"], "weights of the last step"),
+        (None, ["/me/Set5"], ["Set14"], LAST),
+        (500, ["/me/Set5"], ["Set14"], "weights of the best validation, after step 500, chosen by the PSNR on Set5"),
+        (6000, ["/me/Set5"], ["Set14"], LAST),
+    ],
+)
+def test_which_weights_are_published_and_what_chose_them(step: int | None, val: list, reported: list, text: str):
+    config = configured(epochs=3, batch=8, data__val=val)
+    meta = {"role": "sr_quality", "seed": 5} | ({"step": step} if step else {})
+    assert checkpoint(config, meta, reported) == text
+    both = checkpoint(config, meta, [*reported, "Set5"])
+    assert both == text or ("reported below" in both.removeprefix(text) and both.endswith("Set5"))
+    assert (both == text) == (not val)
+
+
+def test_every_shipped_card_says_it():
+    cards = sorted((ROOT / "weights").glob("*.md"))
+    assert len(cards) >= 16
+    for card in cards:
+        (line,) = [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith("| checkpoint |")]
+        assert ("last step" in line) != ("best validation" in line), card
+        validated_on_set5 = "--data.val '[datasets/Set5" in card.read_text(encoding="utf-8")
+        assert ("reported below" in line and "Set5" in line) == validated_on_set5, card
 
 
 def test_protocol_in_words():
