@@ -14,8 +14,8 @@ setup: .venv/.stamp
 
 # An environment that works is brought up to requirements.txt; a missing or broken one is made anew. With LOCKED=1 the
 # versions are those of requirements.lock, checked by their hashes.
-# The native kernel is optional: where it cannot be built, one line says why.
-.venv/.stamp: requirements.txt deployment/native/block_sparse.cpp deployment/native/job.h deployment/native/build.py
+# The native kernels are optional: where one cannot be built, one line says why.
+.venv/.stamp: requirements.txt $(wildcard deployment/native/*.cpp deployment/native/*.h) deployment/native/build.py
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-environment
 	$(PY) -m pip install --disable-pip-version-check $(if $(LOCKED),--require-hashes -r requirements.lock,-r requirements.txt)
 	@$(PY) -m deployment.native.build || true
@@ -29,7 +29,7 @@ new-environment:
 
 # What only some parts need beyond requirements.txt (requirements-EXTRA.txt): for their tests, and where asked for. Where no
 # index has it, those tests are skipped and say so.
-EXTRAS := $(foreach extra,generative export mobile app bulk integrations,$(if $(wildcard requirements-$(extra).txt),$(extra)))
+EXTRAS := $(foreach extra,generative export mobile app bulk fuzz integrations,$(if $(wildcard requirements-$(extra).txt),$(extra)))
 STAMPS := $(EXTRAS:%=.venv/.%)
 
 $(STAMPS): .venv/.%: requirements-%.txt .venv/.stamp
@@ -70,7 +70,7 @@ lock: .venv/.stamp
 
 # The tests of kills, damaged and hostile files, faults, long runs and network at SIZE times their full size (1: hours).
 SIZE ?= 1
-reliability: .venv/.stamp
+reliability: .venv/.stamp $(filter .venv/.fuzz,$(STAMPS))
 	rm -f runs/reliability.jsonl && mkdir -p runs
 	-RELIABILITY=$(SIZE) RELIABILITY_OUT=$(CURDIR)/runs/reliability.jsonl OMP_NUM_THREADS=1 \
 		$(PY) -m pytest -q tests/reliability -o timeout=0 -p no:xdist

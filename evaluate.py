@@ -2,7 +2,7 @@
 
     python evaluate.py --config configs/evaluate.yaml
 
-Writes results.json, table.md, table.csv, pareto.png and overlays/ into the run folder.
+Writes results.json, table.md, table.csv, pareto.png, overlays/, and matches.npz for intervals, into the run folder.
 
     python evaluate.py sr --weights FILE --hr DIR --scale 4 --out DIR
 
@@ -50,6 +50,10 @@ def compare_detection(argv: list[str]) -> int:
     # 1. Data and rows; the run folder is opened once all input is known to be good
     check_evaluation(config)
     device = choose_device(config.run.device)
+    if config.run.deterministic and device.type == "cuda":
+        from training.processes import repeat_exactly
+
+        repeat_exactly()
     set_threads(config.run.threads)
     spec = load_data_spec(config.data.yaml)
     rows = build_rows(config, spec.names)
@@ -71,7 +75,7 @@ def compare_detection(argv: list[str]) -> int:
 
     # 3. Report
     save_pictures(config, evaluation, systems, quality, folder)
-    header = results_header(config, argv, len(dataset), dataset.canvas, device) | {"runs": evaluation.how_rows_run()}
+    header = results_header(config, argv, len(dataset), dataset.canvas, device)
     print(write_report(folder, header | {"rows": evaluation.table(quality, costs)}))
     print(f"evaluate: {folder / RESULTS}, with table.md and table.csv beside it")
     print(f"pictures: {folder / 'pareto.png'}, {folder / 'overlays'}")
@@ -106,15 +110,17 @@ def show_finished(file: Path) -> int:
 
 
 def save_pictures(config: EvaluateConfig, evaluation, systems: dict, quality: dict, folder: Path) -> None:
-    """Pictures of every system with a masker, and all boxes for pictures that are drawn later."""
+    """Pictures of every system with a masker, all boxes for pictures that are drawn later, matches for intervals."""
     from evaluation.build_rows import OWN_SYSTEM
     from evaluation.detections_file import DETECTIONS, write_detections
+    from evaluation.matches_file import MATCHES, write_matches
 
     for key, row in systems.items():
         own = "" if key == OWN_SYSTEM else key.name
         evaluation.save_overlays(folder / "overlays" / own, row)
     if config.save_detections:
         write_detections(folder / DETECTIONS, evaluation.dataset, quality)
+    write_matches(folder / MATCHES, evaluation.dataset.names, quality)
 
 
 def compare_sr(argv: list[str]) -> int:

@@ -43,7 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scales", type=int, nargs="+", choices=(2, 4), default=[2, 4])
     parser.add_argument("--lr", nargs="+", default=["160x128", "320x320"], help="width x height in LR pixels")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--dtypes", nargs="+", choices=("fp32", "bf16", "fp16"), default=["fp32", "bf16"])
+    parser.add_argument("--dtypes", nargs="+", choices=("fp32", "bf16", "fp16", "int8"), default=["fp32", "bf16"])
+    parser.add_argument(
+        "--data", type=Path, help="LR images on which SR_Quality is calibrated in int8; the rest is fp32"
+    )
     parser.add_argument("--strategies", nargs="+", default=["auto", "exact", *RIVALS])
     parser.add_argument(
         "--weights",
@@ -57,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     options = parser.parse_args(argv)
+    if "int8" in options.dtypes and not options.data:
+        parser.error("int8 needs --data")
     if options.quick:
         options.nets, options.scales, options.lr, options.batches = ["edsr_16x64"], [4], ["160x128"], [1]
 
@@ -93,8 +98,8 @@ def measure_setting(setting: dict, size: tuple[int, int], options, device) -> li
     from utils.device import DTYPES
     from utils.timing import measure_interleaved
 
-    dtype, batch = DTYPES[setting["dtype"]], setting["batch"]
-    front, trained = prepared_front(setting, size, options.weights, device, dtype)
+    dtype, batch = DTYPES.get(setting["dtype"], torch.float32), setting["batch"]
+    front, trained = prepared_front(setting, size, options, device, dtype)
     hr, lr = images(size, setting["scale"], batch)
     lr = lr.to(device)
     generator = np.random.default_rng(options.seed)
@@ -141,14 +146,16 @@ def measure_setting(setting: dict, size: tuple[int, int], options, device) -> li
     return rows
 
 
-def prepared_front(setting: dict, size: tuple[int, int], weights: list[str], device, dtype):
+def prepared_front(setting: dict, size: tuple[int, int], options, device, dtype):
     """Prepared front end with the default tiling for this size, and whether SR_Quality is trained."""
     import torch
 
+    from deployment.export.quantise import calibration_images
     from deployment.prepare import prepare_front
     from loading.load_sr import load_sr, shipped_file
     from models import build_sr
     from models.conditional_sr import ConditionalSR
+    from models.edsr_int8 import quantised
     from models.execution import Execution
     from models.masker import Masker
     from models.tiling.tile_plan import choose_halo, choose_patch
@@ -156,7 +163,7 @@ def prepared_front(setting: dict, size: tuple[int, int], weights: list[str], dev
     torch.manual_seed(0)
     name, args = NETWORKS[setting["net"]]
     quality, trained = build_sr(name, setting["scale"], args), None
-    file = dict(entry.split("=", 1) for entry in weights).get(setting["net"])
+    file = dict(entry.split("=", 1) for entry in options.weights).get(setting["net"])
     if file is None:
         with contextlib.suppress(ValueError):  # no weights of this network are shipped
             file = shipped_file(quality)
@@ -164,13 +171,16 @@ def prepared_front(setting: dict, size: tuple[int, int], weights: list[str], dev
         trained = load_sr(file)
     if trained is not None and trained.scale == setting["scale"]:
         quality = trained.eval()
-    if quality is not trained:  # its last body layer is zero at first: differences would not show
+    is_trained = quality is trained
+    if not is_trained:  # its last body layer is zero at first: differences would not show
         for parameter in quality.body[-1].parameters():
             torch.nn.init.normal_(parameter, std=0.01)
+    if setting["dtype"] == "int8":
+        quality = quantised(quality, map(torch.from_numpy, calibration_images(options.data, None)))
     patch = choose_patch(*size)
     fast = build_sr(FAST[0], setting["scale"], FAST[1])
     front = ConditionalSR(Masker(patch), fast, quality, Execution(halo=choose_halo(patch))).eval()
-    return prepare_front(front, device, dtype), quality is trained
+    return prepare_front(front, device, dtype), is_trained
 
 
 def strategies(front) -> dict:

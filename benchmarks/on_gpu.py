@@ -262,7 +262,7 @@ def _triton_calls(system, setting: Setting, lr: torch.Tensor) -> dict:
 def step(setting: Setting, left: float) -> list[dict]:
     """A training step of stage 3: milliseconds, and how often PyTorch says that it waits for the device."""
     from benchmarks.stage3_throughput import stage3_trainer, steps_of
-    from configs.schema import Stage3Config
+    from configs.stage3_schema import Stage3Config
     from data.demo import main as draw
     from utils.config import parse_config
     from utils.logger import open_run

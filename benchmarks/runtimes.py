@@ -2,7 +2,8 @@
 
     python -m benchmarks.runtimes --detectors yolo11n.pt --hr datasets/Set5 --data datasets/lr --detector-data coco
 
-Every SR network and detector is exported as `export.py` does it, and all ways of one part are timed in turn in one run.
+Every SR network and detector is exported as `export.py` does it, and all ways of one part are timed in turn in one run;
+of an EDSR the native int8 kernel too (tools/quantise_sr.py), calibrated on the same images.
 What int8 costs stands beside the time: dB of SR on `--hr`, differences of certain boxes on `--detector-data`. Writes
 docs/results/runtimes.json and the page from it.
 """
@@ -87,6 +88,8 @@ def network_rows(name: str, folder: Path, options) -> list[dict]:
     ways = {("PyTorch, fused", "fp32"): lambda images: prepared(images).clamp(0, 1)} | {
         way: image_run(run) for way, (run, _) in files.items()
     }
+    if (native := native_int8(network, options.data)) is not None:
+        ways["native kernel", "int8"] = lambda images: native(images).clamp(0, 1)
     pairs = benchmark_pairs(options.hr, options.scale)
 
     def quality(run: Callable[[Tensor], Tensor]) -> float:
@@ -97,6 +100,24 @@ def network_rows(name: str, folder: Path, options) -> list[dict]:
     with torch.no_grad():
         extra = {way: {"psnr_y": quality(run)} for way, run in ways.items()}
         return timed(Path(name).stem, ways, images, files, extra, options)
+
+
+def native_int8(network, data: Path) -> Callable[[Tensor], Tensor] | None:
+    """The native int8 kernel with a network; None for other networks than EDSR, and where it was not built."""
+    import torch
+
+    from deployment.export.quantise import calibration_images
+    from deployment.native.build import NativeError
+    from deployment.native_execution import NativeNetwork
+    from models.edsr_int8 import quantised
+    from utils.errors import UserError
+
+    try:
+        images = [torch.from_numpy(image) for image in calibration_images(data, None)]
+        return NativeNetwork(quantised(network, images), torch.float32)
+    except (UserError, NativeError) as error:
+        print(f"no native int8: {error}", flush=True)
+        return None
 
 
 def detector_rows(name: str, folder: Path, options) -> list[dict]:

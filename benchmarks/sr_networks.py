@@ -14,7 +14,7 @@ from pathlib import Path
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "results" / "sr_networks.md"
 HEIGHT, WIDTH = 720, 1280
 # No size of its own; or a diffusion system, which docs/results/generative.md measures.
-SKIPPED = ("spandrel", "ldcsr", "ldcsr_kd", "difiisr_dwt", "one_step_diffusion")
+SKIPPED = ("spandrel", "edsr_int8", "ldcsr", "ldcsr_kd", "difiisr_dwt", "one_step_diffusion")
 
 # (network, scale): (thousand parameters, GMAC); None where the paper gives none for RGB at 1280 x 720.
 PUBLISHED: dict[tuple[str, int], tuple[float | None, float | None]] = {

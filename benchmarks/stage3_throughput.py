@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from configs.schema import Stage3Config
+from configs.stage3_schema import Stage3Config
 from loading.stage3_checks import check_stage3, some_get_no_gradient
 from utils.config import parse_config
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.device import sent
+
 # Quantisation tables of ITU-T T.81, annex K.
 LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -39,12 +41,12 @@ def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dct = torch.cos((2 * position + 1) * position[:, None] * math.pi / 16) / 2
     dct[0] /= math.sqrt(2)
     tables = torch.tensor((LUMA, CHROMA))
-    return tuple(x.to(device, torch.float32) for x in (dct, tables, torch.tensor(TO_YCC), torch.tensor(TO_RGB)))
+    return tuple(sent(x.float(), device) for x in (dct, tables, torch.tensor(TO_YCC), torch.tensor(TO_RGB)))
 
 
 def quantisation(quality: Tensor, device: torch.device) -> Tensor:
     """Tables (B, 2, 8, 8) of luma and chroma for qualities (B,) in 1..100, scaled as the IJG's library does."""
-    quality = quality.to(device, torch.float32).round().clamp(1, 100)[:, None, None, None]
+    quality = sent(quality.float(), device).round().clamp(1, 100)[:, None, None, None]
     factor = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
     return ((_constants(device)[1] * factor + 50) / 100).floor().clamp(1, 255)
 

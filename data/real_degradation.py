@@ -8,6 +8,8 @@ itself follow from (seed, epoch, index of the batch's first sample); data/pair_p
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from configs.sr_schema import DegradationConfig, DegradationStageConfig
 from data.blur_kernels import embed, identity, odd_size, random_kernel, random_sinc
 from data.jpeg import jpeg
 from data.sharpen import sharpen
+from utils.device import sent
 from utils.errors import UserError
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
@@ -170,18 +173,21 @@ def add_noise(x: Tensor, numbers: Tensor, source: torch.Generator) -> Tensor:
     """
     x = x.clamp(0, 1)
     noisy = torch.empty_like(x)
-    gaussian, grey = numbers[:, 0] > 0, numbers[:, 2] > 0
-    for is_gaussian in (True, False):
-        for is_grey in (True, False):
-            rows = torch.nonzero((gaussian == is_gaussian) & (grey == is_grey))[:, 0]
-            if len(rows) == 0:
-                continue
-            strength = numbers[rows, 1].float().to(x.device)[:, None, None, None]
-            rows = rows.to(x.device)
+    kinds = 2 * (numbers[:, 0] > 0) + (numbers[:, 2] > 0)  # 3: Gaussian and grey, 2: Gaussian, 1: Poisson and grey
+    order = kinds.argsort(descending=True, stable=True)
+    counts = kinds.bincount(minlength=4).flip(0).tolist()
+    rows_of, strength_of = (sent(y, x.device).split(counts) for y in (order, numbers[order, 1].float()))
+    for kind, rows, strength in zip((3, 2, 1, 0), rows_of, strength_of, strict=True):
+        if len(rows):
             images = x[rows]
-            noise = gaussian_noise if is_gaussian else poisson_noise
-            noisy[rows] = images + noise(images, is_grey, source) * strength
+            noise = gaussian_noise if kind >= 2 else poisson_noise
+            noisy[rows] = images + noise(images, kind % 2 == 1, source) * strength[:, None, None, None]
     return noisy.clamp(0, 1)
+
+
+@lru_cache(maxsize=8)
+def _grey(device: torch.device) -> Tensor:
+    return sent(torch.tensor(GREY), device)
 
 
 def gaussian_noise(images: Tensor, grey: bool, source: torch.Generator) -> Tensor:
@@ -194,5 +200,5 @@ def poisson_noise(images: Tensor, grey: bool, source: torch.Generator) -> Tensor
     """Noise of counting 8-bit levels as photons, in [0, 1] units; (B, 3, H, W), or (B, 1, H, W) from the luma."""
     levels = (images * 255).round()
     if grey:
-        levels = torch.einsum("c,bchw->bhw", levels.new_tensor(GREY), levels)[:, None].round()
+        levels = torch.einsum("c,bchw->bhw", _grey(images.device), levels)[:, None].round()
     return (torch.poisson(levels, generator=source) - levels) / 255

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.device import sent
+
 SIDE = 51  # pixels of the Gaussian
 SIGMA = 0.3 * ((SIDE - 1) / 2 - 1) + 0.8  # 8.0: OpenCV's deviation for a kernel of this side
 WEIGHT = 0.5
@@ -19,7 +21,7 @@ THRESHOLD = 10 / 255
 def _line(device: torch.device) -> Tensor:
     place = np.arange(SIDE) - SIDE // 2
     kernel = np.exp(-(place**2) / (2 * SIGMA**2))
-    return torch.tensor(kernel / kernel.sum(), dtype=torch.float32, device=device)
+    return sent(torch.tensor(kernel / kernel.sum(), dtype=torch.float32), device)
 
 
 def gaussian_blur(images: Tensor) -> Tensor:

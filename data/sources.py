@@ -6,7 +6,6 @@ import glob
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from data.capture import Capture
 from data.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, ImageError, unread_note
 from data.images import read_rgb
 from data.pages import page_numbers
 from data.source_names import (
     LIST_SUFFIXES,
     SourceError,
-    camera_number,
     is_stream,
     listed,
     stream_name,
@@ -30,10 +29,6 @@ from data.source_names import (
 )
 
 VIDEO_SUFFIXES = (".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
-DEFAULT_FPS = 30.0
-# Containers without an index only estimate their number of frames.
-COMPLETE_SHARE = 0.98
-WAIT_MS = 10_000  # for the first and for every further frame of a stream
 # Stands in every folder of results; what lies in such a folder is no input where a folder above it is the source.
 RESULTS_MARK = ".results"
 
@@ -261,66 +256,34 @@ def group_frames(
 
 def _read_video(file: SourceFile, max_pixels: int, stride: int) -> Iterator[Frame | Skipped]:
     """Frames of a video or stream, and a `Skipped` where it cannot be opened or ends before its time."""
-    capture = _opened(file)
+    endless = file.stream is not None and url_suffix(file.stream) not in VIDEO_SUFFIXES
+    capture = Capture(file.stream or str(file.path), file.stream is not None, file.name, endless)
     try:
-        if not capture.isOpened():
-            yield Skipped(file, _why_closed(file))
+        if not capture.is_open:
+            yield Skipped(file, capture.why_closed())
             return
-        width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        if width * height > max_pixels:
-            yield Skipped(file, f"{width}x{height} = {width * height:,} pixels, more than the limit of {max_pixels:,}; "
-                                "shrink the video or raise max_pixels")  # fmt: skip
+        if math.prod(capture.size) > max_pixels:  # before anything is decoded
+            yield Skipped(file, _too_large(capture.size, max_pixels))
             return
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        fps = fps if math.isfinite(fps) and fps > 0 else DEFAULT_FPS
-        expected, index, seconds = capture.get(cv2.CAP_PROP_FRAME_COUNT), 0, -1.0
-        start = math.nan
-        while True:
-            if not capture.grab():
-                break
-            index += 1
-            if (index - 1) % stride:
-                continue
-            good, image = capture.retrieve()
-            if not good:
-                index -= 1
-                break
-            start = time.monotonic() if index == 1 else start
-            told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if file.stream is None else time.monotonic() - start
-            seconds = told if told > seconds else max(seconds, (index - 1) / fps)  # some readers tell no times
+        for index, image, seconds in capture.frames(stride):
+            if image.shape[0] * image.shape[1] > max_pixels:  # a stream may come back larger
+                yield Skipped(file, _too_large(image.shape, max_pixels))
+                return
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             if not file.is_video:  # an image behind an address
                 yield Frame(file, image)
                 return
-            yield Frame(file, image, index, fps / stride, seconds)
-        if index == 0 or (file.stream is None and index < COMPLETE_SHARE * expected):
-            ends = f"ends after {index} of {expected:.0f} frames; the file is damaged or truncated"
-            yield Skipped(file, ends if file.stream is None else "it was opened, but no frame came; try another player")
+            yield Frame(file, image, index, capture.fps / stride, seconds)
+        if capture.why_short():
+            yield Skipped(file, capture.why_short())
     finally:
         capture.release()
 
 
-def _opened(file: SourceFile) -> cv2.VideoCapture:
-    """OpenCV's reader of a video, camera or address; it may not have opened it."""
-    if file.stream is None:
-        return cv2.VideoCapture(str(file.path))
-    number, level = camera_number(file.stream), cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)  # what fails is told by `_why_closed`
-    try:
-        if number is not None:
-            return cv2.VideoCapture(number)
-        waits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, WAIT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, WAIT_MS]
-        return cv2.VideoCapture(file.stream, cv2.CAP_FFMPEG, waits)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-
-def _why_closed(file: SourceFile) -> str:
-    if file.stream is None:
-        return "not a video that OpenCV can open, or damaged; replace or remove the file"
-    if camera_number(file.stream) is not None:
-        return "no such camera, or another program uses it; `ls /dev/video*` lists them"
-    return f"no answer within {WAIT_MS // 1000} s, or no video or image there; check address, network and password"
+def _too_large(size: Sequence[int], max_pixels: int) -> str:
+    height, width = size[:2]
+    count = f"{width}x{height} = {width * height:,} pixels"
+    return f"{count}, more than the limit of {max_pixels:,}; shrink the video or raise max_pixels"
 
 
 def _without_results(files: list[Path], root: Path, source: str) -> list[Path]:

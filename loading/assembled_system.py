@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.schema import Stage3Config
+from configs.stage3_schema import Stage3Config
 from loading.build_network import build_network
 from loading.checkpoints import checkpoint_kind, load_front
 from loading.deployed_detector import load_deployed_detector

@@ -129,7 +129,10 @@ def filled(path: str | Path, network: SRNetwork, weights: dict[str, Tensor]) -> 
             "a changed architecture has to be added to models.SR_NETWORKS first"
         )
     check_finite(path, weights)
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except UserError as error:  # numbers that a network of its kind cannot have
+        raise CheckpointError(f"{path}: {error}") from error
     return network.eval()
 
 

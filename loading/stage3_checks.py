@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs.schema import Stage3Config
+from configs.stage3_schema import Stage3Config
+from loading.warm_up import stage3_phases
 from utils.errors import UserError
 
 FRONT_PARTS = ("masker", "sr_fast", "sr_quality")
@@ -16,8 +17,8 @@ def check_stage3(config: Stage3Config) -> None:
         raise UserError("mode detector_only trains no masker: set sr to bicubic, sr_fast, sr_quality or hr")
     if config.sr == "hr" and config.mode != "detector_only":
         raise UserError("sr hr trains a detector on HR images: it needs mode detector_only")
-    if config.upscale > 1 and config.sr != "bicubic":
-        raise UserError(f"upscale {config.upscale} is for sr bicubic; leave it at 1 for sr {config.sr}")
+    if config.upscale > 1 and config.sr == "hr":
+        raise UserError(f"upscale {config.upscale:g} enlarges SR images; leave it at 1 for sr hr")
     if config.start is not None and config.sr in ("bicubic", "hr"):
         raise UserError(f"start names trained SR networks, but sr {config.sr} has none: set start to null")
     if config.mode == "frozen_detector" and not front_is_trained(config):
@@ -28,6 +29,8 @@ def check_stage3(config: Stage3Config) -> None:
     _check_freeze(config)
     _check_turns(config)
     _check_terms(config)
+    _check_slices(config)
+    _check_warm_up(config)
     _check_hr_images(config)
     if config.losses.sparsity == "latency" and None in (config.losses.latency_ms, config.losses.profile):
         raise UserError(
@@ -39,6 +42,12 @@ def check_stage3(config: Stage3Config) -> None:
         raise UserError(f"masker.budget_dropout is {budgets}; give [lowest, highest] kept share, or null")
     if not Path(config.data.yaml).is_file():
         raise FileNotFoundError(f"data.yaml: {config.data.yaml!r} does not exist; give the data set's YAML file")
+    phases = stage3_phases(config)
+    for phase in phases[:-1]:
+        try:
+            check_stage3(phase.config)
+        except UserError as error:
+            raise UserError(f"{phase.name}: {error}") from None
 
 
 def distills(config: Stage3Config) -> bool:
@@ -59,6 +68,49 @@ def front_is_trained(config: Stage3Config) -> bool:
     if config.sr != "conditional":
         return getattr(config, config.sr).name != "bicubic"
     return not set(FRONT_PARTS) <= set(config.freeze)
+
+
+def cuts_slices(config: Stage3Config) -> bool:
+    """Whether the detector is trained on slices."""
+    return config.slices.rows * config.slices.columns > 1
+
+
+def _check_slices(config: Stage3Config) -> None:
+    if not cuts_slices(config):
+        return
+    if config.mode != "detector_only" or config.sr != "bicubic" or config.upscale != 1:
+        raise UserError(
+            "slices are of bicubic images, for a detector that is trained alone: set mode to detector_only, sr to "
+            "bicubic and upscale to 1, or slices.rows and slices.columns to 1"
+        )
+    for key in ("rec", "distill", "distill_outputs", "hr_share"):
+        if getattr(config.losses, key) > 0:
+            raise UserError(f"losses.{key} is of whole images: set it to 0 for slices, which the labels alone teach")
+    if config.data.unlabelled:
+        raise UserError("data.unlabelled keeps images that slices learn nothing from: set it to false")
+
+
+def _check_warm_up(config: Stage3Config) -> None:
+    warm_up = config.warm_up
+    if warm_up.quality_epochs and not (warm_up.epochs and config.sr == "conditional"):
+        raise UserError(
+            "warm_up.quality_epochs is what SR_Quality gets before masker and SR_Fast learn beside it: it needs sr "
+            "conditional and warm_up.epochs above 0; set it to 0"
+        )
+    if warm_up.quality_epochs and "sr_quality" in config.freeze:
+        raise UserError("warm_up.quality_epochs trains SR_Quality, which freeze names: set one of them back")
+    if not warm_up.epochs:
+        return
+    if config.sr in ("bicubic", "hr"):
+        raise UserError(f"warm_up trains SR networks, but sr {config.sr} has none: set warm_up.epochs to 0")
+    if config.start is not None:
+        raise UserError("start names a front end that was warmed up already: set warm_up.epochs to 0, or start to null")
+    if warm_up.distill + warm_up.distill_outputs <= 0:
+        raise UserError("warm_up.distill and warm_up.distill_outputs are both 0, so there is nothing to learn from")
+    if config.data.lr == "native":
+        raise UserError(
+            "warm_up needs HR images, but data.lr is native: set warm_up.epochs and warm_up.quality_epochs to 0"
+        )
 
 
 def _check_freeze(config: Stage3Config) -> None:
@@ -134,12 +186,13 @@ def _check_terms(config: Stage3Config) -> None:
 
 
 def _check_hr_images(config: Stage3Config) -> None:
-    if config.losses.rec > 0 and (config.sr == "hr" or config.upscale > 1):
-        raise UserError("losses.rec compares SR with HR images; set it to 0 for sr hr and for upscale above 1")
-    if distills(config) and config.upscale > 1:
+    if config.losses.rec > 0 and (config.sr == "hr" or (config.sr == "bicubic" and config.upscale > 1)):
         raise UserError(
-            "losses.distill and distill_outputs compare what detectors see in images of one size; set them to 0 for "
-            "upscale above 1"
+            "losses.rec compares SR with HR images; set it to 0 for sr hr, and for sr bicubic with upscale above 1"
+        )
+    if config.upscale > 1 and (distills(config) or config.losses.hr_share > 0):
+        raise UserError(
+            "losses.distill, distill_outputs and hr_share are of images of one size; set them to 0 for upscale above 1"
         )
     if config.data.lr != "native":
         return

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from configs.schema import Stage3Config
+from configs.stage3_schema import Stage3Config
 from data.detection import load_data_spec
 from loading.systems import build_system, load_system, with_halo
 from models.system import ConditionalSRDetector

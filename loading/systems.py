@@ -9,7 +9,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
-from configs.schema import DetectorConfig, Stage3Config
+from configs.schema import DetectorConfig
+from configs.stage3_schema import Stage3Config
 from loading.checkpoints import checkpoint_kind, load_front, rebuilt
 from loading.deployed_detector import load_deployed_detector
 from loading.detector_weights import load_detector
@@ -31,7 +32,8 @@ from utils.errors import UserError
 
 def system_from_spec(args: dict) -> ConditionalSRDetector:
     """System with fresh weights from the "args" of its `spec`."""
-    return ConditionalSRDetector(build_front(args["front"]), YoloDetector(**args["detector"]))
+    front, detector = build_front(args["front"]), YoloDetector(**args["detector"])
+    return ConditionalSRDetector(front, detector, upscale=args.get("upscale", 1))
 
 
 def load_system(path: str | Path) -> ConditionalSRDetector:
@@ -119,7 +121,7 @@ def spec_of_front(config: Stage3Config) -> dict:
     if config.sr == "hr":
         return {"name": "hr"}
     if config.sr == "bicubic":
-        return network_spec("bicubic", scale, {"upscale": config.upscale} if config.upscale > 1 else {})
+        return network_spec("bicubic", scale, split_upscale("bicubic", scale, config.upscale)[0])
     if config.sr != "conditional":
         network = getattr(config, config.sr)
         return network_spec(network.name, scale, network.args)
@@ -138,6 +140,14 @@ def spec_of_front(config: Stage3Config) -> dict:
     }
 
 
+def split_upscale(sr: str, scale: int, upscale: float) -> tuple[dict[str, int | float], float]:
+    """Arguments of the SR network, and the factor by which its images are enlarged, that together make `upscale`: the
+    bicubic one makes the larger image in one interpolation where the whole factor is whole."""
+    if upscale == 1 or sr != "bicubic" or scale * upscale % 1:
+        return {}, upscale
+    return {"upscale": int(upscale) if upscale % 1 == 0 else upscale}, 1
+
+
 def network_spec(name: str, scale: int, args: dict) -> dict:
     """Spec of an SR network."""
     return {"name": name, "args": {"scale": scale, **args}}
@@ -154,7 +164,8 @@ def build_system(config: Stage3Config, names: tuple[str, ...]) -> ConditionalSRD
         UserError, CheckpointError: see `configured_front` and `build_or_load_detector`.
     """
     front = configured_front(config)
-    return ConditionalSRDetector(front, build_or_load_detector(config.detector, names))
+    _, upscale = split_upscale(config.sr, config.data.scale, config.upscale)
+    return ConditionalSRDetector(front, build_or_load_detector(config.detector, names), upscale=upscale)
 
 
 def configured_front(config: Stage3Config) -> FrontEnd:
@@ -175,12 +186,26 @@ def configured_front(config: Stage3Config) -> FrontEnd:
         return fresh_network(role, spec) if key == "bicubic" else build_or_load_sr(getattr(config, key), scale)
 
     front = build_front(spec_of_front(config), make)
+    refuse_trained_integers(front, config)
     quality = front.networks.get("sr_quality")
     if quality is not None and quality.capabilities.blend:
         front = for_windows(front, quality, config)
     if config.start is not None:
         take_front(config.start, front, config.sr)
     return front
+
+
+def refuse_trained_integers(front: FrontEnd, config: Stage3Config) -> None:
+    """Raises UserError where a quantised network is to be trained."""
+    for role, network in front.networks.items():
+        key = config.sr if role == ROLE else role
+        if role == "masker" or not network.capabilities.quantised:
+            continue
+        if key not in config.freeze and config.mode != "detector_only":
+            raise UserError(
+                f"{key} {network.spec['name']} is computed in integers and not trained: train with the edsr that it is "
+                f"made of and quantise the system with `python -m tools.quantise_sr`, or add {key} to freeze"
+            )
 
 
 def for_windows(front: FrontEnd, quality: SRNetwork, config: Stage3Config) -> FrontEnd:

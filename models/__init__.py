@@ -23,6 +23,7 @@ from collections.abc import Callable
 from functools import partial
 
 from models.difiisr_dwt.network import DifIISRDWT
+from models.edsr_int8 import EDSRInt8
 from models.ldcsr import LDCSR, LDCSRKD
 from models.lmf import lm_ciaosr, lm_hybrid, lm_liif, lm_lte
 from models.networks.carn import CARN
@@ -44,6 +45,7 @@ SR_NETWORKS: dict[str, Callable[..., SRNetwork]] = {
     "espcn": ESPCN,
     "fsrcnn": FSRCNN,
     "edsr": EDSR,
+    "edsr_int8": EDSRInt8,
     "srresnet": SRResNet,
     "carn": CARN,
     "carn_m": partial(CARN, efficient=True, groups=4),

@@ -76,6 +76,8 @@ class Capabilities:
             column in LR pixels of each image within a larger one. It is run as it is, never by a traced copy.
         steps: passes through the network that one image takes (diffusion).
         dtypes: types in which it computes.
+        quantised: it computes in 8-bit integers, as it is or by the native int8 kernel with the same result; never
+            traced, never trained.
         as_quality: it may be SR_Quality of a conditional system, which runs it on patches.
         shares_stem: it has `features`, its layers at LR resolution before the last, which a masker may share.
         features: it has `features(lr)`, (B, C, h, w) at LR resolution; without, they are what enters `tail`, see
@@ -93,6 +95,7 @@ class Capabilities:
     stochastic: bool = False
     steps: int = 1
     dtypes: tuple[torch.dtype, ...] = EVERY_TYPE
+    quantised: bool = False
     as_quality: bool = True
     shares_stem: bool = False
     features: bool = False
@@ -126,7 +129,7 @@ class Capabilities:
     @property
     def traceable(self) -> bool:
         """Whether a call is one fixed sequence of layers with one result, which can be traced, fused and recorded."""
-        return self.steps == 1 and not self.stochastic
+        return self.steps == 1 and not self.stochastic and not self.quantised
 
 
 def checked_scale(network: object, scale: Scale, scales: tuple[int, ...] | AnyScale = WHOLE_SCALES) -> Scale:

@@ -12,7 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.arbitrary_scale import seeded
 from models.conditional_cost import sr_macs
 from models.content import image_patches
-from models.device_constants import sent
 from models.execution import EXACT, Execution
 from models.front_end import ConditionalOutput, Policy, Preparation
 from models.mask_policy import BestPatches, CountedMask, MaskPolicy
@@ -24,6 +23,7 @@ from models.tiling.masker_tiles import masker_logits
 from models.tiling.run_patches import expand_mask, geometry_of, run_everywhere, run_on_tiles
 from models.tiling.tile_plan import Geometry
 from models.tiling.whole import run_whole
+from utils.device import sent
 from utils.errors import UserError
 from utils.gumbel import gumbel_softmax, keep_probability
 from utils.optimizer_utils import split_tail

@@ -14,6 +14,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from utils.device import sent
+
 MOST_KEPT = 256  # small tensors by content
 
 _READ: ContextVar[list[Tensor] | None] = ContextVar("read", default=None)
@@ -64,8 +66,3 @@ def on_device(host: Tensor, device: torch.device) -> Tensor:
 @device_constant(MOST_KEPT)
 def _copied(content: bytes, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return sent(torch.frombuffer(bytearray(content), dtype=dtype).view(shape), device)
-
-
-def sent(host: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on the device; out of page-locked memory, so that the host need not wait for the copy."""
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host

@@ -7,7 +7,7 @@ import torch.fx
 import torch.nn.functional as F
 from torch import nn
 
-from models.device_constants import sent
+from utils.device import sent
 from utils.errors import UserError
 
 # Adam moves a parameter by about its learning rate a step; with this gain the offset crosses several units of logit in
@@ -42,6 +42,23 @@ def repeat_border(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
 def feature_maps(stem: nn.Module) -> int:
     """Channels of what a stem makes: those of its last convolution."""
     return [layer.out_channels for layer in stem.modules() if isinstance(layer, nn.Conv2d)][-1]
+
+
+def dividing_score(scores: torch.Tensor, share: float) -> torch.Tensor:
+    """The score above which this share of all scores lies, or the share next to it: equal scores are not parted.
+
+    It lies halfway between two of them, so that rounding moves none to the other side (flat patches all score alike).
+
+    Args:
+        scores: any shape.
+        share: in (0, 1).
+    """
+    ordered = scores.float().flatten().sort(descending=True).values
+    above = (ordered[:-1] > ordered[1:]).nonzero()[:, 0] + 1  # how many scores may lie above
+    if not len(above):
+        return ordered[0] + (1 if share < 0.5 else -1)
+    number = above[(above - share * len(ordered)).abs().argmin()]
+    return (ordered[number - 1] + ordered[number]) / 2
 
 
 class Masker(nn.Module):
@@ -107,13 +124,13 @@ class Masker(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, scores: torch.Tensor, share: float) -> None:
-        """Move the offset so that the decision keeps this share of the patches with these scores.
+        """Move the offset so that the decision keeps this share of the patches with these scores, see `dividing_score`.
 
         Args:
             scores: logit differences (quality - fast) of patches like those to come, any shape.
             share: kept share in (0, 1).
         """
-        self.offset.sub_(scores.float().flatten().quantile(1 - share) / OFFSET_GAIN)
+        self.offset.sub_(dividing_score(scores, share) / OFFSET_GAIN)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         """LR images (B, 3, h, w) in [0, 1] -> logits (B, 2, ceil(h / patch), ceil(w / patch)), channel 1 = quality."""

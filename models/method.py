@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.calls import EAGER, Calls
+from models.detector_input import filled
 from models.device_constants import on_device
 from models.front_end import ConditionalOutput, Policy, Preparation
-from utils.convert import GREY
 
 Boxes = list[Tensor]
 
@@ -104,9 +103,7 @@ class DetectorAlone(nn.Module):
 
     def super_resolve(self, images: Tensor, policy: Policy, content: Tensor | None = None) -> ConditionalOutput:
         """The image with grey at the bottom and right; `policy` and `content` are not looked at."""
-        height, width = self.input_size(*images.shape[-2:])
-        padding = (0, width - images.shape[-1], 0, height - images.shape[-2])
-        return ConditionalOutput(F.pad(images, padding, value=GREY / 255))
+        return ConditionalOutput(filled(images, self.detector.stride))
 
     def predict(
         self,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.device_constants import on_device, sent
+from models.device_constants import on_device
+from utils.device import sent
 
 
 def objects_per_patch(

@@ -10,10 +10,12 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
+from models.detector_input import resized
 from models.front_end import ConditionalOutput, Policy, Preparation
 from models.method import Boxes, Detector, Network
-from models.sr_fast import interpolation_matrix
 from utils.flops_counter import count_macs_at
+
+Window = tuple[int, int, int, int]  # top, left, height, width in LR pixels
 
 
 def spans(length: int, count: int, overlap: float) -> tuple[list[int], int]:
@@ -48,8 +50,8 @@ class Slicer(nn.Module):
         super().__init__()
         self.scale, self.rows, self.columns, self.overlap, self.full = scale, rows, columns, overlap, full
 
-    def windows(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
-        """(top, left, height, width) in LR pixels of everything that `forward` cuts out, in its order."""
+    def windows(self, height: int, width: int) -> list[Window]:
+        """Everything that `forward` cuts out, in its order; slices are of one size."""
         tops, high = spans(height, self.rows, self.overlap)
         lefts, wide = spans(width, self.columns, self.overlap)
         windows = [(top, left, high, wide) for top in tops for left in lefts]
@@ -57,20 +59,16 @@ class Slicer(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] -> (B * n, 3, scale * h, scale * w) in [0, 1], the n windows of an image together."""
+        return self.cut(lr, self.windows(*lr.shape[-2:]))
+
+    def cut(self, lr: Tensor, windows: Sequence[Window]) -> Tensor:
+        """As `forward`, of windows as from `windows` at places of one's own."""
         height, width = lr.shape[-2:]
-        windows = self.windows(height, width)
         cut = windows[: len(windows) - self.full]
         slices = torch.stack([lr[..., y : y + h, x : x + w] for y, x, h, w in cut], dim=1)  # (B, n, 3, sh, sw)
         parts = [slices] + [lr[:, None]] * self.full
-        enlarged = torch.cat([self.enlarge(part, self.scale * height, self.scale * width) for part in parts], dim=1)
+        enlarged = torch.cat([resized(part, self.scale * height, self.scale * width) for part in parts], dim=1)
         return enlarged.flatten(0, 1).clamp_(0, 1)
-
-    @staticmethod
-    def enlarge(images: Tensor, height: int, width: int) -> Tensor:
-        """Bicubic interpolation of images (..., h, w) to (..., height, width)."""
-        rows = interpolation_matrix(images.shape[-2], height, images.dtype, images.device)
-        columns = interpolation_matrix(images.shape[-1], width, images.dtype, images.device)
-        return rows @ (images @ columns.T)
 
 
 class SlicedDetector(nn.Module):
@@ -113,7 +111,7 @@ class SlicedDetector(nn.Module):
         max_det: int = 300,
         content: Tensor | None = None,
     ) -> tuple[Boxes, None]:
-        """Boxes per image, best first, (n, 6): x1, y1, x2, y2 in HR canvas pixels, score, class.
+        """Boxes per image, best first, (n, 6) on the CPU: x1, y1, x2, y2 in HR canvas pixels, score, class.
 
         Args:
             lr: LR images (B, 3, h, w) in [0, 1].
@@ -124,6 +122,7 @@ class SlicedDetector(nn.Module):
         height, width = lr.shape[-2:]
         windows = self.slicer.windows(height, width)
         found = self.detector.predict(self.super_resolve(lr, policy).sr, conf=conf, iou=iou, max_det=max_det)
+        found = torch.cat(found).cpu().split([len(part) for part in found])  # at once; merging waits for nothing more
         merged = []
         for first in range(0, len(found), len(windows)):
             parts = zip(found[first : first + len(windows)], windows, strict=True)
@@ -161,7 +160,7 @@ def merge_boxes(boxes: Tensor, match: str, threshold: float) -> Tensor:
     """Greedy non-maximum suppression class by class.
 
     Args:
-        boxes: (n, 6) x1, y1, x2, y2, score, class.
+        boxes: (n, 6) x1, y1, x2, y2, score, class, on the CPU.
         match: "ios", intersection over the smaller box, or "iou", intersection over union.
         threshold: overlap above which the weaker of two boxes is dropped.
 
@@ -174,9 +173,9 @@ def merge_boxes(boxes: Tensor, match: str, threshold: float) -> Tensor:
     shared = sides.clamp(min=0).prod(2)  # (n, n)
     area = (corners[:, 2:] - corners[:, :2]).clamp(min=0).prod(1)
     whole = torch.minimum(area[:, None], area) if match == "ios" else area[:, None] + area - shared
-    matches = ((shared > threshold * whole) & (classes[:, None] == classes)).cpu().numpy()
+    matches = ((shared > threshold * whole) & (classes[:, None] == classes)).numpy()
     dropped = matches.diagonal() & False
     for index, row in enumerate(matches):
         if not dropped[index]:
             dropped[index + 1 :] |= row[index + 1 :]
-    return boxes[torch.from_numpy(~dropped).to(boxes.device)]
+    return boxes[torch.from_numpy(~dropped)]

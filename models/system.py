@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from models.calls import EAGER, Calls
+from models.detector_input import DetectorInput
 from models.device_constants import on_device
 from models.front_end import ConditionalOutput, FrontEnd, Policy, Preparation
 from models.method import Boxes, Detector, Network
+from utils.flops_counter import count_macs_at
 
 
 class ConditionalSRDetector(nn.Module):
@@ -23,13 +25,18 @@ class ConditionalSRDetector(nn.Module):
         front: makes super-resolved images (B, 3, s*h, s*w) of LR images (B, 3, h, w) in [0, 1].
         detector: detector on the super-resolved image.
         calls: how the two are called.
+        upscale: size of the detector's input beyond that of the super-resolved image, at least 1.
+
+    Raises:
+        UserError: `upscale` is below 1.
     """
 
-    def __init__(self, front: FrontEnd, detector: Detector, calls: Calls = EAGER):
+    def __init__(self, front: FrontEnd, detector: Detector, calls: Calls = EAGER, upscale: float = 1):
         super().__init__()
         self.front = front
         self.detector = detector
         self.calls = calls
+        self.shown = DetectorInput(upscale, detector.stride, fill=front.zoom * upscale != 1)
 
     @property
     def scale(self) -> int:
@@ -40,6 +47,11 @@ class ConditionalSRDetector(nn.Module):
     def zoom(self) -> float:
         """Pixels of the super-resolved image per HR canvas pixel."""
         return self.front.zoom
+
+    @property
+    def upscale(self) -> float:
+        """Size of the detector's input beyond that of the super-resolved image."""
+        return self.shown.upscale
 
     @property
     def sees_hr(self) -> bool:
@@ -58,6 +70,7 @@ class ConditionalSRDetector(nn.Module):
     @property
     def spec(self) -> dict:
         args = {"front": self.front.spec, "detector": self.detector.spec["args"]}
+        args |= {"upscale": self.upscale} if self.upscale != 1 else {}
         return {"name": "conditional_sr_yolo", "args": args}
 
     def with_execution(self, **changes) -> ConditionalSRDetector:
@@ -66,13 +79,15 @@ class ConditionalSRDetector(nn.Module):
         Raises:
             UserError: the front end runs on whole images.
         """
-        system = ConditionalSRDetector(self.front.with_execution(**changes), self.detector, self.calls.fresh())
+        system = ConditionalSRDetector(
+            self.front.with_execution(**changes), self.detector, self.calls.fresh(), self.upscale
+        )
         system.training = self.training
         return system
 
     def with_seed(self, seed: int) -> ConditionalSRDetector:
         """The same system, its weights shared, whose SR networks draw the noise of this seed."""
-        system = ConditionalSRDetector(self.front.with_seed(seed), self.detector, self.calls.fresh())
+        system = ConditionalSRDetector(self.front.with_seed(seed), self.detector, self.calls.fresh(), self.upscale)
         system.training = self.training
         return system
 
@@ -90,30 +105,36 @@ class ConditionalSRDetector(nn.Module):
         content: Tensor | None = None,
     ) -> tuple[Boxes, ConditionalOutput]:
         """Boxes per image (n, 6): x1, y1, x2, y2 in HR canvas pixels, score, class; and what the front end made."""
-        found, output = self.calls.predict(self.front, self.detector, images, policy, conf, iou, max_det, content)
-        return self._on_canvas(found), output
+        limits, sr_size = (conf, iou, max_det), [side * self.front.scale for side in images.shape[-2:]]
+        if self.shown.keeps(*sr_size):
+            found, output = self.calls.predict(self.front, self.detector, images, policy, *limits, content)
+            return self._on_canvas(found), output
+        output = self.super_resolve(images, policy, content)
+        return self.detect(output.sr, *limits), output
 
     def detect(self, sr: Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300, **choice) -> Boxes:
         """Boxes per image as from `predict`, in what `super_resolve` made; `choice`: classes, see `YoloDetector`."""
-        return self._on_canvas(self.calls.detect(self.detector, sr, conf, iou, max_det, **choice))
+        return self._on_canvas(self.calls.detect(self.detector, self.shown(sr), conf, iou, max_det, **choice))
 
     def _on_canvas(self, found: Boxes) -> Boxes:
-        """From pixels of the super-resolved image to those of the HR canvas."""
-        if self.zoom == 1:
+        """From pixels of the detector's input to those of the HR canvas."""
+        factor = self.zoom * self.upscale
+        if factor == 1:
             return found
-        zoom = torch.tensor([self.zoom] * 4 + [1.0, 1.0])
-        return [boxes / on_device(zoom, boxes.device) for boxes in found]
+        divisor = torch.tensor([factor] * 4 + [1.0, 1.0])
+        return [boxes / on_device(divisor, boxes.device) for boxes in found]
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the detector's input for an image of height x width."""
-        return height * self.front.scale, width * self.front.scale
+        return self.shown.size(height * self.front.scale, width * self.front.scale)
 
     def detector_inputs(self, height: int, width: int) -> int:
         return 1
 
     def front_macs(self, height: int, width: int, patches: int, masker: bool = True) -> int:
-        """MACs of the front end for one image; see `FrontEnd.macs`."""
-        return self.front.macs(height, width, patches, masker)
+        """MACs of the front end, and of enlarging what it makes, for one image; see `FrontEnd.macs`."""
+        made = self.front.macs(height, width, patches, masker)
+        return made + count_macs_at(self.shown, height * self.front.scale, width * self.front.scale)
 
     def networks_run(self, height: int, width: int, patches: Sequence[int], masker: bool = True) -> list[Network]:
         """The networks that run on images of this size, the detector among them; see `FrontEnd.networks_run`."""
@@ -121,4 +142,6 @@ class ConditionalSRDetector(nn.Module):
 
     def with_detector(self, detector: Detector, preparation: Preparation) -> ConditionalSRDetector:
         """Inference copy around the inference copy of the detector."""
-        return ConditionalSRDetector(self.front.prepared(preparation), detector, preparation.calls()).eval()
+        return ConditionalSRDetector(
+            self.front.prepared(preparation), detector, preparation.calls(), self.upscale
+        ).eval()

@@ -23,7 +23,7 @@ from models.system import ConditionalSRDetector
 from models.tiling.detection_parts import Part, PartPlan, plan_parts
 from models.tiling.merge_parts import merge_parts
 from prediction.padding import content_of, pad_images, padded_size, to_image_pixels
-from utils.convert import to_uint8
+from utils.convert import to_image
 
 IN_A_PART = 10  # times max_det: most boxes of a part, many of which belong to other parts' cores
 EVERYWHERE = MaskPolicy("learned")  # of front ends without masks, which look at none
@@ -88,14 +88,14 @@ class LargeImages:
         more = len(merged) > max_det or any(len(boxes) >= IN_A_PART * max_det for boxes in found)
         return merged[:max_det], len(parts), more
 
-    def strips(
-        self, image: np.ndarray, mask: Tensor | None, convert: Callable[[Tensor], np.ndarray] = to_uint8
-    ) -> Iterator[np.ndarray]:
+    def strips(self, image: np.ndarray, mask: Tensor | None) -> Iterator[np.ndarray]:
         """The super-resolved image from top to bottom, uint8 (rows, s * W, 3) each, one row of parts at a time.
 
         Args:
             image, mask: as in `detect`.
-            convert: from (3, H, W) in [0, 1] to uint8 (H, W, 3).
+
+        Raises:
+            UserError: the super-resolved image holds NaN.
         """
         scale = self.system.front.scale
         for row in self.plan.rows(*image.shape[:2]):
@@ -105,7 +105,7 @@ class LargeImages:
             for part in row:
                 across, sr = part.columns, self._super_resolve(image, mask, part)[0]
                 own = slice((across.start - across.first) * scale, (across.end - across.first) * scale)
-                strip[:, across.start * scale : across.end * scale] = convert(sr[:, inside, own])
+                strip[:, across.start * scale : across.end * scale] = to_image(sr[None, :, inside, own])
                 del sr  # before the next one is made
             yield strip
 

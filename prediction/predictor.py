@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -19,7 +19,6 @@ from deployment.detection_memory import pixels_at_once
 from deployment.graphed_calls import release_graphs
 from deployment.prepare import prepare_system
 from models.conditional_sr import ConditionalSR
-from models.device_constants import sent
 from models.front_end import ConditionalOutput
 from models.mask_policy import MaskPolicy
 from models.masker import patch_grid
@@ -30,7 +29,7 @@ from prediction.padding import content_of, pad_images, padded_size, to_image_pix
 from prediction.sr_image import HeldSR, SRImage, SRInParts, in_one
 from prediction.stage_times import StageTimes
 from utils.convert import to_image, to_tensor
-from utils.device import compute_type, is_out_of_memory
+from utils.device import compute_type, is_out_of_memory, sent
 from utils.errors import UserError
 
 
@@ -183,6 +182,7 @@ class Predictor:
             else:
                 found = self.system.detect(output.sr, *limits, **options.choice)
             boxes = [rows.float().cpu().numpy() for rows in found]
+            self._tell_nan(boxes, output.sr)
         clock.append(time.perf_counter())
         masks = [None] * len(images) if output.mask is None else output.mask[:, 0].cpu().numpy() > 0.5
         clock.append(time.perf_counter())
@@ -207,7 +207,9 @@ class Predictor:
             mask = self.large.choose(image, options.policy)
 
         def find(sr: torch.Tensor, most: int) -> torch.Tensor:
-            return self.system.detect(sr, options.conf, options.iou, most, **options.choice)[0]
+            found = self.system.detect(sr, options.conf, options.iou, most, **options.choice)[0]
+            self._tell_nan([found], sr)
+            return found
 
         boxes, parts, more = self.large.detect(image, mask, find, options.max_det, measure)
         spent = {"preprocess": 0.0, "inference": 1e3 * (time.perf_counter() - start), "postprocess": 0.0}
@@ -216,6 +218,18 @@ class Predictor:
             return Prediction(boxes, sr, None, None, None, spent, None, parts, more)
         kept = mask.numpy()
         return Prediction(boxes, sr, kept, self.system.patch, float(kept.mean()), spent, None, parts, more)
+
+    def _tell_nan(self, boxes: Sequence[Sized], images: torch.Tensor) -> None:
+        """Say which super-resolved images hold NaN, in which nothing is found; on a GPU the graphs tell."""
+        if self.device.type != "cpu":
+            return
+        count = sum(not len(rows) and bool(image.isnan().any()) for rows, image in zip(boxes, images, strict=True))
+        if count:
+            warnings.warn(
+                f"{count} super-resolved image(s) hold NaN, so nothing can be found in them; compute in fp32 "
+                "(no --half), or use other weights",
+                stacklevel=3,
+            )
 
     @torch.no_grad()
     def super_resolve(self, image: np.ndarray, policy: MaskPolicy) -> np.ndarray:
@@ -229,7 +243,7 @@ class Predictor:
         """
         height, width = image.shape[:2]
         if not self.large.plan.whole(*self.padded_size(height, width)):
-            strips = self.large.strips(image, self.large.choose(image, policy), lambda sr: to_image(sr[None]))
+            strips = self.large.strips(image, self.large.choose(image, policy))
             return in_one(strips, (height * self.system.front.scale, width * self.system.front.scale))
         return to_image(self.system.super_resolve(to_tensor(image, self.device), policy).sr)
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from prediction.large_images import LargeImages
-from utils.convert import to_uint8
+from utils.convert import to_image
 
 
 class SRImage(Protocol):
@@ -28,10 +28,10 @@ class SRImage(Protocol):
     def shape(self) -> tuple[int, int]: ...
 
     def strips(self) -> Iterator[np.ndarray]:
-        """From top to bottom, uint8 (rows, width, 3) each."""
+        """From top to bottom, uint8 (rows, width, 3) each. Raises UserError for NaN, which would become black."""
 
     def whole(self) -> np.ndarray:
-        """uint8 (height, width, 3)."""
+        """uint8 (height, width, 3). Raises UserError for NaN."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class HeldSR:
         yield self.whole()
 
     def whole(self) -> np.ndarray:
-        return to_uint8(self.image)
+        return to_image(self.image[None])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.sources import DEFAULT_FPS
+from data.capture import DEFAULT_FPS
 
 LARGEST_SIDE = 8_190  # MPEG-4 stores sides in 13 bits
 LEAST_FREE = 65_536  # bytes; OpenCV says nothing of a full disk

@@ -1,4 +1,4 @@
-"""Small drawn data sets for tests, in YOLO format and noise photographs for SR; an arbitrary-scale network."""
+"""Small drawn data sets for tests, in YOLO format, photographs and a benchmark for SR; an arbitrary-scale network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from models.capabilities import AnyScale, Capabilities
+from tests.imresize import imresize
 
 
 def draw_detection_set(folder: Path, images: int = 6, size: tuple[int, int] = (64, 64), seed: int = 0) -> Path:
@@ -45,6 +46,41 @@ def draw_photographs(folder: Path, images: int = 3, size: tuple[int, int] = (48,
     for index in range(images):
         coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return folder
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture with what photographs have, shading, edges at any angle, fine texture and grain; uint8 (H, W, 3)."""
+    rng, fine = np.random.default_rng(seed), 3
+    y, x = (np.mgrid[0 : fine * height, 0 : fine * width] + 0.5) / (fine * max(height, width))
+    image = np.stack([0.35 + 0.4 * x, 0.5 + 0.3 * y, 0.65 - 0.3 * x * y], axis=-1)
+    for number in range(16):
+        row, column, size, angle, *colour = rng.random(7)
+        along, across = (
+            (x - column) * np.cos(turn) + (y - row) * np.sin(turn) for turn in (np.pi * angle, np.pi * (angle + 0.5))
+        )
+        shape = (
+            np.hypot(along, across) < 0.15 * size if number % 2 else (abs(along) < 0.3) & (abs(across) < 0.03 * size)
+        )
+        texture = 0.12 * np.sin(2 * np.pi * (8 + 40 * size) * along) if number % 3 == 0 else 0 * along
+        image[shape] = (np.array(colour) + texture[..., None])[shape]
+    image = image.reshape(height, fine, width, fine, 3).mean((1, 3)) + 0.02 * (rng.random((height, width, 3)) - 0.5)
+    return np.floor(image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+BENCHMARK_SIZES = ((96, 120), (84, 132), (108, 72))  # multiples of every scale
+
+
+def draw_sr_benchmark(folder: Path, scales: tuple[int, ...] = (2, 3, 4)) -> Path:
+    """Three photographs laid out as the published benchmarks are, LR as MATLAB makes it; returns the folder."""
+    (folder / "HR").mkdir(parents=True)
+    for number, size in enumerate(BENCHMARK_SIZES, start=1):
+        hr = photograph(*size, seed=number)
+        Image.fromarray(hr).save(folder / "HR" / f"img_{number:03d}.png")
+        for scale in scales:
+            (folder / "LR_bicubic" / f"X{scale}").mkdir(parents=True, exist_ok=True)
+            lr = Image.fromarray(imresize(hr, 1 / scale))
+            lr.save(folder / "LR_bicubic" / f"X{scale}" / f"img_{number:03d}x{scale}.png")
     return folder
 
 

@@ -33,6 +33,7 @@ EXTRAS = (
     Extra("mobile", ("executorch",)),
     Extra("app", ("gradio", "selenium")),
     Extra("bulk", ("ray", "pyarrow")),
+    Extra("fuzz", ("atheris",)),
     Extra("integrations", ("supervision", "sahi", "nbclient", "ipykernel", "lap")),
 )
 BROWSER = ("chromium", "chromedriver")

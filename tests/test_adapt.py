@@ -155,7 +155,8 @@ def test_labels_judge_where_they_are_known(folder: Path, tmp_path: Path):
 
 def test_the_recipe_is_a_valid_stage_3(folder: Path):
     config = AdaptConfig(detector=str(folder / "deployed.pt"), data=str(folder / "set/data.yaml"), imgsz=64, scale=2)
-    stage3 = training.stage3_config(training.read_adaptation(config))
+    adaptation = training.read_adaptation(config)
+    stage3 = training.stage3_config(config, adaptation.epochs, adaptation.batch)
     check_stage3(stage3)
     assert stage3.optim.lr == stage3.optim.lr_sr == 1e-4 and stage3.losses.det == 0 and stage3.optim.epochs == 600
 

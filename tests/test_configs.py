@@ -9,16 +9,18 @@ import pytest
 import yaml
 
 from configs import schema
+from configs.compare_schema import CompareConfig
 from configs.evaluate_schema import EvaluateConfig
 from configs.inference_schema import InferenceConfig
 from configs.sr_schema import EvaluateSRConfig
+from configs.stage3_schema import Stage3Config
 from utils.config import ConfigError, config_to_dict, load_config, parse_config, save_config
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 CLASSES = {
     "stage1_yolo_pretrain": schema.Stage1Config,
     "stage2_sr_pretrain": schema.Stage2Config,
-    "stage3_joint_finetune": schema.Stage3Config,
+    "stage3_joint_finetune": Stage3Config,
     "evaluate": EvaluateConfig,
     "inference": InferenceConfig,
     "evaluate_sr": EvaluateSRConfig,
@@ -87,13 +89,46 @@ def test_parses_and_survives_saving(file: Path, tmp_path: Path):
     assert yaml.safe_load((tmp_path / "saved.yaml").read_text()) == config_to_dict(config)
 
 
+# Where stage 3's file is the published recipe; the defaults are what files mean that were written before there was one.
+RECIPE = {
+    ("stage3_joint_finetune", (section, key))
+    for section, keys in {
+        "warm_up": ("epochs", "quality_epochs"),
+        "optim": ("epochs", "batch", "lr", "lr_low", "lr_sr", "lr_masker", "warmup", "ema"),
+        "losses": ("distill", "distill_outputs"),
+        "gumbel": ("start",),
+    }.items()
+    for key in keys
+}
+
+
+def test_stage3_has_the_recipe_of_the_published_tables():
+    """Of the comparison that the README shows; but for the low learning rate, which made no difference."""
+    compared = load_config(CompareConfig, FOLDER / "compare" / "hit_uav_x4_edsr_8x32.yaml")
+    base = load_config(Stage3Config, FOLDER / "hit_uav" / "stage3_joint_finetune.yaml")
+    ours = load_config(Stage3Config, FOLDER / "stage3_joint_finetune.yaml")
+    frozen, retrained = compared.overrides["frozen"], compared.overrides["retrained"]
+    warm_up = ours.warm_up
+    assert (warm_up.quality_epochs, warm_up.epochs) == (compared.unlabelled_epochs, compared.masker_epochs)
+    assert (warm_up.batch, warm_up.lr, warm_up.lr) == tuple(frozen[f"optim.{k}"] for k in ("batch", "lr", "lr_sr"))
+    assert warm_up.lr_masker == base.optim.lr_masker
+    for terms in (warm_up, ours.losses):
+        assert (terms.distill, terms.distill_outputs) == (compared.distill, compared.distill_outputs)
+    for key in ("epochs", "batch", "lr", "lr_sr"):
+        assert getattr(ours.optim, key) == retrained[f"optim.{key}"], key
+    for key in ("lr_masker", "lr_low", "warmup", "weight_decay", "ema", "schedule"):
+        assert getattr(ours.optim, key) == getattr(base.optim, key), key
+    assert ours.gumbel == base.gumbel and ours.augment == base.augment
+    assert ours.masker.budget_dropout == compared.overrides["stage3"]["masker.budget_dropout"]
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_general_files_repeat_the_defaults(name: str):
-    """The general files are documented defaults; only paths, worker counts and examples differ."""
+    """The general files are documented defaults; only paths, worker counts and examples differ, and the recipe."""
     config, default = load_config(CLASSES[name], FOLDER / f"{name}.yaml"), CLASSES[name]()
     flat = {path: value for path in dotted(config_to_dict(config)) if not isinstance(value := at(config, path), dict)}
     for path, value in flat.items():
-        if not isinstance(value, str | list | None) and path[-1] != "workers":
+        if not isinstance(value, str | list | None) and path[-1] != "workers" and (name, path) not in RECIPE:
             assert value == at(default, path), path
 
 
@@ -105,11 +140,14 @@ def at(config, path: tuple):
 
 
 def test_misspelt_keys_of_files_are_refused_with_the_right_name(tmp_path: Path):
-    chance, right, total = random.Random(0), 0, 0
+    """Every key of a class in the first file that has it: what is said of it depends on the class."""
+    chance, right, total, known = random.Random(0), 0, 0, set()
     for file in FILES:
         tree, valid = yaml.safe_load(file.read_text()), valid_names(file)
+        before = known.copy()
         for path, wrong, changed in misspelt(tree, chance):
-            if wrong in valid:
+            known.add((file.stem, path))
+            if wrong in valid or (file.stem, path) in before:
                 continue
             (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
             with pytest.raises(ConfigError) as caught:
@@ -119,7 +157,7 @@ def test_misspelt_keys_of_files_are_refused_with_the_right_name(tmp_path: Path):
             assert line in message, message
             total += 1
             right += f"did you mean {'.'.join(path)}?" in message
-    assert total > 700
+    assert total > 400
     assert right >= 0.95 * total, f"{right} of {total}"
 
 
@@ -178,7 +216,7 @@ def test_misspelt_options_are_refused_with_the_right_name(capsys):
     ],
 )
 def test_values_out_of_bounds_are_refused(option, message, capsys):
-    kind = schema.Stage2Config if option.startswith(("--data.deg", "--data.scales", "--loss.")) else schema.Stage3Config
+    kind = schema.Stage2Config if option.startswith(("--data.deg", "--data.scales", "--loss.")) else Stage3Config
     with pytest.raises(SystemExit):
         parse_config(kind, "", [option])
     assert message in capsys.readouterr().err

@@ -16,6 +16,8 @@ import yaml
 
 from evaluate import main
 from evaluation.detection_report import COLUMNS
+from evaluation.map_bootstrap import weighted_map
+from evaluation.matches_file import MATCHES, read_matches
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.detector_yolo import YoloDetector
@@ -163,11 +165,21 @@ def test_shares_macs_and_parameters_add_up(project: Project, finished):
     assert rows["lr"]["total_gmacs"] == pytest.approx(hr / 4, rel=1e-3), "the detector sees a quarter of the pixels"
 
 
+def test_matches_give_the_map_of_every_row(finished):
+    out, results = finished
+    once = torch.ones(1, results["images"], dtype=torch.float64)
+    for row in results["rows"]:
+        (found,) = weighted_map(read_matches(out / MATCHES, row["name"]), once)
+        assert found.item() == pytest.approx(row["map50_95"], abs=1e-9)
+
+
 def test_tables_and_pictures(finished):
     out, results = finished
     lines = (out / "table.md").read_text().splitlines()
     assert lines[0].startswith("set, split val: 4 images, x2, LR = HR shrunk")
-    assert [line.split("|")[1].strip() for line in lines[4:]] == ROWS
+    assert [line.split("|")[1].strip() for line in lines[4 : 4 + len(ROWS)]] == ROWS
+    assert all("detector: " in row["runs"] for row in results["rows"])
+    assert lines[5 + len(ROWS)].startswith("| rows ") and "fused oneDNN convolutions" in "".join(lines[7 + len(ROWS) :])
     with (out / "table.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [row["name"] for row in table] == ROWS
@@ -285,8 +297,17 @@ def test_nothing_is_shipped_for_x3(project: Project, tmp_path: Path, capsys):
     assert "sr_quality: nothing is shipped for x3, so there is no such row" in capsys.readouterr().out
     with pytest.raises(ValueError, match="only for x2, x4; name bicubic or a weight file"):
         main(project.arguments(tmp_path / "other", **changes | {"sr_fast": "shipped"}))
-    with pytest.raises(ValueError, match=r"bicubic_1\.5x needs data.imgsz in multiples of 64, found 96"):
-        main(project.arguments(tmp_path / "other", **changes | {"baselines": "[bicubic_1.5x]"}))
+
+
+def test_a_larger_size_that_does_not_fit_is_filled_up(project: Project, tmp_path: Path):
+    """1.5 times 96 is 144, which the detector sees in 160; x3 times 1.5 is not whole: two interpolations."""
+    changes = {"system": None, "sr_fast": None, "retrained": None, "data.scale": "3", "data.imgsz": "96"}
+    changes |= {"baselines": "[bicubic, bicubic_1.5x]", "limit": "1"}
+    assert main(project.arguments(tmp_path / "run", **changes, timing_runs="1")) == 0
+    plain, larger = json.loads((tmp_path / "run" / "results.json").read_text())["rows"]
+    assert (larger["upscale"], larger["name"]) == (1.5, "bicubic_1.5x") and larger["sr_gmacs"] > plain["sr_gmacs"]
+    detector = [row["total_gmacs"] - row["sr_gmacs"] for row in (plain, larger)]
+    assert detector[1] / detector[0] == pytest.approx((160 / 96) ** 2, rel=0.02)
 
 
 def test_empty_split(project: Project, tmp_path: Path):

@@ -32,10 +32,13 @@ from loading.systems import load_system
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.execution import Execution
+from models.mask_policy import parse_policy
 from models.masker import Masker
 from models.single_sr import SingleSR
 from models.system import ConditionalSRDetector
+from prediction.predictor import PredictOptions, Predictor
 from tests.drawn import draw_detection_set
+from tests.extras import needs
 from tests.test_evaluate import NAMES, TINY, save, talkative_detector
 from tools import latency
 from utils.checkpoint import CheckpointError
@@ -417,15 +420,47 @@ def test_slices_survive_saving_and_help(tmp_path: Path, capsys, monkeypatch):
     [
         (["--sr=hr"], "sr hr trains a detector on HR images: it needs mode detector_only"),
         (["--sr=hr", "--mode=detector_only", "--data.lr=native"], "sr hr needs HR images, but data.lr is native"),
-        (["--sr=sr_fast", "--upscale=2"], "upscale 2 is for sr bicubic"),
+        (["--sr=hr", "--mode=detector_only", "--upscale=2"], "upscale 2 enlarges SR images"),
         (["--sr=bicubic", "--mode=detector_only", "--upscale=2", "--losses.rec=1"], "losses.rec compares SR with HR"),
         (["--sr=bicubic", "--mode=detector_only", "--upscale=2", "--losses.distill=1"], "images of one size"),
+        (["--sr=sr_fast", "--upscale=1.5", "--losses.hr_share=0.1"], "images of one size"),
+        (["--slices.rows=2"], "slices are of bicubic images"),
+        (["--sr=bicubic", "--mode=detector_only", "--slices.rows=2", "--upscale=1.5"], "slices are of bicubic images"),
+        (["--sr=bicubic", "--mode=detector_only", "--slices.rows=2", "--losses.rec=1"], "losses.rec is of whole"),
+        (
+            ["--sr=bicubic", "--mode=detector_only", "--slices.columns=2", "--data.unlabelled=true"],
+            "slices learn nothing from",
+        ),
         (["--mode=detector_only"], "set sr to bicubic, sr_fast, sr_quality or hr"),
     ],
 )
 def test_stage3_refuses_what_makes_no_sense(project: Project, tmp_path: Path, options: list[str], words: str):
     with pytest.raises(ValueError, match=words):
         stage3.main([f"--data.yaml={project.data}", f"--run.out={tmp_path / 'run'}", *options])
+
+
+@needs("sahi")
+def test_larger_inputs_slices_and_the_sahi_package(project: Project, tmp_path: Path):
+    """Trained by stage 3, measured by evaluate.py, run by inference."""
+    espcn = ("--sr=sr_fast", "--sr_fast.name=espcn", "--sr_fast.args={n_feats: 8}")
+    project.train("larger", *espcn, "--upscale=1.25", "--losses.rec=0.1")
+    project.train("on_slices", "--sr=bicubic", "--slices.rows=2", "--slices.columns=2")
+    sliced = {"on_slices": SLICED | {"weights": project["on_slices"]}}
+    sliced |= {"sahi": SLICED | {"weights": project["detector"], "library": "sahi"}}
+    options = {"systems": {"larger": project["larger"]}, "sliced": sliced, "timing_runs": 1}
+    assert main(project.arguments(tmp_path / "run", **options)) == 0
+    rows = by_name(json.loads((tmp_path / "run" / "results.json").read_text()))
+    assert list(rows) == ["larger", "on_slices", "sahi"] and all(row["total_ms"] > 0 for row in rows.values())
+    assert rows["larger"]["psnr"] > 0 and rows["sahi"]["sr_ms"] is None
+
+    system = load_system(project["larger"])
+    assert (system.upscale, system.scale, system.front.scale) == (1.25, 2, 2)
+    side = count_macs_at(system.detector, 96, 96) / 1e9  # 1.25 times 64, filled up
+    assert rows["larger"]["total_gmacs"] - rows["larger"]["sr_gmacs"] == pytest.approx(side)
+    image = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    found = Predictor(system, torch.device("cpu"))([image], PredictOptions(parse_policy("learned"), conf=0.0))[0]
+    assert found.sr_image().shape == (60, 80, 3) and found.boxes[:, :4].max() <= 40
+    assert load_system(project["on_slices"]).front.spec["name"] == "bicubic"
 
 
 def test_stage3_checkpoints_say_what_they_are(project: Project):

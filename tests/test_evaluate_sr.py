@@ -27,7 +27,7 @@ from models.arbitrary_scale import BicubicToSize
 from models.capabilities import Capabilities
 from models.lmf.cmsr import rendered_share
 from prediction.sr_inference import load_sr_for
-from tests.drawn import AnySize, draw_photographs
+from tests.drawn import AnySize, draw_photographs, draw_sr_benchmark
 from tests.loading import published
 from utils.checkpoint import CheckpointError, save_network
 from utils.config import ConfigError
@@ -270,6 +270,16 @@ def test_bicubic_has_the_published_figures(shared_data):
     config = EvaluateSRConfig(weights="bicubic", hr=str(shared_data("sr_bench") / "Set5"), scale=4.0, timing_runs=0)
     (row,) = SREvaluation(load_candidates(config, CPU), config, CPU).rows(list_benchmarks(config)[0])
     assert row["psnr_y"] == pytest.approx(28.42, abs=0.02) and row["ssim_y"] == pytest.approx(0.8104, abs=0.001)
+
+
+@pytest.mark.parametrize(("scale", "psnr", "ssim"), [(2, 32.63, 0.8861), (4, 29.97, 0.8129)])
+def test_bicubic_has_the_figures_of_the_drawn_benchmark(tmp_path: Path, scale: int, psnr: float, ssim: float):
+    """Those that tests/utils/test_metrics.py finds by other implementations."""
+    folder = draw_sr_benchmark(tmp_path / "Drawn3", (scale,))
+    config = EvaluateSRConfig(weights="bicubic", hr=str(folder), scale=float(scale), timing_runs=0)
+    (row,) = SREvaluation(load_candidates(config, CPU), config, CPU).rows(list_benchmarks(config)[0])
+    assert (row["dataset"], row["images"], row["border"]) == ("Drawn3", 3, scale)
+    assert row["psnr_y"] == pytest.approx(psnr, abs=0.01) and row["ssim_y"] == pytest.approx(ssim, abs=0.0005)
 
 
 def test_refusals(tmp_path: Path, photographs: Path, capsys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +183,14 @@ def test_executorch_runs_a_detector_and_a_whole_call_at_one_size(tmp_path: Path,
 
 
 @needs_extra("mobile")
+def test_executorch_says_which_sizes_it_can_keep_open(tmp_path: Path):
+    words = ["--include", "executorch", "--imgsz", "9", "--out", str(tmp_path / "out"), "--weights", "espcn_8"]
+    with pytest.raises(UserError, match="imgsz 9 9: sides are open up to 2 times imgsz, which must be 12 or more"):
+        export.main(words)
+    assert not (tmp_path / "out").exists()
+
+
+@needs_extra("mobile")
 def test_executorch_keeps_no_sides_of_a_system_open(tmp_path: Path, system_file: Path):
     with pytest.raises(UserError, match="fixed sizes there; add --dynamic false"):
         export.main(["--weights", str(system_file), "--include", "executorch", "--out", str(tmp_path / "out")])
@@ -229,12 +239,14 @@ def test_what_cannot_be_exported_is_one_line(words: str, message: str, system_fi
     assert not (tmp_path / "out").exists() and system_file.is_file()
 
 
-def test_the_line_of_an_error_begins_with_the_program():
-    folder = Path(export.__file__).parent
-    words = ["export.py", "--weights", "espcn_8", "--include", "onxx"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("export.py: error: include: unknown format 'onxx'; ")
+def test_the_line_of_an_error_begins_with_the_program(monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # those of this process stay as they are
+    monkeypatch.setattr(sys, "argv", [export.__file__, "--weights", "espcn_8", "--include", "onxx"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(export.__file__, run_name="__main__")
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1, said
+    assert said.startswith("export.py: error: include: unknown format 'onxx'; ")
 
 
 def test_a_file_that_gives_no_numbers_is_found_whichever_image_shows_it():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from configs.schema import LossConfig
+from configs.stage3_schema import LossConfig
 from models import build_sr
 from models.conditional_sr import ConditionalSR
 from models.masker import Masker
@@ -51,7 +51,8 @@ def test_masker_finds_the_objects_and_the_target_share():
     quality = build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 8})
     front = ConditionalSR(Masker(PATCH, bias=1.0), build_sr("bicubic", 2), quality)
     system = nn.Module()
-    system.front, system.detector = front, RegionLoss()
+    system.front, system.detector, system.shown = front, RegionLoss(), nn.Identity()
+    system.zoom = system.upscale = 1
     weights = LossConfig(det=1.0, sparse=10.0, target=0.25, smooth=0.0, objects=0.0)
     objective = JointTask(system, weights, tau=(2.0, 0.1)).train()
     optimizer = torch.optim.Adam(

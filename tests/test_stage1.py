@@ -17,6 +17,7 @@ from PIL import Image
 from loading.detector_weights import load_detector
 from stage1_pretrain_yolo import OUTPUT, main
 from tests.drawn import draw_detection_set
+from tests.small_yolo import write_small_yolo
 from training.yolo_training import Float32Criterion, HRDetectionTrainer, NonFiniteLossError
 from utils.checkpoint import CheckpointError, load_network
 from utils.errors import UserError
@@ -44,7 +45,8 @@ sys.exit(code)
 def arguments(data: Path, out: Path, **options) -> list[str]:
     values = {
         "run.out": out, "run.device": "cpu", "run.threads": 1, "run.workers": 0, "data.yaml": data, "data.imgsz": 64,
-        "detector.model": "yolov5n.yaml", "epochs": 1, "batch": 4, "warmup_epochs": 0, "augment.close_mosaic": 0,
+        "detector.model": write_small_yolo(data.parent.parent), "epochs": 1, "batch": 4, "warmup_epochs": 0,
+        "augment.close_mosaic": 0,
     }  # fmt: skip
     return [f"--{key}={value}" for key, value in (values | options).items()]
 
@@ -75,7 +77,8 @@ def test_one_epoch_makes_a_checkpoint_without_network_or_writing_to_the_input(tm
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # building the font list anew takes ten seconds
     environment.pop("YOLO_OFFLINE", None)
-    options = arguments(data, out, **{"data.imgsz": "[64,32]", "run.precision": "bf16", "run.workers": 1})
+    small = {"data.imgsz": "[64,32]", "run.precision": "bf16", "run.workers": 1}
+    options = arguments(data, out, **small, **{"detector.model": "yolov5n.yaml"})
     done = subprocess.run(
         [sys.executable, "-c", NO_NETWORK, *options], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -103,7 +106,9 @@ def test_interrupted_run_is_resumed_and_a_finished_one_left_alone(tmp_path, data
             raise KeyboardInterrupt
 
     monkeypatch.setattr(HRDetectionTrainer, "save_model", save_then_stop)
-    options = {"epochs": 3, "detector.model": "yolo26n.yaml"}
+    # A YOLO26 in few layers: its head has two branches, whose losses weigh by a schedule.
+    (tmp_path / "yolo26").mkdir()
+    options = {"epochs": 3, "detector.model": write_small_yolo(tmp_path / "yolo26", end2end=True, reg_max=1)}
     with pytest.raises(KeyboardInterrupt):
         main(arguments(data, out, **options))
     assert not (out / OUTPUT).exists()

@@ -9,7 +9,8 @@ import pytest
 
 import inference
 import stage3_finetune_joint as stage3
-from configs.schema import DetectionDataConfig, MaskerConfig, Stage3Config
+from configs.schema import DetectionDataConfig
+from configs.stage3_schema import MaskerConfig, Stage3Config
 from data.detection import DetectionDataset, load_data_spec, scan_split
 from deployment.latency_profile import Curve, load_profile, save_profile
 from loading.systems import build_system, load_system

@@ -36,6 +36,7 @@ WITHOUT_FILES = {
     },
 }  # fmt: skip
 LESS = {"real_world": {"data.patch": 16, "data.degradation.pool": 2, "run.precision": "fp32"}}
+WARM_UP = {"configs": {"warm_up.quality_epochs": 1, "warm_up.epochs": 1, "warm_up.batch": 2}}
 STAGE2_ONLY = sorted({file.parent for file in FOLDER.rglob("stage2_sr_pretrain.yaml")} - set(CHAINS))
 
 
@@ -105,8 +106,9 @@ def test_the_stages_follow_each_other(tmp_path: Path, inputs: dict[str, Path], f
         **data,
         **detector,
         **{"sr_fast.weights": fast, "sr_quality.weights": quality, "optim.epochs": 1, "optim.batch": 2},
-        **{"optim.micro_batch": 0},
+        **{"optim.micro_batch": 0} | WARM_UP.get(folder.name, {}),
     )
+    assert (stage3 / "warm_up_sr_quality").exists() == (stage3 / "warm_up").exists() == (folder.name in WARM_UP)
     assert "train/det" in (stage3 / "metrics.jsonl").read_text()
     system = stage3 / "conditional_sr_yolo_jointly_tuned.pth"
     checkpoints = {"system": system, "detector": detector["detector.weights"], "sr_fast": "shipped"}

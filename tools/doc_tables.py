@@ -1,9 +1,10 @@
 """Tables of README.md and docs/results.md, written from the published results: no figure there is typed by hand.
 
-    python -m tools.doc_tables            # rewrites what stands between the markers of each table
+    python -m tools.doc_tables            # rewrites what stands between the markers of each table, and the pages below
     python -m tools.doc_tables --check    # exit status 1 where a page disagrees with its results
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`; TABLES says of which results it is made.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; TABLES says of which results it is made. The page of a
+comparison, docs/results/NAME.md, is made of NAME.json as a whole.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.comparison.catalogue import FAMILIES
 from evaluation.row_key import RowKey, by_key
 from utils.atomic_file import replace_text
 from utils.cli import run
@@ -151,18 +153,33 @@ def written(text: str) -> str:
     return MARKED.sub(replaced, text)
 
 
+def comparisons() -> list[Path]:
+    """The JSON files of published comparisons."""
+    files = sorted((ROOT / "docs" / "results").glob("*.json"))
+    return [file for file in files if "comparison" in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def comparison_page(file: Path) -> str:
+    """The page of a comparison, with the pictures that lie beside its JSON."""
+    from evaluation.comparison.report import report_markdown
+
+    pictures = {family: f"{file.stem}_{family}.png" for family in FAMILIES}
+    shown = {family: name for family, name in pictures.items() if file.with_name(name).is_file()}
+    return report_markdown(json.loads(file.read_text(encoding="utf-8")), shown)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing, fail where a page would change")
     options = parser.parse_args(argv)
+    pages = {ROOT / name: written((ROOT / name).read_text(encoding="utf-8")) for name in PAGES}
+    pages |= {file.with_suffix(".md"): comparison_page(file) for file in comparisons()}
     stale = []
-    for name in PAGES:
-        page = ROOT / name
-        text = page.read_text(encoding="utf-8")
-        if (new := written(text)) != text:
-            stale.append(name)
+    for page, text in pages.items():
+        if not page.is_file() or page.read_text(encoding="utf-8") != text:
+            stale.append(page.relative_to(ROOT).as_posix())
             if not options.check:
-                replace_text(page, new)
+                replace_text(page, text)
     print(f"{'out of date' if options.check else 'rewritten'}: {', '.join(stale) or 'none'}")
     return int(options.check and bool(stale))
 

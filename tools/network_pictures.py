@@ -110,7 +110,7 @@ def feature_pictures(maps: np.ndarray) -> dict[str, np.ndarray]:
     """The mean of the maps (C, h, w), and those that vary most, in rows."""
     import numpy as np
 
-    from utils.overlay import heat_map, panel
+    from utils.overlay import panel
 
     chosen = np.sort(np.argsort(-maps.std((1, 2)), kind="stable")[:CHANNELS])
     tiles = [heat_map(maps[channel]) for channel in chosen]
@@ -129,7 +129,7 @@ def mask_pictures(front, image: np.ndarray, lr: torch.Tensor, policy: str) -> di
 
     from models.mask_policy import parse_policy
     from utils.gumbel import keep_probability
-    from utils.overlay import READABLE_HEIGHT, enlarge, heat_map, panel, shade_mask
+    from utils.overlay import READABLE_HEIGHT, enlarge, panel, shade_mask
 
     with torch.no_grad():
         probability = keep_probability(front.masker(lr))[0, 0].cpu().numpy()
@@ -144,7 +144,7 @@ def mask_pictures(front, image: np.ndarray, lr: torch.Tensor, policy: str) -> di
 
 def drawn(values: np.ndarray) -> np.ndarray:
     """A map (h, w) as colours, large enough to be looked at."""
-    from utils.overlay import READABLE_HEIGHT, enlarge, heat_map
+    from utils.overlay import READABLE_HEIGHT, enlarge
 
     return enlarge(heat_map(values), READABLE_HEIGHT)[0]
 
@@ -153,9 +153,25 @@ def bars(factors: np.ndarray) -> np.ndarray:
     """Factors (C,) of channels as coloured squares in a row, from 0 to 1."""
     import numpy as np
 
-    from utils.overlay import heat_map
-
     return heat_map(np.kron(factors[None], np.ones((4 * BAR, BAR))), 0, 1)
+
+
+def heat_map(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """Numbers as colours from dark blue (low) to yellow (high), uint8 (H, W, 3).
+
+    Args:
+        values: finite, (H, W).
+        low, high: what the ends of the scale stand for; None takes the least and the largest value.
+    """
+    import cv2
+    import numpy as np
+
+    values = np.asarray(values, np.float64)
+    low, high = (float(values.min()) if low is None else low), (float(values.max()) if high is None else high)
+    share = np.clip((values - low) / (high - low if high > low else 1), 0, 1)
+    return np.ascontiguousarray(
+        cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    )
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ tests run small within `make test` (stages, endurance and network within `make r
 TAIL = """
 Stages 2 and 3 and the training loop must end bit for bit as an unbroken run, metrics included. Stage 1 is Ultralytics'
 trainer, which keeps 16-bit averages and no state of its sampler between epochs: it goes on, but not bit for bit.
-What has no row here was not run: a row for each stage belongs to the full size. No test exists for coverage-guided
-fuzzing (atheris), resuming on a GPU, and killing several processes of one run.
+What has no row here was not run: a row for each stage belongs to the full size, fuzzing by coverage needs atheris
+(`requirements-fuzz.txt`). No test exists for resuming on a GPU, and killing several processes of one run. How many
+faults in the code the tests would notice: [mutation score](mutation.md).
 """
 
 

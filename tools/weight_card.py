@@ -43,6 +43,7 @@ def card_text(
         "network": f"`{spec['name']}`, `{flow(args)}`, {rows[0]['params']:,} parameters" + macs(rows),
         "data": data(config, arbitrary),
         "protocol": protocol(config, network, meta),
+        "checkpoint": checkpoint(config, meta, [row["dataset"] for row in rows]),
     }
     if where := machine(made, seconds):
         cells["training"] = where
@@ -85,8 +86,8 @@ def protocol(config: Stage2Config, network: nn.Module, meta: dict) -> str:
     role = meta["role"]
     setting: NetworkConfig = getattr(config, role)
     optim: OptimConfig = getattr(config, ROLES[role])
-    per_epoch = EpochBatchSampler(config.data.samples_per_epoch, optim.batch, 0, 0, 0).steps
-    steps, patch = per_epoch * optim.epochs, config.data.patch
+    per_epoch, patch = steps_per_epoch(config, optim), config.data.patch
+    steps = per_epoch * optim.epochs
     parts = ["`stage2_pretrain_sr.py`", loss(config, setting.name, network)]
     parts.append(f"AdamW, weight decay {optim.weight_decay:g}" if optim.weight_decay else "Adam")
     phase = "in the last phase " if setting.name in SR_PHASES else ""
@@ -102,9 +103,32 @@ def protocol(config: Stage2Config, network: nn.Module, meta: dict) -> str:
     start = setting.weights or setting.init
     if start:
         parts.append(f"started from `{short(start)}`" + ("" if setting.weights else " (what fits of it)"))
-    if "step" in meta and meta["step"] < steps:
-        parts.append(f"weights of the best validation, after step {meta['step']:,}")
     return ", ".join(parts)
+
+
+def checkpoint(config: Stage2Config, meta: dict, reported: Sequence[str]) -> str:
+    """Whether the best or the last weights are published, on which images they were chosen, and whether these are
+    reported on too.
+
+    Args:
+        config: settings of the run.
+        meta: of the stage-2 checkpoint; `step` where it is that of the best validation.
+        reported: names of the data sets of the card.
+    """
+    optim: OptimConfig = getattr(config, ROLES[meta["role"]])
+    validated = " and ".join(place(folder) for folder in config.data.val)
+    same = sorted({PurePath(folder).name for folder in config.data.val} & set(reported))
+    if "step" in meta and meta["step"] < steps_per_epoch(config, optim) * optim.epochs:
+        text = f"weights of the best validation, after step {meta['step']:,}, chosen by the PSNR on {validated}"
+        return f"{text}; **chosen on images that are reported below**: {', '.join(same)}" if same else text
+    if not validated:
+        return "weights of the last step"
+    text = f"weights of the last step, no earlier one was chosen; validated on {validated} during training"
+    return f"{text}; **reported below are images of these validations**: {', '.join(same)}" if same else text
+
+
+def steps_per_epoch(config: Stage2Config, optim: OptimConfig) -> int:
+    return EpochBatchSampler(config.data.samples_per_epoch, optim.batch, 0, 0, 0).steps
 
 
 def loss(config: Stage2Config, trained: str, network: nn.Module) -> str:

@@ -14,15 +14,8 @@ from accelerate import Accelerator
 
 from configs.adapt_schema import AdaptConfig
 from configs.evaluate_schema import EvaluateConfig
-from configs.schema import (
-    AugmentConfig,
-    DetectionDataConfig,
-    GumbelConfig,
-    LossConfig,
-    MaskerConfig,
-    OptimConfig,
-    Stage3Config,
-)
+from configs.schema import AugmentConfig, DetectionDataConfig, OptimConfig
+from configs.stage3_schema import GumbelConfig, LossConfig, MaskerConfig, Stage3Config
 from data.data_spec import Record, load_data_spec, scan_splits
 from data.detection import DetectionDataset, canvas_size
 from data.images import list_images
@@ -76,7 +69,7 @@ class Adaptation:
             network = getattr(config, role)
             if network.weights is not None:  # as drawn it would tell nothing
                 networks[role] = build_or_load_sr(network, config.scale).eval()
-        return baseline_rows(self.detector, networks, config.scale, self.held.canvas)
+        return baseline_rows(self.detector, networks, config.scale)
 
     @property
     def batch(self) -> int:
@@ -133,9 +126,9 @@ def measuring(config: AdaptConfig, timing_runs: int) -> EvaluateConfig:
     return EvaluateConfig(run=config.run, data=detection_data(config), conf=CONF, timing_runs=timing_runs, overlays=0)
 
 
-def stage3_config(adaptation: Adaptation) -> Stage3Config:
-    """The training as a stage 3: no labels, the detector frozen, all of the front end learns."""
-    config, epochs, rate = adaptation.config, adaptation.epochs, adaptation.config.lr
+def stage3_config(config: AdaptConfig, epochs: int, batch: int) -> Stage3Config:
+    """The training as a stage 3 of so many epochs and pictures a step: no labels, the detector frozen, all of the front
+    end learns."""
     return Stage3Config(
         run=config.run,
         data=detection_data(config),
@@ -145,9 +138,9 @@ def stage3_config(adaptation: Adaptation) -> Stage3Config:
         sr_quality=config.sr_quality,
         optim=OptimConfig(
             epochs=epochs,
-            batch=adaptation.batch,
-            lr=rate,
-            lr_sr=rate,
+            batch=batch,
+            lr=config.lr,
+            lr_sr=config.lr,
             lr_masker=config.lr_masker,
             warmup=min(100, max(1, config.steps // 10)),
             weight_decay=5e-4,
@@ -176,20 +169,47 @@ def trained_system(adaptation: Adaptation, folder: Path, accelerator: Accelerato
     """
     if (folder / OUTPUT).exists():
         return load_system(folder / OUTPUT)
-    config = stage3_config(adaptation)
+    config = stage3_config(adaptation.config, adaptation.epochs, adaptation.batch)
+    joint, log = train_front_end("adapt", config, adaptation.detector, adaptation.train, folder, accelerator)
+    save_trained(folder / OUTPUT, config, joint, log, accelerator.device)
+    return load_system(folder / OUTPUT)
+
+
+def train_front_end(
+    name: str,
+    config: Stage3Config,
+    detector: YoloDetector,
+    pictures: list[Record],
+    folder: Path,
+    accelerator: Accelerator,
+) -> tuple[JointTraining, MetricsLog]:
+    """Train the front end of a stage 3 through a detector that stays as it is, from where it was interrupted.
+
+    Args:
+        name: in messages.
+        config: of the training.
+        detector: as deployed.
+        pictures: to train on; held-out ones only judge.
+        folder: receives checkpoints and the log.
+        accelerator: device and precision.
+
+    Returns:
+        What was trained, its averaged weights in place, and its log, which is closed.
+
+    Raises:
+        UserError: see `joint_training` and `Trainer`.
+    """
     torch.manual_seed(config.run.seed)
-    system = ConditionalSRDetector(configured_front(config), deepcopy(adaptation.detector))
-    records = {"train": adaptation.train, "val": adaptation.train}  # held-out pictures only judge
-    joint = joint_training(config, system, records, accelerator.device)
+    system = ConditionalSRDetector(configured_front(config), deepcopy(detector))
+    joint = joint_training(config, system, {"train": pictures, "val": pictures}, accelerator.device)
     log = MetricsLog(folder)
     trainer = Trainer(
-        "adapt", joint.task, joint.data(config.run.workers), config.optim, config.run, folder, log, accelerator
+        name, joint.task, joint.data(config.run.workers), config.optim, config.run, folder, log, accelerator
     )
     log.resume_from(trainer.restore())
     trainer.fit()
     log.close()
-    save_trained(folder / OUTPUT, config, joint, log, accelerator.device)
-    return load_system(folder / OUTPUT)
+    return joint, log
 
 
 def save_trained(path: Path, config: Stage3Config, joint: JointTraining, log: MetricsLog, device: torch.device) -> None:

@@ -25,8 +25,18 @@ def largest(tensors: list[Tensor]) -> Tensor:
 
 
 def first_not_finite(state: dict, place: str = "") -> str:
-    """Where in a nested state the first tensor with NaN or an infinite value is, "" where all is finite."""
-    return next((name for name, x in _tensors(state, place) if not bool(torch.isfinite(x).all())), "")
+    """Where in a nested state a tensor with NaN or an infinite value is, "" where all is finite.
+
+    The answers of a device cross to the host at once.
+    """
+    found: dict[torch.device, dict[str, Tensor]] = {}
+    for name, x in _tensors(state, place):
+        found.setdefault(x.device, {})[name] = torch.isfinite(x).all()
+    for flags in found.values():
+        for name, finite in zip(flags, torch.stack(list(flags.values())).tolist(), strict=True):
+            if not finite:
+                return name
+    return ""
 
 
 def _tensors(value: object, place: str) -> Iterator[tuple[str, Tensor]]:

@@ -6,19 +6,21 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from configs.schema import Stage3Config
+from configs.stage3_schema import Stage3Config
 from data.data_spec import Record
 from data.detection import DetectionDataset, canvas_size
 from data.detection_batch import collate_detection
 from deployment.latency_profile import architecture_fingerprint, load_profile
-from loading.stage3_checks import distills
+from loading.stage3_checks import cuts_slices, distills
 from loading.systems import build_system, build_teacher
 from models.conditional_cost import fast_share
 from models.content import image_cells
+from models.sliced_detection import Slicer
 from models.system import ConditionalSRDetector
 from training.detection_records import Say, read_records
 from training.distillation import Distillation
 from training.tasks.joint import JointTask
+from training.tasks.slices import SlicesTask
 from training.training_data import TrainingData
 from utils.errors import UserError
 from utils.optimizer_utils import freeze_parts
@@ -35,7 +37,7 @@ class JointTraining:
         labelled: number of training images with labels.
     """
 
-    task: JointTask
+    task: JointTask | SlicesTask
     train: DetectionDataset
     val: DetectionDataset
     labelled: int
@@ -85,7 +87,14 @@ def joint_training(
     system.detector.set_epochs(config.optim.epochs)
     if config.freeze_bn:
         system.detector.freeze_batchnorm()
-    return JointTraining(joint_task(config, system, train, labelled / len(train), device, say), train, val, labelled)
+    task: JointTask | SlicesTask
+    if cuts_slices(config):
+        slices = config.slices
+        slicer = Slicer(config.data.scale, slices.rows, slices.columns, slices.overlap, slices.full)
+        task = SlicesTask(system, config.losses, slicer, config.run.seed)
+    else:
+        task = joint_task(config, system, train, labelled / len(train), device, say)
+    return JointTraining(task, train, val, labelled)
 
 
 def detection_sets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import torch
@@ -28,6 +29,13 @@ def micro_batches(optim: OptimConfig, processes: int) -> tuple[int, int]:
     return micro, optim.batch // (micro * processes)
 
 
+def repeat_exactly() -> None:
+    """Let CUDA use algorithms that give the same bits each time, from here on; to be called before CUDA is used."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def make_accelerator(run: RunConfig, some_get_no_gradient: bool = False) -> Accelerator:
     """Device, precision and processes (`accelerate launch` or `torchrun` start several) as one object.
 
@@ -43,6 +51,8 @@ def make_accelerator(run: RunConfig, some_get_no_gradient: bool = False) -> Acce
     check_precision(run.precision, device, "run.precision")
     set_threads(run.threads)
     cpu = device.type == "cpu"
+    if run.deterministic and not cpu:
+        repeat_exactly()
     if cpu:
         keep_freed_memory()
     torch.manual_seed(run.seed)

@@ -31,10 +31,15 @@ def build_network(role: str, network_config: NetworkConfig, config: Stage2Config
     """The network to be trained, on the CPU; its first weights depend on run.seed alone, not on what ran before.
 
     Raises:
-        UserError: see `build_or_load_sr` and `checkpoint_blocks`.
+        UserError: see `build_or_load_sr` and `checkpoint_blocks`; or a network of integers.
     """
     torch.manual_seed(config.run.seed)
     network = build_or_load_sr(network_config, config.scale)
+    if network.capabilities.quantised:
+        raise UserError(
+            f"{role}: {network.spec['name']} is computed in integers and not trained; train an edsr with tail single "
+            "and quantise it with `python -m tools.quantise_sr`"
+        )
     if config.gradient_checkpointing:
         say(f"{role}: {checkpoint_blocks(network)} blocks are recomputed in the backward pass")
     if config.data.scales and not network.capabilities.takes_size:

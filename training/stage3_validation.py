@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from configs.schema import Stage3Config
+from configs.stage3_schema import Stage3Config
 from data.detection import DetectionDataset
 from data.detection_batch import DetectionBatch, collate_detection
 from evaluation.detection_eval import detect_split
 from models.content import image_patches
-from models.device_constants import sent
 from models.mask_policy import parse_policy
+from models.masker import OFFSET_GAIN
 from models.system import ConditionalSRDetector
 from utils.convert import to_uint8
+from utils.device import sent
 from utils.logger import MetricsLog
 from utils.overlay import detection_panel
 
@@ -57,26 +58,34 @@ class Stage3Validation:
         return {name: value for name, value in metrics.items() if value is not None}
 
     @torch.no_grad()
-    def calibrate(self, share: float) -> float:
+    def calibrate(self, share: float) -> dict[str, float]:
         """Set the masker's offset so that it keeps this share of the patches of the validation images, padding apart.
 
         Training reaches the target share in expectation and on its own images; on others, with other backgrounds, the
-        decisions drift. Looks at LR images only, at no labels. Returns the share before.
+        decisions drift. Looks at LR images only, at no labels, with the weights that are in place (averaged ones at the
+        end of a training).
+
+        Returns:
+            The share before, and how far the share of as many other images of the kind is off by chance: one standard
+            error, since images, not patches, are drawn independently.
         """
         masker = self.system.front.masker.eval()
-        scores = []
+        scores: list[torch.Tensor] = []  # of each image
         for batch in self.loader(self.dataset):
             logits = masker(batch.to(self.device).lr)
             score = logits[:, 1] - logits[:, 0]  # (B, gh, gw)
             image = image_patches(batch.content, batch.lr.shape[-2:], masker.patch)
-            scores.append(
-                score.flatten()
-                if image is None
-                else score.flatten()[sent(image.flatten().nonzero()[:, 0], score.device)]
-            )
-        scores = torch.cat(scores)
-        masker.calibrate(scores, share)
-        return (scores > 0).float().mean().item()
+            for row, own in enumerate(score):
+                shown = None if image is None else sent(image[row].flatten().nonzero()[:, 0], own.device)
+                scores.append(own.flatten() if shown is None else own.flatten()[shown])
+        together = torch.cat(scores)
+        offset = masker.offset.clone()
+        masker.calibrate(together, share)
+        moved = OFFSET_GAIN * (masker.offset - offset)
+        kept = torch.stack([(own + moved > 0).float().mean() for own in scores if len(own)])
+        figures = {"val/kept_share_before_calibration": (together > 0).float().mean().item()}
+        error = kept.std().item() / len(kept) ** 0.5 if len(kept) > 1 else None
+        return figures | ({} if error is None else {"val/kept_share_error": error})
 
     def pictures(self, step: int) -> None:
         """LR, mask, SR with boxes of the first validation images, for TensorBoard."""

@@ -132,11 +132,16 @@ class HRDetectionTrainer(DetectionTrainer):
         """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=10.0)
-        bad = [name for name, value in self.loss_items.items() if not torch.isfinite(value).all()]
-        if not bad and not self.scaler.is_enabled() and not torch.isfinite(norm):
-            bad = ["gradient"]
-        if not bad and not torch.isfinite(largest(batchnorm_statistics(self.model))):
-            bad = ["a statistic of BatchNorm"]
+        checked = {name: value.detach().float().sum() for name, value in self.loss_items.items()}
+        if not self.scaler.is_enabled():  # with it, an infinite gradient only skips the step
+            checked["gradient"] = norm
+        statistics = batchnorm_statistics(self.model)
+        if statistics:
+            checked["a statistic of BatchNorm"] = largest(statistics)
+        # Everything crosses from a GPU at once.
+        finite = torch.isfinite(torch.stack(list(checked.values()))).tolist()
+        bad = [name for name, good in zip(checked, finite, strict=True) if not good]
+        bad = [name for name in bad if name in self.loss_items] or bad[:1]  # what follows from a loss is no news
         if bad:
             files = ", ".join(os.path.realpath(file) for file in self.files)
             raise NonFiniteLossError(

@@ -23,6 +23,7 @@ KINDS = ("sr", "detector", "system")
 _CHECKSUM = "checksum"
 # Of what a file holds: bytes per byte of the file and beyond that, containers in one another, values.
 MOST_GROWTH, SLACK, DEEPEST, MOST_VALUES = 20, 10_000_000, 50, 1_000_000
+MOST_PICKLED, PICKLED_OF_A_PART = 300_000, 2_000  # bytes, each of which can take microseconds to read
 SAVE_ALONE = (
     "open it where its own code is and save the state dict alone: torch.save(network.state_dict(), 'weights.pth')"
 )
@@ -59,6 +60,8 @@ def save_checkpoint(path: str | Path, payload: dict[str, Any], keep_as: Path | N
     if _CHECKSUM in payload:
         raise TypeError(f"payload key {_CHECKSUM!r} is reserved")
     plain = _plain(payload, "payload")
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()  # once, for all the copies
     plain[_CHECKSUM] = checksum(plain)
     replace_file(path, lambda file: torch.save(plain, file), keep_as)
 
@@ -160,10 +163,12 @@ def refuse_other_files(path: Path) -> None:
     one that unpacks to far more than its size."""
     with path.open("rb") as file:
         start = file.read(512)
-    names, unpacked, size, text = ["data.pkl"], 0, path.stat().st_size, start.decode("utf-8", "ignore")
+    names, unpacked, pickled, size = ["data.pkl"], 0, 0, path.stat().st_size
+    text = start.decode("utf-8", "ignore")
     try:
         with zipfile.ZipFile(path) as archive:
             names, unpacked = archive.namelist(), sum(part.file_size for part in archive.infolist())
+            pickled = sum(part.file_size for part in archive.infolist() if part.filename.endswith("data.pkl"))
     except zipfile.BadZipFile:  # no archive, or one that was cut short: its reader says so
         pass
     except Exception as error:  # a damaged directory can fail in any way
@@ -178,6 +183,8 @@ def refuse_other_files(path: Path) -> None:
         what = f"an archive of {', '.join(names[:3])}; unpack it and name the weight file in it"
     elif unpacked > MOST_GROWTH * size + SLACK:
         what = f"{size:,} bytes that unpack to {unpacked:,}; get it anew from its source"
+    elif pickled > MOST_PICKLED + PICKLED_OF_A_PART * len(names):
+        what = f"{pickled:,} bytes of values in one another around {len(names)} parts; {SAVE_ALONE}"
     else:
         return
     raise CheckpointError(f"{path}: no weights and not a checkpoint of this project, but {what}")
@@ -233,7 +240,9 @@ def _plain(value: Any, place: str) -> Any:
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.is_quantized:
             raise TypeError(f"{place} is a {value.layout} tensor; store a dense one")
-        value = value.detach().cpu().contiguous()
+        value = value.detach().contiguous()  # before the copy, which need not have ended when it returns
+        if value.device.type != "cpu":
+            return value.to("cpu", non_blocking=True)
         return value.clone() if value.untyped_storage().nbytes() != value.nbytes else value
     if isinstance(value, np.generic):
         value = value.item()

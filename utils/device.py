@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from utils.errors import UserError
 
@@ -58,6 +59,11 @@ def set_threads(count: int) -> None:
         raise UserError(f"threads is {count}; give 1 or more, or 0 for PyTorch's choice")
     if count:
         torch.set_num_threads(count)
+
+
+def sent(host: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device; out of page-locked memory, so that the host need not wait for the copy."""
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 def is_out_of_memory(error: BaseException) -> bool:

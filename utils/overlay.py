@@ -118,21 +118,6 @@ def shade_mask(image: np.ndarray, mask: np.ndarray, patch_px: int) -> np.ndarray
     return shaded.round().clip(0, 255).astype(np.uint8)
 
 
-def heat_map(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Numbers as colours from dark blue (low) to yellow (high), uint8 (H, W, 3).
-
-    Args:
-        values: finite, (H, W).
-        low, high: what the ends of the scale stand for; None takes the least and the largest value.
-    """
-    values = np.asarray(values, np.float64)
-    low, high = (float(values.min()) if low is None else low), (float(values.max()) if high is None else high)
-    share = np.clip((values - low) / (high - low if high > low else 1), 0, 1)
-    return np.ascontiguousarray(
-        cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
-    )
-
-
 def panel(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
     """Images side by side, each under its title; smaller ones are enlarged (nearest) to the height of the tallest.
 

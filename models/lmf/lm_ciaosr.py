@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.device_constants import on_device
 from models.lmf.cross_scale_attention import CrossScaleAttention
 from models.lmf.mlp import WIDTH, RenderMLP, latent_mlp
 
@@ -75,9 +76,10 @@ class CiaoSRDecoder(nn.Module):
 
     def place(self, row: int, column: int, features: Tensor, cell: Tensor) -> Tensor:
         """Distance of the LR pixel from the middle of a window, in half LR pixels, and the cell: (B or 1, 1, 4)."""
-        distance = features.new_tensor([1 - 2 * row, 1 - 2 * column])
+        distance = torch.tensor([1.0 - 2 * row, 1.0 - 2 * column])
         if self.weight_compat:
-            distance = distance / features.new_tensor(features.shape[-2:])
+            distance = distance / torch.tensor(features.shape[-2:])
+        distance = on_device(distance, features.device).to(features.dtype)
         return torch.cat((distance.expand(len(cell), 2), cell), dim=-1)[:, None]
 
     def render_input(self, code: Tensor, relative: Tensor, cell: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.device_constants import on_device
 from utils.errors import UserError
 
 TRAINED_SCALE = 4  # largest scale of the training; beyond it a pixel is shown to the network as large as there
@@ -102,7 +103,7 @@ def relative_cell(size: tuple[int, int] | Tensor, lr_size: tuple[int, int], like
         # From Python numbers, not through a tensor of them: this also works where tensors have no content.
         sides = [2 * lr / min(hr, TRAINED_SCALE * lr) for hr, lr in zip(size, lr_size)]
         return torch.stack([torch.full((1,), side, device=like.device, dtype=like.dtype) for side in sides], dim=1)
-    lengths = torch.tensor(lr_size, device=like.device)
+    lengths = on_device(torch.tensor(lr_size), like.device)
     return (2 * lengths.double() / size.minimum(TRAINED_SCALE * lengths)).to(like.dtype)
 
 

@@ -35,18 +35,20 @@ def super_resolve_tiled(network: Renderer, lr: Tensor, size: tuple[int, int] | N
     tile, halo = (-(-length // multiple) * multiple for length in (tile, halo))
     sr = lr.new_empty(len(lr), 3, *size)
     rows, columns = (place_all(side, length, lr) for side, length in zip(size, lr_size))
+    # Where tiles begin is asked on the CPU: no tile waits for the device.
+    places = [place_all(side, length, torch.empty(0, dtype=lr.dtype)).nearest() for side, length in zip(size, lr_size)]
     down, across = (axis_windows(length, tile, halo) for length in lr_size)
     for high in down:
-        own_rows, (top, bottom) = cut(rows, high)
+        own_rows, (top, bottom) = cut(rows, places[0], high)
         for wide in across:
-            own_columns, (left, right) = cut(columns, wide)
+            own_columns, (left, right) = cut(columns, places[1], wide)
             latent = network.encode(lr[..., high.first : high.last, wide.first : wide.last], cell)
             sr[..., top:bottom, left:right] = network.render_raster(latent, own_rows, own_columns, cell)
     return sr
 
 
-def cut(axis: Axis, window: Window) -> tuple[Axis, tuple[int, int]]:
-    """The positions of an axis that lie in a tile, seen from its window, and their range in the SR image."""
-    nearest = axis.nearest()
+def cut(axis: Axis, nearest: Tensor, window: Window) -> tuple[Axis, tuple[int, int]]:
+    """The positions of an axis that lie in a tile, seen from its window, and their range in the SR image; `nearest` are
+    the LR pixels in which they lie, on the CPU."""
     begin, end = (int((nearest < edge).sum()) for edge in (window.start, window.end))
     return axis[begin:end].moved(-window.first), (begin, end)

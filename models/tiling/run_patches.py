@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.device_constants import on_device, sent
+from models.device_constants import on_device
 from models.sr_network import SRNetwork
 from models.tiling.tile_plan import Geometry, Group, plan_tiles
 from models.tiling.whole import run_whole
+from utils.device import sent
 
 
 @dataclass(frozen=True)

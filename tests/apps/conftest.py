@@ -12,7 +12,7 @@ from tests.prediction.running import save_small
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    return save_small(tmp_path_factory.mktemp("weights") / "system.pth")
+    return save_small(tmp_path_factory.mktemp("weights") / "system.pth", "yolov8n.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from configs.bounds import Range
 from configs.compare_schema import AblationConfig, CompareConfig
 from configs.evaluate_schema import EvaluateConfig, SlicedConfig
 from configs.inference_schema import InferenceConfig
-from configs.schema import Stage1Config, Stage2Config, Stage3Config
+from configs.schema import Stage1Config, Stage2Config
 from configs.sr_schema import EvaluateSRConfig
+from configs.stage3_schema import Stage3Config
 from utils.config import ConfigError, config_to_dict, load_config, parse_config
 
 SCRIPTS = (

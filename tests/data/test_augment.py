@@ -114,6 +114,23 @@ def test_box_follows_its_pixels_to_a_fraction(plan, origin, y, x, side):
     assert np.abs(found - inside).max() <= 1.0
 
 
+@pytest.mark.parametrize("zoom", [1.0, 1.5, 1.8])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.08, -0.11)])
+def test_the_middle_of_a_box_is_that_of_its_pixels(zoom, shift):
+    """By its centre of mass, which half a pixel more or less would show."""
+    board = np.zeros((64, 96, 3), np.uint8)
+    board[24:36, 40:60] = 240
+    plan = AugmentPlan((0,), zoom=zoom, shift=shift)
+    shown = view(board, plan, (64, 96), (0, 0))[..., 0]
+    x1, y1, x2, y2 = view_boxes(np.array([[40.0, 24, 60, 36]]), plan, (64, 96), (0, 0))[0]
+    near = np.s_[int(y1) - 3 : int(y2) + 4, int(x1) - 3 : int(x2) + 4]  # without the grey beyond the board
+    seen = np.zeros((64, 96))
+    seen[near] = shown[near]
+    y, x = np.mgrid[:64, :96] + 0.5
+    middle = (seen * x).sum() / seen.sum(), (seen * y).sum() / seen.sum()
+    assert middle == pytest.approx(((x1 + x2) / 2, (y1 + y2) / 2), abs=0.09)
+
+
 def test_what_is_hardly_there_is_dropped():
     before = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 3, 3], [0, 0, 1.9, 3]], float)
     after = np.array([[0, 0, 10, 10], [0, 0, 10, 0.9], [0, 0, 4, 2.4], [0, 0, 3, 3], [0, 0, 1.9, 3]], float)

@@ -287,7 +287,57 @@ def test_box_without_area_inside_is_refused(box):
         normalise(box, 10, 10)
 
 
-# ---------------------------------------------------------------------- real data sets
+# ---------------------------------------------------------------------- real data sets, and drawn ones like them
+
+
+def test_a_set_laid_out_as_hit_uav(tmp_path):
+    """Sub-folders as splits, a class that stands for nothing; labels as computed from the drawn boxes."""
+    rng, names, drawn = np.random.default_rng(0), ("Person", "Car", "DontCare"), {}
+    for split, images in (("train", 5), ("val", 2), ("test", 3)):
+        for number in range(images):
+            corner = rng.integers(0, (30, 20), (4, 2))
+            far = corner + rng.integers(1, 10, (4, 2))
+            drawn[f"{split}/{number}"] = [(names[k % 3], *corner[k].tolist(), *far[k].tolist()) for k in range(4)]
+    make_voc(tmp_path, drawn)
+    assert voc(tmp_path, "--link", "--drop", "DontCare", "--classes", "Person", "Car") == 0
+    for name, boxes in drawn.items():
+        expected = [
+            [names.index(label), (x1 + x2) / 2 / 40, (y1 + y2) / 2 / 30, (x2 - x1) / 40, (y2 - y1) / 30]
+            for label, x1, y1, x2, y2 in boxes
+            if label != "DontCare"
+        ]
+        np.testing.assert_allclose(rows(tmp_path / "out/labels" / f"{name}.txt"), expected, atol=1e-8)
+    spec = load_data_spec(tmp_path / "out/data.yaml")
+    counts = {split: scan_split(spec, split)[1] for split in ("train", "val", "test")}
+    assert spec.names == ("Person", "Car")
+    assert {split: (r.used, r.boxes) for split, r in counts.items()} == {
+        "train": (5, 15),
+        "val": (2, 6),
+        "test": (3, 9),
+    }
+
+
+def test_a_set_laid_out_as_bccd(tmp_path, capsys):
+    """Lists as splits, all images in one folder; a box without area that the one-based reading makes a pixel of."""
+    boxes = {f"cell_{k}": [("RBC", 4 + k, 3, 20, 18), ("WBC", 1, 1, 30, 25)] for k in range(6)}
+    boxes["cell_2"].append(("Platelets", 9, 7, 9, 12))
+    make_voc(tmp_path, boxes)
+    (tmp_path / "lists").mkdir()
+    for split, chosen in (("train", (0, 1, 2)), ("val", (3,)), ("test", (4, 5))):
+        (tmp_path / "lists" / f"{split}.txt").write_text("".join(f"cell_{k}\n" for k in chosen))
+    options = ["--lists", str(tmp_path / "lists"), "--classes", "Platelets", "RBC", "WBC"]
+    assert voc(tmp_path, *options, out="edges") == 0
+    said = capsys.readouterr()
+    assert not said.err and "left out: 1 object: box without area (cell_2" in said.out
+    assert voc(tmp_path, *options, "--one-based", out="pixels") == 0
+    np.testing.assert_allclose(
+        rows(tmp_path / "pixels/labels/train/cell_2.txt")[2], [0, 8.5 / 40, 9 / 30, 1 / 40, 6 / 30]
+    )
+    spec = load_data_spec(tmp_path / "pixels/data.yaml")
+    found = {split: scan_split(spec, split)[0] for split in spec.splits}
+    assert {split: len(records) for split, records in found.items()} == {"train": 3, "val": 1, "test": 2}
+    classes = Counter(spec.names[c] for records in found.values() for record in records for c in record.classes)
+    assert classes == {"Platelets": 1, "RBC": 6, "WBC": 6}
 
 
 def test_hit_uav_agrees_with_its_own_labels(shared_data, tmp_path):

@@ -161,6 +161,23 @@ def test_without_any_of_its_parts_it_only_resizes():
     torch.testing.assert_close(lr, torch.full((1, 3, 8, 8), 100 / 255), atol=1.01 / 255, rtol=0)
 
 
+@pytest.mark.parametrize("round_", [0, 1, 2])
+def test_every_kernel_has_its_own_place(round_):
+    """A wide blur is seen whichever of the three kernels it is, and each of them but once."""
+    still = {"blur": 0.0, "resize": [0.0, 0.0, 1.0], "noise": [0.0, 0.0], "gaussian": 1.0, "jpeg": [100.0, 100.0]}
+    config = replace(SMALL, first=replace(SMALL.first, **still), second=replace(SMALL.second, **still), final_sinc=0.0)
+    degradation, hr = RealDegradation(config, 0), torch.full((1, 3, 32, 32), 0.5)
+    hr[..., 16:] = 0.9
+    draws = stacked(degradation, [(0, 0)])
+    plain = degradation(hr, draws, (0, 0), (32, 32))
+    draws["kernels"][:, round_] = 1 / 49
+    blurred = degradation(hr, draws, (0, 0), (32, 32))
+    expected = blur(hr, torch.full((1, 7, 7), 1 / 49))
+    assert (plain - hr).abs().max() < 0.04
+    assert (blurred - expected).abs().mean() < 0.01 < (plain - expected).abs().mean()
+    assert (blurred - blur(expected, torch.full((1, 7, 7), 1 / 49))).abs().mean() > 0.005
+
+
 def test_the_final_sinc_filter_stops_at_least_what_a_third_of_the_band_leaves(monkeypatch):
     cutoffs = []
     monkeypatch.setattr("data.blur_kernels.sinc_kernel", lambda size, cutoff: cutoffs.append(cutoff) or identity(size))

@@ -19,6 +19,8 @@ from data.images import ImageError, read_rgb
 from data.sampler import EpochBatchSampler
 from data.sr_batch import collate_pairs
 from data.sr_pairs import SRPairDataset, _planes, benchmark_pairs
+from tests.drawn import BENCHMARK_SIZES, draw_sr_benchmark, photograph
+from tests.imresize import imresize
 from utils.resize import resize
 
 LIMIT = 10**8
@@ -319,6 +321,27 @@ def test_lr_made_from_more_hr_rows_than_are_there(shared_data) -> None:
     for _, lr, hr in benchmark_pairs(folder, 3)[:3]:
         assert sorted(hr.shape[:2]) == [318, 480] and hr.shape[0] == 3 * lr.shape[0] and hr.shape[1] == 3 * lr.shape[1]
         assert np.mean(np.abs(degrade_bicubic(hr, 3).astype(int) - lr)[3:-3, 3:-3] > 1) < 5e-3
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_benchmark_laid_out_as_the_published_ones(tmp_path: Path, scale: int) -> None:
+    pairs = benchmark_pairs(draw_sr_benchmark(tmp_path), scale)
+    assert [pair[0] for pair in pairs] == ["img_001", "img_002", "img_003"]
+    for (_, lr, hr), size in zip(pairs, BENCHMARK_SIZES, strict=True):
+        assert hr.shape == (*size, 3) == (lr.shape[0] * scale, lr.shape[1] * scale, 3)
+        np.testing.assert_array_equal(lr, imresize(hr, 1 / scale))
+
+
+def test_lr_of_a_drawn_image_made_from_more_hr_rows_than_are_there(tmp_path: Path) -> None:
+    """As in BSD100 x3: 32 HR rows give 11 LR rows, of which the last stands for more than there is."""
+    hr = photograph(32, 48)
+    for path, image in (("HR/a.png", hr), ("LR_bicubic/X3/ax3.png", imresize(hr, 1 / 3))):
+        (tmp_path / path).parent.mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / path)
+    ((_, lr, cropped),) = benchmark_pairs(tmp_path, 3)
+    assert lr.shape == (10, 16, 3)
+    np.testing.assert_array_equal(cropped, hr[:30])
+    assert np.abs(degrade_bicubic(cropped, 3).astype(int) - lr)[:-2].max() <= 1
 
 
 # ------------------------------------------------------------------------------------ scales and degradation on the way

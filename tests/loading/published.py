@@ -213,3 +213,90 @@ def run_rdn(w: Weights, x: Tensor, scale: int, blocks: int = 2, layers: int = 2)
     for k, factor in enumerate(STAGES[scale]):
         x = F.pixel_shuffle(conv(w, f"UPNet.{2 * k}", x), factor)
     return conv(w, f"UPNet.{2 * len(STAGES[scale])}", x)
+
+
+# ESRGAN's generator as in Real-ESRGAN (value range 1); of x2 the image enters with its pixels in channels
+
+
+def rrdb(scale: int, n: int = 8, growth: int = 32, blocks: int = 2) -> Weights:
+    w = layer("conv_first", n, 3 * (16 // scale**2), 3)
+    for block in range(blocks):
+        for part in (1, 2, 3):
+            for k in range(1, 6):
+                w |= layer(f"body.{block}.rdb{part}.conv{k}", n if k == 5 else growth, n + (k - 1) * growth, 3)
+    for name in ("conv_body", "conv_up1", "conv_up2", "conv_hr"):
+        w |= layer(name, n, n, 3)
+    return w | layer("conv_last", 3, n, 3)
+
+
+def run_rrdb(w: Weights, x: Tensor, scale: int, blocks: int = 2) -> Tensor:
+    def dense(at: str, x: Tensor) -> Tensor:
+        parts = [x]
+        for k in range(1, 5):
+            parts.append(F.leaky_relu(conv(w, f"{at}.conv{k}", torch.cat(parts, 1)), 0.2))
+        return x + 0.2 * conv(w, f"{at}.conv5", torch.cat(parts, 1))
+
+    first = x = conv(w, "conv_first", F.pixel_unshuffle(x, 2) if scale == 2 else x)
+    for block in range(blocks):
+        y = x
+        for part in (1, 2, 3):
+            y = dense(f"body.{block}.rdb{part}", y)
+        x = x + 0.2 * y
+    x = first + conv(w, "conv_body", x)
+    for name in ("conv_up1", "conv_up2"):
+        x = F.leaky_relu(conv(w, name, F.interpolate(x, scale_factor=2, mode="nearest")), 0.2)
+    return conv(w, "conv_last", F.leaky_relu(conv(w, "conv_hr", x), 0.2))
+
+
+# Real-ESRGAN's compact networks (realesr-general, realesr-animevideo; value range 1)
+
+
+def compact(scale: int, n: int = 8, layers: int = 2) -> Weights:
+    w = layer("body.0", n, 3, 3)
+    for k in range(layers + 1):
+        w |= {f"body.{2 * k + 1}.weight": torch.empty(n).uniform_(0, 0.5)}
+        w |= layer(f"body.{2 * k + 2}", n if k < layers else 3 * scale**2, n, 3)
+    return w
+
+
+def run_compact(w: Weights, x: Tensor, scale: int, layers: int = 2) -> Tensor:
+    y = x
+    for k in range(layers + 1):
+        y = F.prelu(conv(w, f"body.{2 * k}", y), w[f"body.{2 * k + 1}.weight"])
+    y = F.pixel_shuffle(conv(w, f"body.{2 * layers + 2}", y), scale)
+    return y + F.interpolate(x, scale_factor=scale, mode="nearest")
+
+
+# RCAN as in BasicSR
+
+
+def rcan(scale: int, groups: int = 2, blocks: int = 2, n: int = 16, squeezed: int = 4) -> Weights:
+    w = layer("conv_first", n, 3, 3)
+    for g in range(groups):
+        for b in range(blocks):
+            at = f"body.{g}.residual_group.{b}.rcab"
+            w |= layer(f"{at}.0", n, n, 3) | layer(f"{at}.2", n, n, 3)
+            w |= layer(f"{at}.3.attention.1", squeezed, n, 1) | layer(f"{at}.3.attention.3", n, squeezed, 1)
+        w |= layer(f"body.{g}.conv", n, n, 3)
+    w |= layer("conv_after_body", n, n, 3)
+    for k, factor in enumerate(STAGES[scale]):
+        w |= layer(f"upsample.{2 * k}", n * factor**2, n, 3)
+    return w | layer("conv_last", 3, n, 3)
+
+
+def run_rcan(w: Weights, x: Tensor, scale: int, groups: int = 2, blocks: int = 2) -> Tensor:
+    """Images of the range 255, from which BasicSR takes the mean colour before and gives it back after."""
+    mean = 255 * MEAN[:, None, None]
+    first = x = conv(w, "conv_first", x - mean)
+    for g in range(groups):
+        y = x
+        for b in range(blocks):
+            at = f"body.{g}.residual_group.{b}.rcab"
+            z = conv(w, f"{at}.2", F.relu(conv(w, f"{at}.0", y)))
+            gate = F.relu(conv(w, f"{at}.3.attention.1", z.mean((2, 3), keepdim=True)))
+            y = y + z * conv(w, f"{at}.3.attention.3", gate).sigmoid()
+        x = x + conv(w, f"body.{g}.conv", y)
+    x = first + conv(w, "conv_after_body", x)
+    for k, factor in enumerate(STAGES[scale]):
+        x = F.pixel_shuffle(conv(w, f"upsample.{2 * k}", x), factor)
+    return conv(w, "conv_last", x) + mean

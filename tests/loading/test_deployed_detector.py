@@ -59,6 +59,17 @@ def test_the_public_yolo11n(shared_data):
     assert found.net.yaml["yaml_file"] == "yolo11n.yaml" and found.names[79] == "toothbrush"
 
 
+def test_a_state_dict_laid_out_as_the_public_yolo11n(tmp_path: Path):
+    """Half precision, in a nest, 80 classes and no word about what it is."""
+    detector = YoloDetector("yolo11n.yaml", tuple(map(str, range(80)))).eval()
+    half = {name: x.half() if x.is_floating_point() else x for name, x in detector.net.state_dict().items()}
+    torch.save({"state_dict": half}, tmp_path / "yolo11n_coco_state_dict_fp16.pt")
+    found = load_deployed_detector(tmp_path / "yolo11n_coco_state_dict_fp16.pt")
+    assert found.net.yaml["yaml_file"] == "yolo11n.yaml" and found.names[79] == "toothbrush"
+    for name, x in found.net.state_dict().items():
+        assert torch.equal(x, half[name].to(x.dtype)) and x.dtype != torch.float16
+
+
 def test_what_is_not_whole_is_refused(tmp_path: Path):
     path = tmp_path / "weights.pt"
     tiny = state_dict(TINY, ("cat", "dog"), path)

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from loading.bounded_build import at_most, unbounded
+from loading.detector_weights import load_detector
+from loading.load_sr import load_sr
 from models import build_sr
-from tests.hostile import CASES
-from utils.checkpoint import CheckpointError, refuse_hostile
+from tests.hostile import CASES, torch_archive
+from utils.checkpoint import CheckpointError, load_checkpoint, refuse_hostile, save_checkpoint
 from utils.errors import UserError
 
 MOST_MEGABYTES = 300
@@ -82,8 +84,26 @@ def test_a_file_of_others_is_unpickled_once(tmp_path: Path, monkeypatch):
     """Unpickling is what costs seconds in a file that is made to."""
     calls, load = [], torch.load
     monkeypatch.setattr(torch, "load", lambda *args, **kwargs: calls.append(args) or load(*args, **kwargs))
-    file, make, read = CASES["nested lists"]
+    file, make, read = CASES["lists that double, community"]
     make(tmp_path / file)
     with pytest.raises(UserError):
         read(tmp_path / file)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("read", [load_checkpoint, load_sr, lambda path: load_detector("yolo11n.yaml", path, ["a"])])
+def test_many_values_around_few_tensors_are_not_unpickled(tmp_path: Path, monkeypatch, read):
+    """Nested in whatever way: half a million lists take two seconds to unpickle."""
+    calls: list = []
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: calls.append(args))
+    file = torch_archive(tmp_path / "n.pth", b"\x80\x02" + b"](" * 100_000 + b"K\x01e" * 100_000 + b".")
+    with pytest.raises(UserError, match=r"n\.pth: .*500,003 bytes of values in one another around 3 parts"):
+        read(file)
+    assert not calls
+
+
+def test_large_states_of_many_tensors_are_unpickled(tmp_path: Path):
+    """A thousand tensors with long names, and a history of numbers beside them."""
+    state = {f"network.layer.{'block.' * 20}{number}.weight": torch.zeros(1) for number in range(1000)}
+    save_checkpoint(tmp_path / "a.pth", {"model": state, "log": [float(number) for number in range(20_000)]})
+    assert len(load_checkpoint(tmp_path / "a.pth")["model"]) == 1000

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from configs.schema import MaskerConfig, NetworkConfig, Stage3Config
+from configs.schema import NetworkConfig
+from configs.stage3_schema import MaskerConfig, Stage3Config
 from loading.systems import configured_front
 from utils.errors import UserError
 

@@ -149,6 +149,30 @@ def test_rcan_named_as_in_basicsr(tmp_path: Path):
     assert stored.state_dict().keys() == network.state_dict().keys() and "BasicSR's names" in found
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_rcan_named_as_in_basicsr_gives_the_same_image(tmp_path: Path, scale: int):
+    weights = published.rcan(scale)
+    network, found = load_community_sr(save(tmp_path, {"params": weights}))
+    assert_gives(network, lambda x: published.run_rcan(weights, x, scale), 255)
+    assert network.scale == scale and "n_groups=2, n_blocks=2, n_feats=16, reduction=4" in found
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_real_esrgan(tmp_path: Path, scale: int):
+    weights = published.rrdb(scale)
+    network, found = load_community_sr(save(tmp_path, {"params_ema": weights}), scale)
+    assert_gives(network, lambda x: published.run_rrdb(weights, x, scale), size=(8, 12))
+    assert network.scale == scale and "ESRGAN" in found and "in 'params_ema'" in found
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_compact_networks_of_real_esrgan(tmp_path: Path, scale: int):
+    weights = published.compact(scale)
+    network, found = load_community_sr(save(tmp_path, {"params": weights}), scale)
+    assert_gives(network, lambda x: published.run_compact(weights, x, scale), size=(7, 9))
+    assert network.scale == scale and "recognised by spandrel" in found
+
+
 @pytest.mark.parametrize("norm", [True, False])
 def test_span(tmp_path: Path, norm: bool):
     from spandrel.architectures.SPAN import SPAN

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import DetectionDataConfig, LossConfig, MaskerConfig, NetworkConfig, Stage3Config
+from configs.schema import DetectionDataConfig, NetworkConfig
+from configs.stage3_schema import LossConfig, MaskerConfig, Stage3Config
 from loading.stage3_checks import FRONT_PARTS, check_stage3, some_get_no_gradient
 
 FROZEN = {"mode": "frozen_detector"}

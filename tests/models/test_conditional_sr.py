@@ -167,3 +167,17 @@ def test_saved_weights_give_the_same_image(tmp_path):
     twin = random_system(bias=1.0).eval()
     twin.load_state_dict(torch.load(tmp_path / "system.pth", weights_only=True))
     assert torch.equal(system.infer(lr, parse_policy("learned")).sr, twin.infer(lr, parse_policy("learned")).sr)
+
+
+@pytest.mark.parametrize("frozen", ["masker", "sr_quality", "nothing"])
+def test_what_is_frozen_keeps_its_statistics_in_training(frozen):
+    """BatchNorm of a network that learns nothing must not drift with the batches; the front end itself draws masks."""
+    system = random_system(quality="srresnet")
+    if frozen != "nothing":
+        system.networks[frozen].requires_grad_(False)
+    system.train()
+    before = {name: value.clone() for name, value in system.named_buffers() if name.endswith("running_mean")}
+    system(torch.rand(2, 3, 16, 16), 1.0, gumbel_noise(range(2), 0, 0, system.masker.grid(16, 16)))
+    moved = {name for name, value in system.named_buffers() if name in before and not torch.equal(value, before[name])}
+    assert moved == {name for name in before if not name.startswith(frozen)} and system.training
+    assert {name.split(".")[0] for name in before} == {"masker", "sr_quality"}

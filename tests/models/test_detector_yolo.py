@@ -350,6 +350,23 @@ def test_backbone_of_a_plain_state_dict(shared_data, tmp_path):
         load_detector("yolov5n.yaml", tmp_path / "other.pt", NAMES)
 
 
+def test_backbone_of_a_state_dict_laid_out_as_the_public_yolov5n(small, tmp_path):
+    """Half precision, in a nest, with the anchor-based head of its time, which is left out."""
+    path, head = tmp_path / "yolov5n_coco_state_dict_fp16.pt", "model.24."
+    stored = {name: x for name, x in small.net.state_dict().items() if not name.startswith(head)}
+    stored = {name: torch.rand_like(x).half() if x.is_floating_point() else x for name, x in stored.items()}
+    for level, maps in enumerate((64, 128, 256)):
+        stored |= {f"{head}m.{level}.weight": torch.rand(255, maps, 1, 1).half()}
+        stored |= {f"{head}m.{level}.bias": torch.rand(255).half()}
+    torch.save({"state_dict": stored}, path)
+    detector, taken = load_detector("yolov5nu.yaml", path, NAMES)
+    assert taken.startswith("342 of 427 tensors") and taken.endswith("(348 there)")
+    own = detector.net.state_dict()
+    assert all(torch.equal(own[name], x.to(own[name].dtype)) for name, x in stored.items() if name in own)
+    with pytest.raises(CheckpointError, match="names no network"):
+        load_detector(str(path), None, NAMES)
+
+
 def test_own_checkpoint_round_trip_and_disagreements(small, tmp_path):
     path = save(small, tmp_path / "yolo_pretrained_hr.pth")
     loaded, taken = load_detector("yolov5n.yaml", path, NAMES)

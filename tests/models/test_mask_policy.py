@@ -114,3 +114,14 @@ def test_edge_takes_the_patches_with_contrast():
 def test_missing_logits_are_named():
     with pytest.raises(ValueError, match="needs the masker's logits"):
         parse_policy("budget=0.5").select(torch.rand(1, 3, 8, 8), None, 4)
+
+
+@pytest.mark.parametrize("place", [(-1, -1), (0, 0), (-1, 0), (17, 30)])
+def test_random_masks_of_images_that_differ_in_one_pixel(place):
+    """Every image of a batch has a mask of its own, wherever the difference lies."""
+    lr = torch.rand(1, 3, 64, 64).repeat(4, 1, 1, 1)
+    lr[:, 2, place[0], place[1]] = torch.tensor([0.0, 0.3, 0.6, 1.0])
+    policy = parse_policy("random=0.5")
+    masks = policy.select(lr, None, 8)
+    assert len({tuple(mask.flatten().tolist()) for mask in masks}) == 4
+    assert torch.equal(masks, torch.cat([policy.select(image[None], None, 8) for image in lr]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from models import build_sr
 from models.build_front import shared_stem
@@ -114,3 +115,57 @@ def test_a_push_on_all_patches_alike_moves_the_offset_only():
     assert masker.offset.grad.abs() > 1
     others = [p.grad.abs().max() for name, p in masker.named_parameters() if name != "offset"]
     assert max(others) < 1e-4
+
+
+def logits_by_hand(masker, lr):
+    """The masker once more, from its description: an image of zero mean and unit variance, its border repeated up to
+    whole patches, three convolutions, the mean of every patch, a look at the neighbours, centred features."""
+    rows, columns = masker.grid(*lr.shape[-2:])
+    down = torch.arange(rows * masker.patch).clamp(max=lr.shape[-2] - 1)
+    right = torch.arange(columns * masker.patch).clamp(max=lr.shape[-1] - 1)
+    x = ((lr - 0.5) / 0.25)[:, :, down][..., right]
+    weights = dict(masker.named_parameters())
+    for layer, stride in (("features.0", 2), ("features.2", 2), ("features.4", 1)):
+        x = F.relu(F.conv2d(x, weights[f"{layer}.weight"], weights[f"{layer}.bias"], stride, 1))
+
+    def cells(length, count):
+        return [slice(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+
+    across = cells(x.shape[-1], columns)
+    means = [[x[:, :, high, wide].mean((2, 3)) for wide in across] for high in cells(x.shape[-2], rows)]
+    x = torch.stack([torch.stack(row, -1) for row in means], -2)  # (B, 2C, rows, columns)
+    x = F.relu(F.conv2d(x, weights["context.0.weight"], weights["context.0.bias"], 1, 1))
+    centred = (x - masker.norm.running_mean[:, None, None]) / (masker.norm.running_var[:, None, None] + 1e-5).sqrt()
+    drop, keep = torch.einsum("kc,bchw->kbhw", weights["logits.weight"][:, :, 0, 0], centred)
+    return torch.stack([drop, keep + 10 * masker.offset], 1)
+
+
+@pytest.mark.parametrize("patch", [8, 7, 5])
+@pytest.mark.parametrize("size", [(24, 40), (29, 33)])
+def test_logits_of_a_fixed_image_by_hand(patch, size):
+    torch.manual_seed(1)
+    masker = Masker(patch, channels=6).eval()
+    with torch.no_grad():
+        masker.logits.weight.normal_()
+        for parameter in masker.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        masker.norm.running_mean.normal_()
+        masker.norm.running_var.uniform_(0.5, 2)
+        y, x = torch.meshgrid(*(torch.linspace(0, 1, side) for side in size), indexing="ij")
+        lr = torch.stack([y, x, (y * 9).sin().abs()])[None].repeat(2, 1, 1, 1)
+        lr[1] = 1 - lr[1] ** 2
+        expected = logits_by_hand(masker, lr)
+        assert expected.std() > 0.5
+        torch.testing.assert_close(masker(lr), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.9])
+def test_calibration_keeps_a_share_of_the_patches(share):
+    torch.manual_seed(2)
+    masker, lr = Masker(4).eval(), torch.rand(2, 3, 64, 64) * torch.rand(2, 1, 64, 64).round()
+    with torch.no_grad():
+        masker.logits.weight.normal_()
+        logits = masker(lr)
+        masker.calibrate(logits[:, 1] - logits[:, 0], share)
+        logits = masker(lr)
+    assert (logits[:, 1] > logits[:, 0]).float().mean().item() == pytest.approx(share, abs=0.005)

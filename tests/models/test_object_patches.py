@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.schema import LossConfig
+from configs.stage3_schema import LossConfig
 from models.object_patches import detected_centres, objects_per_patch
 from tests.models.test_system import make_batch, make_system
 from training.distillation import Distillation

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from configs.schema import LossConfig, OptimConfig
+from configs.schema import OptimConfig
+from configs.stage3_schema import LossConfig
 from deployment.prepare import prepare_system
 from loading.systems import load_system, system_from_spec
 from models import build_sr
 from models.build_front import build_front, shared_stem
 from models.conditional_sr import ConditionalSR
+from models.detector_input import filled, resized
 from models.detector_yolo import YoloDetector
 from models.execution import Execution
 from models.mask_policy import parse_policy
@@ -233,7 +235,7 @@ def test_pixel_objective_is_l1():
 class OneBox(torch.nn.Module):
     """A detector that finds the middle ninth of any image."""
 
-    stride, dtype = 32, None
+    stride, dtype = 1, None
     spec = {"args": {}}  # noqa: RUF012
 
     def predict(self, images, conf, iou, max_det):
@@ -296,3 +298,50 @@ def test_baselines_train_and_rebuild(front: torch.nn.Module):
         assert torch.equal(a, b)
         # An untrained detector's scores lie so close together that rounding decides which boxes pass.
         torch.testing.assert_close(a[0, 4], c[0, 4], atol=1e-3, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------------ the detector's input
+
+
+@pytest.mark.parametrize("front", ["conditional", "bicubic"])
+def test_a_larger_input_is_learned_run_and_kept(front: str):
+    """1.25 times 64x64 is 80x80, filled up to 96x96; boxes lie in pixels of the HR canvas all the same."""
+    plain, batch = make_system(front=front), make_batch()
+    system = ConditionalSRDetector(plain.front, plain.detector, upscale=1.25).train()
+    sizes = []
+    handle = system.detector.net.model[0].register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape))
+    losses = JointTask(system, LossConfig(rec=1.0, objects=0.0))(batch, PROGRESS)
+    losses["total"].backward()
+    assert sizes == [(2, 3, 96, 96)] and system.input_size(32, 32) == (96, 96) and losses["rec"] > 0
+    handle.remove()
+
+    again = system_from_spec(system.spec["args"])
+    again.load_state_dict(system.state_dict())
+    assert again.spec["args"]["upscale"] == again.upscale == 1.25
+    policy = parse_policy("budget=0.5")
+    prepared = prepare_system(system.eval(), torch.device("cpu"), torch.float32)
+    executed = system if front == "bicubic" else system.with_execution(halo=1)
+    for other in (again.eval(), prepared, executed, system.with_seed(0)):
+        assert (other.upscale, other.scale, other.zoom) == (1.25, 2, 1)
+        found, output = other.predict(batch.lr, policy, conf=0.001)
+        assert output.sr.shape == (2, 3, 64, 64), "the SR image itself keeps its size"
+        shown = filled(resized(output.sr, 80, 80).clamp(0, 1), 32)
+        for own, boxes in zip(found, other.detector.predict(shown, conf=0.001), strict=True):
+            torch.testing.assert_close(own[:, :4], boxes[:, :4] / 1.25)
+        assert all(torch.equal(a, b) for a, b in zip(found, other.detect(output.sr, conf=0.001), strict=True))
+    assert system.front_macs(32, 32, 1) > plain.front_macs(32, 32, 1)
+
+
+def test_targets_follow_the_image_into_the_corner():
+    system, boxes = make_system(front="bicubic"), torch.tensor([[0.5, 0.5, 1.0, 1.0], [0.2, 0.4, 0.1, 0.3]])
+    task = JointTask(ConditionalSRDetector(system.front, system.detector, upscale=1.5), LossConfig())
+    batch = SimpleNamespace(boxes=boxes, canvas=(64, 96))
+    found = task.targets(torch.empty(1, 3, 96, 160), batch)  # 1.5 * 96 = 144, filled up to 160
+    torch.testing.assert_close(found, boxes * torch.tensor([0.9, 1.0, 0.9, 1.0]))
+    assert JointTask(system, LossConfig()).targets(torch.empty(1, 3, 64, 96), batch) is boxes
+
+
+def test_an_input_cannot_be_smaller():
+    system = make_system(front="bicubic")
+    with pytest.raises(ValueError, match=r"upscale is 0\.5; give 1 or more"):
+        ConditionalSRDetector(system.front, system.detector, upscale=0.5)

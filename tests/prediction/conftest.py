@@ -19,6 +19,12 @@ def weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def yolov8n_weights(tmp_path_factory) -> Path:
+    """The same with a YOLOv8n, whose boxes lie further apart than those of few layers."""
+    return save_small(tmp_path_factory.mktemp("yolov8n") / "system.pth", "yolov8n.yaml")
+
+
+@pytest.fixture(scope="module")
 def plain_weights(tmp_path_factory) -> Path:
     """A system without a masker."""
     return save_plain(tmp_path_factory.mktemp("plain") / "system.pth", SingleSR(build_sr("bicubic", 3)))

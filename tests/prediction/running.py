@@ -19,6 +19,7 @@ from models.execution import Execution
 from models.mask_policy import parse_policy
 from models.masker import Masker
 from models.system import ConditionalSRDetector
+from tests.small_yolo import SMALL_YOLO
 from utils.checkpoint import save_network
 
 NAMES = ("cat", "dog")
@@ -44,19 +45,19 @@ def liven_up(system: ConditionalSRDetector) -> None:
         masker.calibrate(logits[:, 1] - logits[:, 0], 0.5)
 
 
-def save_small(path: Path) -> Path:
+def save_small(path: Path, model: str | dict = SMALL_YOLO) -> Path:
     """A small x4 system with a masker."""
     torch.manual_seed(0)
     quality = build_sr("edsr", 4, {"n_blocks": 1, "n_feats": 8})
     front = ConditionalSR(Masker(4, 4), build_sr("espcn", 4), quality, Execution(halo=1))
-    system = ConditionalSRDetector(front, YoloDetector("yolov8n.yaml", NAMES))
+    system = ConditionalSRDetector(front, YoloDetector(model, NAMES))
     liven_up(system)
     save_network(path, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
     return path
 
 
 def save_plain(path: Path, front: torch.nn.Module) -> Path:
-    system = ConditionalSRDetector(front, YoloDetector("yolov8n.yaml", NAMES))
+    system = ConditionalSRDetector(front, YoloDetector(SMALL_YOLO, NAMES))
     save_network(path, "system", system.spec["name"], system.spec["args"], system.state_dict(), {})
     return path
 

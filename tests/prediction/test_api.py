@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -373,43 +371,3 @@ def test_nan_is_no_image(model, good, monkeypatch):
     monkeypatch.setattr(type(model.predictor.system), "super_resolve", broken)
     with pytest.raises(UserError, match="NaN"):
         model.upscale(good / "odd.png")
-
-
-# ---------------------------------------------------------------------------------------------- a process of its own
-
-
-def test_sr_alone_needs_no_detector_library(good, tmp_path):
-    options = ["--sr-only", "--source", str(good / "dot.png"), "--out", str(tmp_path / "out")]
-    code = f"import sys, inference\nprint(inference.main({options!r}), 'ultralytics' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.endswith("0 False\n"), done.stdout + done.stderr
-
-
-HUB = """
-import json, sys, torch
-root, weights, image = sys.argv[1:]
-model = torch.hub.load(root, "conditional_yolo", source="local", weights=weights, device="cpu")
-(result,) = model.predict(image, policy="budget=0.5", conf=0.1)
-resolver = torch.hub.load(root, "sr_network", source="local", scale=2)
-(sr,) = resolver.upscale(image)
-print(json.dumps([result.boxes.data.tolist(), result.sr.shape, sr.shape, root in sys.path]))
-"""
-
-
-def test_torch_hub(model, weights, good, tmp_path):
-    image = good / "odd.png"
-    command = [sys.executable, "-c", HUB, str(ROOT), str(weights), str(image)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    boxes, sr, upscaled, in_path = json.loads(done.stdout.splitlines()[-1])
-    (expected,) = model.predict(image, "budget=0.5", conf=0.1)
-    torch.testing.assert_close(torch.tensor(boxes), expected.boxes.data, atol=1e-3, rtol=1e-4)
-    assert (sr, upscaled, in_path) == ([68, 92, 3], [34, 46, 3], False)
-
-
-def test_torch_hub_beside_another_package_of_one_name(tmp_path):
-    (tmp_path / "utils").mkdir()
-    (tmp_path / "utils" / "__init__.py").touch()
-    code = f"import utils, torch\ntorch.hub.load({str(ROOT)!r}, 'sr_network', source='local')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and "a package named utils of another project is loaded already" in done.stderr

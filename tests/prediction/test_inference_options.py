@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
+import re
+import signal
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -17,6 +21,7 @@ from PIL import Image
 import inference
 from data.labels import parse_label_file
 from models.detector_yolo import YoloDetector
+from prediction.prediction_writer import PredictionWriter
 from tests.prediction.running import digests, draw_video, entries, infer, noise
 
 
@@ -142,6 +147,93 @@ def test_videos_and_images_behind_addresses(plain_weights, tmp_path, server, fix
     assert "frame" not in entry and (entry["width"], entry["height"]) == (23, 17)
     captured = capsys.readouterr()
     assert "secret" not in captured.out + captured.err
+
+
+class MotionJpeg(http.server.BaseHTTPRequestHandler):
+    """Sends pictures one after the other as network cameras do, so many for each connection; then there is nothing.
+
+    Attributes:
+        left: pictures of the connections to come.
+        sent: called with the number of pictures that were sent.
+    """
+
+    left: ClassVar[list[int]] = []
+    count = 0
+    sent = staticmethod(lambda count: None)
+
+    def do_GET(self):
+        if not self.left:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for _ in range(self.left.pop(0)):
+            type(self).count += 1
+            picture = cv2.imencode(".jpg", np.full((32, 48, 3), self.count % 250, np.uint8))[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+            try:
+                self.wfile.write(head.encode() + picture + b"\r\n")
+            except OSError:  # nobody listens any more
+                return
+            self.sent(self.count)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    """camera(left, sent) -> address of a network camera on this machine; see MotionJpeg."""
+    monkeypatch.setattr("data.capture.PAUSE", 0.05)
+    with contextlib.ExitStack() as running:
+
+        def start(left: list[int], sent=lambda count: None) -> str:
+            state = {"left": left, "count": 0, "sent": staticmethod(sent)}
+            handler = type("Camera", (MotionJpeg,), state)
+            server = running.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            running.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_address[1]}/video"
+
+        yield start
+
+
+def test_a_network_camera_that_breaks_off_is_opened_again(plain_weights, tmp_path, camera, fixed_boxes, capsys):
+    options = ("--save-json", "--save-txt", "--vid-stride", "3")
+    address = camera([40, 30])
+    assert run(plain_weights, tmp_path / "out", "--source", address, *options) == 1
+    captured = capsys.readouterr()
+    assert f"warning: {address}: broke off after " in captured.err
+    last = int(re.search(r"skipped, broke off after (\d+) frames and did not come back", captured.out)[1])
+    frames = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [entry["frame"] for entry in frames] == list(range(1, last + 1, 3)) and last > 40
+    (video,) = (tmp_path / "out").glob("*.mp4")
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == len(frames)
+    seconds = [entry["seconds"] for entry in frames]
+    assert seconds == sorted(seconds) and seconds[0] == 0
+
+
+def test_ctrl_c_leaves_whole_files_of_a_stream(plain_weights, tmp_path, camera, fixed_boxes, monkeypatch, capsys):
+    written, write = [], PredictionWriter.write
+
+    def stopped(self, frame, result):
+        write(self, frame, result)
+        written.append(frame.index)
+        if len(written) == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(PredictionWriter, "write", stopped)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        source = camera([10_000])
+        assert run(plain_weights, tmp_path / "out", "--source", source, "--save-json", "--save-txt") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "stopped; what was saved until here is in" in capsys.readouterr().err
+    frames = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    (video,) = (tmp_path / "out").glob("*.mp4")
+    assert len(frames) == cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == len(written) == 4
 
 
 @pytest.mark.parametrize("source", ["7", "rtsp://127.0.0.1:9/live", "http://127.0.0.1:9/a.mp4"])

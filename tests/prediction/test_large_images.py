@@ -130,8 +130,8 @@ def test_images_of_a_batch_do_not_decide_for_one_another(both):
 
 
 def test_a_line_of_pixels_counts_with_its_padding(both):
-    (found,) = both[1]([noise(1, 2000, 3)], PredictOptions(parse_policy("all_fast")))
-    assert found.parts > 4 and found.sr_image().shape == (4, 8000, 3)
+    (found,) = both[1]([noise(1, 600, 3)], PredictOptions(parse_policy("all_fast")))
+    assert found.parts > 4 and found.sr_image().shape == (4, 2400, 3)
 
 
 def test_what_runs_in_parts_says_that_nothing_is_reused(both):
@@ -196,6 +196,26 @@ def test_files_of_a_large_image(weights, tmp_path, capsys):
     model = ConditionalYOLO(weights, device="cpu", memory_mb=16)
     (result,) = model.predict(tmp_path / "wide.png", policy="budget=0.25", conf=0.01, max_det=5)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "sr" / "wide.png")), result.sr)
+
+
+def test_nan_is_told_and_no_image(weights, tmp_path, capsys, monkeypatch):
+    """At once and in parts alike: a black image would look like an answer."""
+    Image.fromarray(noise(70, 90, 3)).save(tmp_path / "wide.png")
+    super_resolve = ConditionalSRDetector.super_resolve
+
+    def broken(self, *arguments, **options):
+        output = super_resolve(self, *arguments, **options)
+        output.sr.fill_(torch.nan)
+        return output
+
+    monkeypatch.setattr(ConditionalSRDetector, "super_resolve", broken)
+    for number, memory in enumerate(("16", "1024")):
+        out = tmp_path / str(number)
+        with pytest.warns(UserWarning, match=r"1 super-resolved image\(s\) hold NaN, so nothing can be found"):
+            options = ("--memory-mb", memory, "--save-sr", "true", "--policy", "all_fast")
+            assert infer(weights, tmp_path / "wide.png", out, *options) == 1
+        assert "skipped, the network gives NaN; compute in fp32" in capsys.readouterr().out
+        assert not list((out / "sr").glob("*"))
 
 
 def test_a_part_that_is_full_may_hide_more_objects():

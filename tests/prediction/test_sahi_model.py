@@ -14,8 +14,8 @@ pytestmark = needs("sahi")
 
 
 @pytest.fixture(scope="module")
-def model(weights) -> ConditionalYOLO:
-    return ConditionalYOLO(weights, device="cpu")
+def model(yolov8n_weights) -> ConditionalYOLO:
+    return ConditionalYOLO(yolov8n_weights, device="cpu")
 
 
 def strongest(found: list[list[float]]) -> np.ndarray:

@@ -122,12 +122,12 @@ def test_reuse_needs_patches_and_single_frames(weights, plain_weights, good, tmp
 
 @needs("lap")
 @pytest.mark.parametrize(("kind", "settings"), [(BYTETracker, "bytetrack.yaml"), (BOTSORT, "botsort.yaml")])
-def test_trackers_of_ultralytics_take_the_results(weights, tmp_path, kind, settings):
+def test_trackers_of_ultralytics_take_the_results(yolov8n_weights, tmp_path, kind, settings):
     source = draw_still(tmp_path / "still.avi", 8)
     options = yaml.safe_load((SHIPPED / "trackers" / settings).read_text())
     options |= {"new_track_thresh": 0.1, "track_high_thresh": 0.1}
     tracker, seen = kind(SimpleNamespace(**options)), []
-    model = ConditionalYOLO(weights)
+    model = ConditionalYOLO(yolov8n_weights)
     for result in model.predict(source, stream=True, conf=0.1, max_det=5, reuse=ReuseOptions(), vid_stride=2):
         tracks = tracker.update(result.boxes.cpu().numpy(), result.orig_img)
         assert tracks.shape[1] == 8 and len(tracks)

@@ -12,6 +12,7 @@ All tensors are ordinary CPU tensors. Those "on cuda:0" are known by their stora
 - tagged and other tensors in one operation raise as on a GPU (0-dimensional CPU tensors, CPU indices, copies are fine
   there);
 - what makes the host wait (.item(), nonzero, boolean indices, pageable copies, ...) is counted with the project's line;
+- what the host reads of a copy that was not waited for raises;
 - between `torch.cuda.graph(...)` operations are recorded; what CUDA forbids there raises; `replay()` runs the records
   on the same memory, and raises where it would read memory that was freed since the capture.
 
@@ -21,6 +22,6 @@ with workers 0.
 """
 
 from tests.simulated_cuda.device import SimulatedCuda
-from tests.simulated_cuda.storage import CaptureError, HostSync, MixedDevices
+from tests.simulated_cuda.storage import CaptureError, HostRace, HostSync, MixedDevices
 
-__all__ = ["CaptureError", "HostSync", "MixedDevices", "SimulatedCuda"]
+__all__ = ["CaptureError", "HostRace", "HostSync", "MixedDevices", "SimulatedCuda"]

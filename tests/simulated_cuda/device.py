@@ -18,9 +18,11 @@ from tests.simulated_cuda.storage import (
     CPU,
     CURRENT,
     DEVICE,
+    PENDING,
     PINNED,
     CaptureError,
     HostSync,
+    check_arrived,
     is_cuda,
     on_cuda,
     storage_of,
@@ -41,6 +43,7 @@ class SimulatedCuda:
 
     Attributes:
         syncs: Counter of (what, place); launches, captures, replays: counts.
+        unrepeatable: Counter of (operation, place) that gives other bits each time, where none of these is wanted.
         broken: a capture failed, after which a real device is in a state that nobody defines.
     """
 
@@ -51,6 +54,7 @@ class SimulatedCuda:
 
     def reset(self) -> None:
         self.syncs: Counter = Counter()
+        self.unrepeatable: Counter = Counter()
         self.broken = False
         self.launches = self.captures = self.replays = 0
 
@@ -70,6 +74,7 @@ class SimulatedCuda:
         if self.forbid:
             raise HostSync(f"{what} at {place}")
         self.syncs[what, place] += 1
+        PENDING.clear()
 
     def place(self) -> str:
         """Innermost line of the project, and the innermost one of a library between it and PyTorch."""
@@ -177,6 +182,7 @@ class SimulatedCuda:
         def to_numpy(x, *args, **kwargs):
             if on_cuda(x):
                 raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+            check_arrived(x)
             with torch._C.DisableTorchFunction():
                 return numpy(x, *args, **kwargs)
 
@@ -186,6 +192,7 @@ class SimulatedCuda:
         def to_list(x):
             if on_cuda(x):
                 self.wait("tolist")
+            check_arrived(x)
             with torch._C.DisableTorchFunction(), _disable_current_modes():
                 return tolist(x)
 
@@ -207,7 +214,8 @@ class SimulatedCuda:
             kwargs = {key: value for key, value in kwargs.items() if key != "other"}
             kwargs |= {} if args else {"device": other.device, "dtype": other.dtype}
         copy, kwargs = kwargs.get("copy", False), {key: value for key, value in kwargs.items() if key != "copy"}
-        device, dtype, non_blocking, layout = torch._C._nn._parse_to(*args, **kwargs)
+        with torch._C.DisableTorchFunction():  # else it would be told of another device, as factories are
+            device, dtype, non_blocking, layout = torch._C._nn._parse_to(*args, **kwargs)
         if device is not None and device.type not in ("cpu", "cuda"):
             with torch._C.DisableTorchFunction():
                 return to(x, *args, copy=copy, **kwargs)
@@ -224,9 +232,12 @@ class SimulatedCuda:
         before, self.moving = self.moving, there
         try:
             with torch._C.DisableTorchFunction():
-                return to(x, copy=True, **options)
+                moved = to(x, copy=True, **options)
         finally:
             self.moving = before
+        if not waits and not there:
+            tag(moved, PENDING)
+        return moved
 
     def _backward(self, backward):
         """torch.autograd.backward, whose own new tensors lie where the losses do."""

@@ -9,8 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.simulated_cuda.storage import (
     CPU,
+    PENDING,
     PINNED,
     MixedDevices,
+    check_arrived,
     current,
     is_cuda,
     on_cuda,
@@ -34,6 +36,16 @@ WAITS = {
     "aten::equal": "equal",
     "torchvision::nms": "nms",
 }
+# On CUDA these have no algorithm that repeats exactly (see torch.use_deterministic_algorithms).
+UNREPEATABLE = {
+    "aten::_adaptive_avg_pool2d_backward", "aten::adaptive_max_pool2d_backward", "aten::avg_pool3d_backward",
+    "aten::grid_sampler_2d_backward", "aten::grid_sampler_3d_backward", "aten::histc", "aten::kthvalue",
+    "aten::max_unpool2d", "aten::median", "aten::nll_loss_forward", "aten::nll_loss2d_forward", "aten::put_",
+    "aten::reflection_pad1d_backward", "aten::reflection_pad2d_backward", "aten::replication_pad2d_backward",
+    "aten::upsample_linear1d_backward", "aten::upsample_bilinear2d_backward", "aten::upsample_bicubic2d_backward",
+    "aten::upsample_trilinear3d_backward", "aten::_upsample_bilinear2d_aa_backward",
+    "aten::_upsample_bicubic2d_aa_backward",
+}  # fmt: skip
 LIFTS = ("aten::lift_fresh", "aten::lift", "aten::lift_fresh_copy")
 
 
@@ -51,7 +63,9 @@ def _operation(sim, func, args, kwargs):
     tensors = tensors_in(args, kwargs)
     tagged = [x for x in tensors if on_cuda(x)]
     name = func._schema.name
-    if not tensors or name in LIFTS:
+    if not tensors and is_cuda(kwargs.get("device")):  # a factory that no function mode saw
+        target, kwargs = True, kwargs | {"device": CPU}
+    elif not tensors or name in LIFTS:
         target = sim.context  # a factory: on the device if it was asked for there, or is part of a function on it
         if target and name in LIFTS:
             sim.wait("copy to device")
@@ -61,10 +75,15 @@ def _operation(sim, func, args, kwargs):
         target = bool(tagged)
         _check_devices(func, args, tensors, tagged)
         if tagged:
+            weighted = name == "aten::bincount" and len(args) > 1 and args[1] is not None
+            if torch.are_deterministic_algorithms_enabled() and (name in UNREPEATABLE or weighted):
+                sim.unrepeatable[name, sim.place()] += 1
             _note_wait(sim, func, name, args, kwargs, tagged)
     if kwargs.get("pin_memory"):
         kwargs = kwargs | {"pin_memory": False}
     out = func(*args, **kwargs)
+    if PENDING and not is_view(func, tensors, out):
+        check_arrived(*tensors)
     if target:
         sim.launches += not is_view(func, tensors, out)
         for x in tensors_in(out):

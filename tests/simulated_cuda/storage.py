@@ -26,9 +26,14 @@ class HostSync(RuntimeError):
     """A host synchronisation within `no_syncs`."""
 
 
+class HostRace(RuntimeError):
+    """The host looks at memory that a copy which nobody waited for may still be writing."""
+
+
 # Of storages on the device, by address; a weak reference keeps the address from being used anew.
 TAGS: dict[int, StorageWeakRef] = {}
 PINNED: dict[int, StorageWeakRef] = {}
+PENDING: dict[int, StorageWeakRef] = {}  # of host memory that copies from the device are on their way to
 CURRENT: list[SimulatedCuda] = []  # the one that was entered
 
 
@@ -58,6 +63,12 @@ def tag(tensor: torch.Tensor, tags: dict = TAGS) -> None:
         for key in [key for key, ref in tags.items() if ref.expired()]:
             del tags[key]
     tags[storage._cdata] = StorageWeakRef(storage)
+
+
+def check_arrived(*tensors: torch.Tensor) -> None:
+    """Raises HostRace for a CPU tensor that the host may not look at yet."""
+    if PENDING and any((s := storage_of(x)) is not None and s._cdata in PENDING for x in tensors):
+        raise HostRace(f"read before the copy from the device was waited for, at {current().place()}")
 
 
 def tensors_in(*values) -> list[torch.Tensor]:

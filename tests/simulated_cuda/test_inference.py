@@ -9,8 +9,10 @@ import torch
 
 from deployment.prepare import prepare_network, prepare_system
 from models import build_sr
+from models.lmf.tiled import super_resolve_tiled
 from models.mask_policy import parse_policy
-from tests.simulated_cuda.systems import ARGS, POLICIES, image, tiny_system
+from models.sliced_detection import SlicedDetector, Slicer
+from tests.simulated_cuda.systems import ARGS, POLICIES, image, tiny_detector, tiny_system
 
 CUDA = torch.device("cuda")
 # Host waits of a whole call: the one copy at the end; before it the number of patches that the device alone knows, and
@@ -110,3 +112,29 @@ def test_networks_are_captured(cuda, name):
 def test_swinir_computes_in_half_precision(cuda):
     prepared = prepare_network(build_sr("swinir_light", 2, ARGS["swinir_light"]).eval(), CUDA, torch.float16)
     assert prepared.how == "CUDA graphs, float16"
+
+
+def test_sliced_detection_waits_once(cuda):
+    detector, lr = tiny_detector(), image(2, 48, 64)
+    sliced = SlicedDetector(Slicer(2, 2, 2, 0.25, True), detector).eval()
+    expected = sliced.predict(lr, parse_policy("all_fast"))[0]
+    sliced.to("cuda")
+    lr = lr.cuda()
+    for _ in range(2):
+        cuda.reset()
+        found = sliced.predict(lr, parse_policy("all_fast"))[0]
+    own = {key: number for key, number in cuda.syncs.items() if " > " not in key[1]}
+    assert sum(own.values()) == 1, cuda.report()
+    assert len(expected[0]) and all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_tiles_of_lmf_do_not_wait(cuda):
+    torch.manual_seed(0)
+    network, lr = build_sr("lm_lte", 2, {"n_blocks": 1, "n_feats": 8}).eval(), image(1, 24, 30)
+    expected = super_resolve_tiled(network, lr, (60, 75), 8, 4)
+    network.to("cuda")
+    on_device = lr.cuda()
+    super_resolve_tiled(network, on_device, (60, 75), 8, 4)
+    with cuda.no_syncs():
+        found = super_resolve_tiled(network, on_device, (60, 75), 8, 4)
+    assert (found.cpu() - expected).abs().max() < 1e-5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.simulated_cuda import CaptureError, HostSync, MixedDevices
+from tests.simulated_cuda import CaptureError, HostRace, HostSync, MixedDevices
 
 
 def test_mixed_devices_raise(cuda):
@@ -30,6 +30,28 @@ def test_waits_are_counted(cuda):
     assert cuda.total() == before
     torch.rand(2, 2).to("cuda", non_blocking=True)  # not pinned
     assert cuda.total() == before + 1
+    assert x.to(device="cuda", non_blocking=True).is_cuda and not x.to(device="cpu").is_cuda
+    assert cuda.total() == before + 2
+
+
+def test_what_did_not_arrive_is_not_read(cuda):
+    host = torch.rand(4, 4, device="cuda").to("cpu", non_blocking=True)
+    for look in (lambda: host + 1, host.numpy, host.tolist, lambda: host.view(16).sum()):
+        with pytest.raises(HostRace):
+            look()
+    torch.cuda.synchronize()
+    assert host.numpy().shape == (4, 4)
+
+
+def test_what_does_not_repeat_is_found(cuda):
+    x = torch.rand(1, 1, 5, 5, device="cuda", requires_grad=True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        torch.nn.functional.adaptive_avg_pool2d(x, 2).sum().backward()
+        torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate").sum().backward()  # has another way then
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert [name for name, _ in cuda.unrepeatable] == ["aten::_adaptive_avg_pool2d_backward"]
 
 
 def test_hot_paths_may_not_wait(cuda):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.schema import LossConfig, OptimConfig, Stage3Config
+from configs.schema import OptimConfig
+from configs.stage3_schema import LossConfig, Stage3Config
 from loading.systems import build_teacher
 from models import build_sr
 from models.detector_yolo import YoloDetector

@@ -116,6 +116,22 @@ def test_micro_batches_do_not_change_the_result(tmp_path: Path):
     torch.testing.assert_close(whole.task.weight, split.task.weight)
 
 
+def test_the_gradient_is_that_of_the_mean_over_micro_batches(tmp_path: Path):
+    """Which AdamW, blind to its scale, would hide: the norms before clipping tell."""
+
+    def norms(name: str, micro_batch: int) -> list[float]:
+        trainer, found = make_trainer(tmp_path / name, replace(OPTIM, micro_batch=micro_batch)), []
+        turn = trainer.optimizers[MAIN]
+        clip = turn.clip
+        turn.clip = lambda: found.append(clip()) or found[-1]
+        trainer.fit()
+        return [norm.item() for norm in found]
+
+    whole = norms("whole", 4)
+    assert len(whole) == 4 and min(whole) > 1
+    assert norms("halves", 2) == pytest.approx(whole, rel=1e-4) == norms("single", 1)
+
+
 def test_nan_stops_before_the_step_and_names_everything(tmp_path: Path):
     trainer = make_trainer(tmp_path, poison=5)
     with pytest.raises(NonFiniteError) as error:
@@ -154,6 +170,8 @@ def test_learning_rate_rises_then_falls():
     assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0
     assert factors[-1] == pytest.approx(0.05)
     assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
+    quarter = 0.05 + 0.95 * (1 + 0.5**0.5) / 2  # of the cosine from 1 to 0.05, after 20 of 80 steps
+    assert learning_rate_factor(20, 81, 0, 0.05) == pytest.approx(quarter)
 
 
 def test_ema_follows_its_formula():
@@ -184,6 +202,30 @@ def test_trainer_follows_the_schedule_it_is_given(tmp_path: Path):
     trainer.fit()
     rates = [row["lr/line"] for row, _ in trainer.log.rows if "lr/line" in row]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.001, 0.001])
+
+
+class TwoRates(Fit):
+    def __init__(self):
+        super().__init__()
+        self.slow = nn.Parameter(torch.zeros(1, 1))
+
+    def optimizers(self, optim: OptimConfig) -> dict[str, OptimizerSpec]:
+        fast = decay_groups("fast", [self.weight], optim.lr, 0.0)
+        return {MAIN: OptimizerSpec(fast + decay_groups("slow", [self.slow], optim.lr / 100, 0.0), optim)}
+
+    def losses(self, batch: Points, progress: Progress) -> dict[str, torch.Tensor]:
+        return {"total": super().losses(batch, progress)["total"] + (self.slow - 1).square().sum()}
+
+
+def test_every_group_keeps_its_own_rate(tmp_path: Path):
+    optim = replace(OPTIM, schedule="step", milestones=[1], gamma=0.1)
+    trainer = Trainer(
+        "test", TwoRates(), TrainingData(Line(8), collate), optim, RUN, tmp_path, Memory(), Accelerator(cpu=True)
+    )
+    trainer.fit()
+    rates = [(row["lr/fast"], row["lr/slow"]) for row, _ in trainer.log.rows if "lr/fast" in row]
+    assert rates == [pytest.approx(pair) for pair in [(0.1, 0.001)] * 2 + [(0.01, 0.0001)] * 2]
+    assert trainer.task.slow.item() == pytest.approx(2 * 0.001 + 2 * 0.0001, rel=0.01)  # Adam moves by its rate
 
 
 def test_a_checkpoint_with_one_unnamed_optimiser_is_taken_up(tmp_path: Path):
@@ -258,3 +300,43 @@ def test_every_bad_micro_batch_is_named_alone(tmp_path: Path):
     trainer = make_trainer(tmp_path, replace(OPTIM, micro_batch=1), poison=5)
     with pytest.raises(NonFiniteError, match=r"error=nan, total=nan at step .*Images: 5\.png\. Look"):
         trainer.fit()
+
+
+class Recorded(Fit):
+    """Remembers the weights with which every step began."""
+
+    def __init__(self):
+        super().__init__()
+        self.before: list[torch.Tensor] = []
+
+    def losses(self, batch: Points, progress: Progress) -> dict[str, torch.Tensor]:
+        self.before.append(self.weight.detach().clone())
+        return super().losses(batch, progress)
+
+
+def test_validation_and_result_have_the_averaged_weights_and_training_the_raw_ones(tmp_path: Path):
+    """The average by its formula from the weights of an equal run without one."""
+
+    def trained(name: str, ema: float) -> tuple[Recorded, list[torch.Tensor]]:
+        task, seen = Recorded(), []
+        data, optim = TrainingData(Line(8), collate), replace(OPTIM, epochs=3, ema=ema)
+
+        def validate(epoch: int, step: int) -> dict[str, float]:
+            seen.append(task.weight.detach().clone())
+            return {}
+
+        Trainer("test", task, data, optim, RUN, tmp_path / name, Memory(), Accelerator(cpu=True), validate).fit()
+        return task, seen
+
+    (raw, raw_seen), (averaged, averaged_seen) = trained("raw", 0.0), trained("averaged", 0.9)
+    after = [*raw.before[1:], raw.weight.detach()]  # weights after every step
+    average, expected = raw.before[0], []
+    for number, weight in enumerate(after, start=1):
+        decay = min(0.9, (1 + number) / (10 + number))
+        average = decay * average + (1 - decay) * weight
+        expected.append(average)
+    assert len(after) == 6 and [torch.equal(a, b) for a, b in zip(raw_seen, after[1::2])] == [True] * 3
+    assert all(torch.equal(a, b) for a, b in zip(averaged.before, raw.before, strict=True)), "raw weights learn on"
+    torch.testing.assert_close(averaged_seen, expected[1::2])
+    torch.testing.assert_close(averaged.weight.detach(), expected[-1])
+    assert (expected[-1] - raw.weight).abs().min() > 0.005, "or nothing was shown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.train_state import TrainState
@@ -92,6 +93,7 @@ TREES = st.recursive(
 
 
 @given(st.dictionaries(st.text().filter(lambda key: key != "checksum"), TREES, max_size=4))
+@settings(max_examples=50)
 def test_plain_values_come_back(tmp_path_factory, tree: dict):
     path = tmp_path_factory.getbasetemp() / "plain.pth"
     save_checkpoint(path, tree)
@@ -301,41 +303,59 @@ def test_training_does_not_start_again_unnoticed(tmp_path: Path, capsys):
     assert capsys.readouterr().err.count("warning: skipped") == 2
 
 
-# Saves until it is killed, and says what is saved.
-WRITER = """
-import sys
-import torch
+# For every line that it is given a process that tells its number, saves until it is killed, and says what is saved.
+WRITERS = """
+import os, sys, torch
 from training.train_state import TrainState
 torch.set_num_threads(1)
-state = TrainState(sys.argv[1])
-newest = state.load_newest()
-step = 0 if newest is None else newest[0]["step"]
-while True:
-    step += 1
-    state.save({"step": step, "weights": torch.full((300_000,), float(step))})
-    print(step, flush=True)
+def write():
+    state = TrainState(sys.argv[1])
+    newest = state.load_newest()
+    step = 0 if newest is None else newest[0]["step"]
+    while True:
+        step += 1
+        state.save({"step": step, "weights": torch.full((300_000,), float(step))})
+        print(step, flush=True)
+for _ in sys.stdin:
+    process = os.fork()
+    if process == 0:
+        print(os.getpid(), flush=True)
+        write()
+    os.waitpid(process, 0)
+    print("ended", flush=True)
 """
+
+
+def stop_in_a_save(process: int, folder: Path) -> None:
+    """Stop a process that saves all the time while a file is being written."""
+    while True:
+        os.kill(process, signal.SIGSTOP)
+        if {file.name for file in folder.iterdir()} - {"last.pth", "previous.pth"}:
+            return
+        os.kill(process, signal.SIGCONT)
+        time.sleep(0.001)
 
 
 def test_killed_while_saving_there_is_always_a_good_newest(tmp_path: Path):
     chance, in_between = random.Random(0), 0
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for _ in range(5):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        first = writer.stdout.readline()
-        time.sleep(chance.random() * 0.04)
-        writer.kill()
-        # communicate() would pass over lines that readline() has read ahead.
-        said = [first, *writer.stdout.read().splitlines()]
-        writer.stdout.close()
-        writer.wait(timeout=60)
-        confirmed = int(said[-1])
-        in_between += len(list(tmp_path.iterdir())) > 2
-        loaded, _ = TrainState(tmp_path).load_newest()
-        assert confirmed <= loaded["step"] <= confirmed + 1
-        assert torch.equal(loaded["weights"], torch.full((300_000,), float(loaded["step"])))
+    command = [sys.executable, "-c", WRITERS, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen(command, env=environment, **pipes) as writers:
+        for number in range(5):
+            writers.stdin.write("\n")
+            process, said = int(writers.stdout.readline()), [writers.stdout.readline()]
+            time.sleep(chance.random() * 0.04)
+            if number == 0:
+                stop_in_a_save(process, tmp_path)
+            os.kill(process, signal.SIGKILL)
+            said += iter(writers.stdout.readline, "ended\n")
+            confirmed = int(said[-1])
+            in_between += len(list(tmp_path.iterdir())) > 2
+            loaded, _ = TrainState(tmp_path).load_newest()
+            assert confirmed <= loaded["step"] <= confirmed + 1
+            assert torch.equal(loaded["weights"], torch.full((300_000,), float(loaded["step"])))
+        writers.stdin.close()
     assert in_between > 0, "no kill hit a save"
     TrainState(tmp_path).save({"step": 0})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pth", "previous.pth"], "leftovers are swept up"

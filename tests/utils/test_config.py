@@ -14,7 +14,8 @@ from typing import Literal
 
 import pytest
 
-from configs.schema import RunConfig, Stage2Config, Stage3Config
+from configs.schema import RunConfig, Stage2Config
+from configs.stage3_schema import Stage3Config
 from utils.config import ConfigError, changed_keys, config_to_dict, load_config, parse_config, save_config
 
 ROOT = Path(__file__).resolve().parents[2]

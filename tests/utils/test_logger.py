@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.schema import OptimConfig, RunConfig, Stage3Config
+from configs.schema import OptimConfig, RunConfig
+from configs.stage3_schema import Stage3Config
 from utils.config import ConfigError, load_config
 from utils.logger import MetricsLog, environment, git_state, open_run, versions
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from utils.losses import (
+    charbonnier,
     feature_distance,
     object_ranking,
     output_distance,
@@ -23,6 +26,12 @@ def mask_of(share, patches=20):
 
 def test_sparsity_mean_is_the_kept_share():
     assert sparsity_mean(mask_of(0.25)).item() == pytest.approx(0.25)
+
+
+def test_charbonnier_by_hand():
+    """sqrt(0.3^2 + 0.4^2) at one of two pixels, epsilon at the other."""
+    hr = torch.zeros(1, 1, 1, 2)
+    assert charbonnier(torch.tensor([0.3, 0.0]).view_as(hr), hr, 0.4).item() == pytest.approx((0.5 + 0.4) / 2)
 
 
 @pytest.mark.parametrize("fast_share", [0.0, 0.02, 0.2])
@@ -155,3 +164,15 @@ def test_padding_has_no_part_in_any_mean():
         nowhere = torch.zeros_like(image)
         assert sparsity_mean(values, nowhere) == smoothness(values, nowhere) == 0
         assert object_ranking(values, objects, nowhere) == reconstruction(values, objects, nowhere) == 0
+
+
+def test_object_ranking_by_hand():
+    """Scores whose softmax over the whole batch is 0.1, 0.2, 0.3 and 0.4; one object in the first patch, two in the
+    third."""
+    score = torch.tensor([1.0, 2.0, 3.0, 4.0]).log().add(5).view(2, 1, 1, 2).requires_grad_()
+    objects = torch.tensor([1.0, 0.0, 2.0, 0.0]).view(2, 1, 1, 2)
+    loss = object_ranking(score, objects)
+    assert loss.item() == pytest.approx(-(math.log(0.1) + 2 * math.log(0.3)) / 3, rel=1e-6)
+    loss.backward()
+    expected = torch.tensor([0.1 - 1 / 3, 0.2, 0.3 - 2 / 3, 0.4])  # softmax minus the share of objects
+    torch.testing.assert_close(score.grad.flatten(), expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
@@ -10,6 +12,8 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from data.sr_pairs import benchmark_pairs
+from tests.drawn import draw_sr_benchmark
+from tests.imresize import imresize
 from utils.metrics import PSNR_CEILING, coco_map, mean_over_images, psnr_rgb, psnr_y, rgb_to_y, ssim_rgb, ssim_y
 from utils.resize import resize
 
@@ -30,6 +34,21 @@ def test_bicubic_reaches_the_published_values(shared_data, folder: str, scale: i
     assert len(results) == 5
     assert np.mean([psnr_y(sr, hr, scale) for sr, hr in results]) == pytest.approx(psnr, abs=0.02)
     assert np.mean([ssim_y(sr, hr, scale) for sr, hr in results]) == pytest.approx(ssim, abs=0.001)
+
+
+@pytest.mark.parametrize(("scale", "psnr", "ssim"), [(2, 32.63, 0.8861), (3, 30.97, 0.8436), (4, 29.97, 0.8129)])
+def test_bicubic_on_a_drawn_benchmark(tmp_path: Path, scale: int, psnr: float, ssim: float) -> None:
+    """A published table of our own: the figures, and those of other people's luma, PSNR, SSIM and bicubic."""
+    ours, theirs = [], []
+    for _, lr, hr in benchmark_pairs(draw_sr_benchmark(tmp_path, (scale,)), scale):
+        sr = resize(lr, *hr.shape[:2])
+        ours.append((psnr_y(sr, hr, scale), ssim_y(sr, hr, scale)))
+        inside = np.s_[scale:-scale, scale:-scale]
+        x, y = (rgb2ycbcr(image)[..., 0][inside] for image in (imresize(lr, scale), hr))
+        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+        theirs.append((peak_signal_noise_ratio(y, x, data_range=255), structural_similarity(y, x, **options)))
+    assert len(ours) == 3 and np.mean(ours, 0) == pytest.approx([psnr, ssim], rel=2e-4)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
 def test_luma_is_not_rounded() -> None:
@@ -165,6 +184,14 @@ def test_overlap_decides_between_thresholds() -> None:
     images = [truth((0, 0, 100, 100, 1))]
     result = coco_map(images, [np.array([[0, 0, 100, 80.01, 0.5, 1]])], NAMES)
     assert result["map50"] == pytest.approx(1.0) and result["map50_95"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "map50", "found"), [(0.4, 0, 0), (0.49, 0, 0), (0.51, 1, 1), (0.62, 1, 3), (0.99, 1, 10)]
+)
+def test_a_box_is_found_from_half_an_overlap_on(overlap: float, map50: float, found: int) -> None:
+    result = coco_map([truth((0, 0, 200, 100, 1))], [np.array([[0, 0, 200, 100 * overlap, 0.9, 1]])], NAMES)
+    assert result["map50"] == pytest.approx(map50) and result["map50_95"] == pytest.approx(found / 10)
 
 
 def test_the_first_annotation_counts_and_classes_are_kept_apart() -> None:

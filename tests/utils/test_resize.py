@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.sr_pairs import benchmark_pairs
+from tests.drawn import BENCHMARK_SIZES, photograph
+from tests.imresize import imresize
 from utils.resize import cubic_matrix, resize
 
 sizes = st.integers(1, 70)
@@ -87,6 +89,26 @@ def test_agrees_with_matlabs_images(shared_data, scale: int) -> None:
         ours = resize(hr, *lr.shape[:2])
         wrong = ours[2:-2, 2:-2] != lr[2:-2, 2:-2]
         assert wrong.mean() < 0.005, name
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_agrees_with_imresize_written_from_its_description(scale: int) -> None:
+    for number, size in enumerate(BENCHMARK_SIZES):
+        hr = photograph(*size, seed=number)
+        lr = imresize(hr, 1 / scale)
+        for ours, theirs in ((resize(hr, *lr.shape[:2]), lr), (resize(lr, *size), imresize(lr, scale))):
+            assert np.mean(ours != theirs) < 0.003 and np.abs(ours.astype(int) - theirs).max() <= 2
+
+
+def test_an_edge_halved_by_hand() -> None:
+    """Keys' kernel at odd quarters: the taps of imresize(x, 0.5) are -3, -9, 29 and 111 of 256, and mirrored."""
+    taps = np.array([-3, -9, 29, 111, 111, 29, -9, -3]) / 256
+    np.testing.assert_allclose(cubic_matrix(24, 12)[6, 9:17], taps, atol=1e-7)
+    line = np.repeat(np.array([0, 255], np.uint8), 12)
+    image = np.stack([line] * 24)[..., None]
+    # 255 times 17 and 239 of 256; what lies outside 0..255 is clipped.
+    assert resize(image, 12, 12)[5, :, 0].tolist() == [0] * 5 + [17, 238] + [255] * 5
+    assert imresize(image, 0.5)[5, :, 0].tolist() == [0] * 5 + [17, 238] + [255] * 5
 
 
 def test_uint8_rounds_half_up_after_each_axis() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.timing import Timing, measure_interleaved, time_once
+from utils import timing
+from utils.timing import Timing, in_turn, measure_interleaved, spread, time_once
 
 
 def test_rounds_are_interleaved():
@@ -27,9 +28,9 @@ def test_rounds_are_interleaved():
         assert sorted(log[start : start + 3]) == names, "every round calls everyone once"
     assert len({tuple(log[start : start + 3]) for start in range(0, len(log), 3)}) > 1, "the order changes"
     assert rounds == [3, 6, 9, 12, 15, 18, 21]
-    for timing in timings.values():
-        assert isinstance(timing, Timing) and timing.runs == 5
-        assert 0 <= timing.median_ms <= timing.p95_ms
+    for found in timings.values():
+        assert isinstance(found, Timing) and found.runs == 5
+        assert 0 <= found.median_ms <= found.p95_ms
 
 
 def test_own_random_numbers_and_garbage_collection_stay_as_they_are():
@@ -80,3 +81,29 @@ def test_memory_of_a_call():
     peak, nothing = map(float, done.stdout.split())
     assert 0.8 * megabytes < peak < 4 * megabytes
     assert nothing < 0.5 * megabytes
+
+
+def test_median_and_95th_percentile_of_given_samples(monkeypatch):
+    """1 to 20 ms in any order after a slow first round: the middle, and 95 % of the way from the first to the last."""
+    monkeypatch.setattr(timing, "time_once", lambda call, device: call())
+    samples = [7.0, 1, 20, 3, 2, 19, 5, 13, 4, 6, 8, 18, 9, 10, 12, 11, 14, 17, 16, 15]
+    calls = {"a": iter([900.0, *samples]), "b": iter([800.0, *[2.0] * 19, 100.0])}
+    found = measure_interleaved({name: (lambda it=it: next(it)) for name, it in calls.items()}, rounds=20, warmup=1)
+    assert found["a"] == Timing(10.5, pytest.approx(19.05), 20, tuple(samples))
+    assert (found["b"].median_ms, found["b"].p95_ms) == (2.0, pytest.approx(6.9))
+
+
+def test_every_item_has_its_turn():
+    seen = []
+    call = in_turn(seen.append, ["a", "b", "c"])
+    for _ in range(7):
+        call()
+    assert "".join(seen) == "abcabca"
+
+
+@pytest.mark.parametrize(
+    ("length", "count", "expected"),
+    [(10, 4, [0, 3, 6, 9]), (100, 3, [0, 50, 99]), (3, 5, [0, 1, 2]), (5, 1, [0]), (1, 4, [0]), (5, 4, [0, 1, 3, 4])],
+)
+def test_spread_reaches_from_the_first_to_the_last(length: int, count: int, expected: list[int]):
+    assert spread(length, count) == expected

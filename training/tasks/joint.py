@@ -7,10 +7,11 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, cat
 
-from configs.schema import LossConfig, OptimConfig
+from configs.schema import OptimConfig
+from configs.stage3_schema import LossConfig
 from models.content import image_cells, image_patches
+from models.detector_input import shares_of
 from models.detector_output import select_images
-from models.device_constants import sent
 from models.front_end import ConditionalOutput
 from models.object_patches import detected_centres, objects_per_patch
 from models.system import ConditionalSRDetector
@@ -18,6 +19,7 @@ from models.tiling.run_patches import expand_mask
 from training.distillation import Distillation
 from training.task import MAIN, OptimizerSpec, Progress, Task, frozen
 from training.tasks.joint_turns import turn_of
+from utils.device import sent
 from utils.gumbel import gumbel_noise, random_shares, temperature
 from utils.losses import mean_over, object_ranking, reconstruction, smoothness, sparsity_flops, sparsity_mean
 from utils.optimizer_utils import stage3_groups
@@ -95,7 +97,7 @@ class JointTask(Task):
         with frozen(system.front.parameters()) if turn == "detector" else nullcontext():
             sr, front_total, front_losses = self.front_terms(batch, progress, teacher_output)
         with frozen(system.detector.parameters()) if turn == "front" else nullcontext():
-            total, losses = self.detector_terms(sr, batch, teacher_output)
+            total, losses = self.detector_terms(system.shown(sr), batch, teacher_output)
         return {"total": front_total + total} | front_losses | losses
 
     def teacher_output(self, batch) -> dict | None:
@@ -200,6 +202,7 @@ class JointTask(Task):
     def detection(self, images: Tensor, batch, raw: dict | None) -> dict[str, Tensor]:
         """Detection loss on the images whose labels are known; `raw` is the detector's output for all of them."""
         detector, labelled = self.system.detector, batch.labelled
+        boxes = self.targets(images, batch)
         if not labelled.any():
             return dict.fromkeys(("det", "box", "cls", "dfl"), images.new_zeros(()))
         image_index = batch.image_index
@@ -207,7 +210,15 @@ class JointTask(Task):
             rows = sent(labelled.nonzero()[:, 0], images.device)
             images, raw = images[rows], None if raw is None else select_images(raw, rows)
             image_index = sent(labelled.cumsum(0) - 1, image_index.device)[image_index]
-        losses = detector.loss(images, batch.boxes, batch.classes, image_index, raw)
+        losses = detector.loss(images, boxes, batch.classes, image_index, raw)
         # Else an image would weigh the more, the fewer labelled ones its batch has.
         weight = labelled.float().mean().item() / self.label_share
         return {name: weight * value for name, value in losses.items()}
+
+    def targets(self, images: Tensor, batch) -> Tensor:
+        """Boxes of the batch as shares of the detector's images (B, 3, H, W), which may be filled up with grey."""
+        factor = self.system.zoom * self.system.upscale
+        if factor == 1:
+            return batch.boxes
+        height, width = batch.canvas
+        return shares_of(batch.boxes, (height * factor, width * factor), images.shape)

@@ -10,6 +10,7 @@ from torch import Tensor
 from configs.schema import OptimConfig
 from models.lmf.network import LMF
 from training.task import MAIN, OptimizerSpec, Progress, Task
+from utils.device import sent
 from utils.errors import UserError
 from utils.optimizer_utils import decay_groups
 
@@ -46,16 +47,17 @@ class QueryTask(Task):
         Raises:
             ValueError: an HR patch has fewer pixels than are to be drawn.
         """
-        rows, columns, sizes, targets = [], [], [], []
-        for hr, index in zip(batch.hr, batch.indices, strict=True):
-            height, width = hr.shape[-2:]
-            drawn = self.draw(int(index), batch.epoch, height * width).to(hr.device)
-            rows.append(drawn // width)
-            columns.append(drawn % width)
-            sizes.append(torch.tensor((height, width), device=hr.device))
-            targets.append(hr.flatten(1)[:, drawn].T)  # (Q, 3)
-        sr = self.network.sample(batch.lr, torch.stack(rows), torch.stack(columns), torch.stack(sizes))
-        loss = F.l1_loss(sr.float(), torch.stack(targets))
+        sizes, device = torch.tensor([hr.shape[-2:] for hr in batch.hr]), batch.lr.device
+        drawn = [
+            self.draw(int(index), batch.epoch, int(pixels))
+            for index, pixels in zip(batch.indices, sizes.prod(1), strict=True)
+        ]
+        pixels = sent(torch.stack(drawn), device)  # (B, Q)
+        sizes = sent(sizes, device)
+        targets = torch.stack([hr.flatten(1)[:, own].T for hr, own in zip(batch.hr, pixels, strict=True)])  # (B, Q, 3)
+        widths = sizes[:, 1:]
+        sr = self.network.sample(batch.lr, pixels // widths, pixels % widths, sizes)
+        loss = F.l1_loss(sr.float(), targets)
         return {"total": loss, "l1": loss.detach()}
 
     def draw(self, index: int, epoch: int, pixels: int) -> Tensor:

@@ -40,6 +40,7 @@ def test_first_step_takes_the_least_of_three_bounds(kappa, least, first):
 def test_timesteps_are_spread_evenly_and_begin_at_the_last():
     assert SCHEDULE.timesteps(1) == [14] and SCHEDULE.timesteps(15) == list(range(14, -1, -1))
     assert SCHEDULE.timesteps(5) == [14, 11, 8, 5, 2]
+    assert SCHEDULE.timesteps(4) == [14, 11, 7, 3] and SCHEDULE.timesteps(2) == [14, 7]  # the last of each share
     for count in range(1, 16):
         steps = SCHEDULE.timesteps(count)
         assert len(set(steps)) == count and steps == sorted(steps, reverse=True) and steps[0] == 14

@@ -49,6 +49,8 @@ def test_levels_follow_the_table_of_the_next_larger_scale():
     assert levels(PUBLISHED, 12)[-1] == (6, 0.215, INF)  # 6 renders everything else; the target is not needed
     assert levels(PUBLISHED, 25)[-2:] == [(6, 0.215, 1), (18, 1, INF)]  # beyond the last table
     assert levels({6: {6: 1}}, 6) == [(None, -INF, INF)]
+    apart = {6: {1: 0.1, 6: 1}, 12: {1: 0.2, 3: 0.4, 12: 1}}
+    assert levels(apart, 8) == [(1, -INF, 0.2), (3, 0.2, 0.4), (None, 0.4, INF)]
     with pytest.raises(ValueError, match="at least one table"):
         levels({}, 6)
 

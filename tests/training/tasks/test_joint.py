@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.schema import LossConfig
+from configs.stage3_schema import LossConfig
 from tests.models.test_system import make_batch, make_system
 from training.distillation import Distillation
 from training.task import Progress
@@ -101,7 +101,7 @@ def test_each_labelled_image_counts_the_same_in_any_batch(flags):
             return {name: images.new_ones(()) for name in DETECTION}
 
     system = torch.nn.Module()
-    system.detector = One()
+    system.detector, system.zoom, system.upscale, system.shown = One(), 1, 1, torch.nn.Identity()
     labelled = torch.tensor(flags)
     objective = JointTask(system, LossConfig(objects=0.0), label_share=labelled.float().mean().item())
     total = 0.0
