@@ -315,7 +315,7 @@ def test_changed_keys():
 def test_help_is_fast_complete_and_free_of_torch(tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom configs.schema import Stage3Config\nfrom utils.config import parse_config\n"
+        "import sys\nfrom configs.stage3_schema import Stage3Config\nfrom utils.config import parse_config\n"
         "try:\n    parse_config(Stage3Config, 'What it does.\\n\\n    python script.py\\n')\n"
         "finally:\n    print('torch' in sys.modules, file=sys.stderr)\n"
     )
