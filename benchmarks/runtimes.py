@@ -1,9 +1,9 @@
-"""What runs a part fastest on this CPU: PyTorch as this project prepares it, OpenVINO or onnxruntime; fp32 or int8.
+"""What runs a part fastest on this CPU: PyTorch as this project prepares it, OpenVINO, onnxruntime; fp32, bf16, int8.
 
     python -m benchmarks.runtimes --detectors yolo11n.pt --hr datasets/Set5 --data datasets/lr --detector-data coco
 
 Every SR network and detector is exported as `export.py` does it, and all ways of one part are timed in turn in one run;
-of an EDSR the native int8 kernel too (tools/quantise_sr.py), calibrated on the same images.
+of an EDSR the native kernels too, int8 (tools/quantise_sr.py) calibrated on the same images. bf16 where the CPU has it.
 What int8 costs stands beside the time: dB of SR on `--hr`, differences of certain boxes on `--detector-data`. Writes
 docs/results/runtimes.json and the page from it.
 """
@@ -88,8 +88,10 @@ def network_rows(name: str, folder: Path, options) -> list[dict]:
     ways = {("PyTorch, fused", "fp32"): lambda images: prepared(images).clamp(0, 1)} | {
         way: image_run(run) for way, (run, _) in files.items()
     }
-    if (native := native_int8(network, options.data)) is not None:
-        ways["native kernel", "int8"] = lambda images: native(images).clamp(0, 1)
+    if has_bf16():
+        half = prepare_network(network, torch.device("cpu"), torch.bfloat16)
+        ways["PyTorch, fused", "bf16"] = lambda images: half(images).float().clamp(0, 1)
+    ways |= native_ways(network, options.data)
     pairs = benchmark_pairs(options.hr, options.scale)
 
     def quality(run: Callable[[Tensor], Tensor]) -> float:
@@ -102,8 +104,15 @@ def network_rows(name: str, folder: Path, options) -> list[dict]:
         return timed(Path(name).stem, ways, images, files, extra, options)
 
 
-def native_int8(network, data: Path) -> Callable[[Tensor], Tensor] | None:
-    """The native int8 kernel with a network; None for other networks than EDSR, and where it was not built."""
+def has_bf16() -> bool:
+    """Whether this CPU computes in bf16; elsewhere it is emulated, and no way to be fast."""
+    from deployment.native.build import cpu_flags
+
+    return "avx512_bf16" in cpu_flags()
+
+
+def native_ways(network, data: Path) -> dict[tuple[str, str], Callable[[Tensor], Tensor]]:
+    """The native kernels with an EDSR, dense, in every type that this CPU and build have; {} for other networks."""
     import torch
 
     from deployment.export.quantise import calibration_images
@@ -112,12 +121,15 @@ def native_int8(network, data: Path) -> Callable[[Tensor], Tensor] | None:
     from models.edsr_int8 import quantised
     from utils.errors import UserError
 
-    try:
-        images = [torch.from_numpy(image) for image in calibration_images(data, None)]
-        return NativeNetwork(quantised(network, images), torch.float32)
-    except (UserError, NativeError) as error:
-        print(f"no native int8: {error}", flush=True)
-        return None
+    ways, images = {}, [torch.from_numpy(image) for image in calibration_images(data, None)]
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("int8", torch.float32)):
+        try:
+            rounded = quantised(network, images) if precision == "int8" else network
+            native = NativeNetwork(rounded, dtype)
+            ways["native kernel", precision] = lambda images, run=native: run(images).float().clamp(0, 1)
+        except (UserError, NativeError) as error:
+            print(f"no native {precision}: {error}", flush=True)
+    return ways
 
 
 def detector_rows(name: str, folder: Path, options) -> list[dict]:
@@ -141,6 +153,9 @@ def detector_rows(name: str, folder: Path, options) -> list[dict]:
     ways = {("PyTorch, fused", "fp32"): prepared.predict} | {
         way: with_suppression(run) for way, (run, _) in files.items()
     }
+    if has_bf16():
+        half = prepare_detector(detector, torch.device("cpu"), torch.bfloat16, "torch")
+        ways["PyTorch, fused", "bf16"] = half.predict
     images = calibration_images(options.detector_data, sides)
     losses = {way: measure_loss(run, graph, images) for way, (run, _) in files.items()}
     extra = {way: {"box_px": loss.boxes, "score": loss.scores} for way, loss in losses.items()}
@@ -149,7 +164,7 @@ def detector_rows(name: str, folder: Path, options) -> list[dict]:
 
 
 def exported(graph, folder: Path, sides: tuple[int, int], data: Path, canvas: tuple[int, int] | None) -> dict:
-    """(runtime, precision) -> the file as a function of an array, and its megabytes; int8 included."""
+    """(runtime, precision) -> the file as a function of an array, and its megabytes; int8, and bf16 where it pays."""
     from functools import partial
 
     from deployment.export.formats import write_formats
@@ -167,6 +182,8 @@ def exported(graph, folder: Path, sides: tuple[int, int], data: Path, canvas: tu
             weights = file.with_suffix(".bin") if format_ == "openvino" else file
             name = {"onnx": "onnxruntime", "openvino": "OpenVINO"}[format_]
             made[name, precision] = runtime(format_, file), weights.stat().st_size / 1e6
+            if (format_, precision) == ("openvino", "fp32") and has_bf16():
+                made[name, "bf16"] = runtime(format_, file, "bf16"), made[name, precision][1]
     return made
 
 

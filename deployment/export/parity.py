@@ -56,8 +56,11 @@ class Parity:
         return f"largest difference to PyTorch: {', '.join(parts)} ({self.shapes} shape{'s'[: self.shapes > 1]})"
 
 
-def runtime(format_: str, file: Path) -> Run:
-    """The file, not of TensorRT, as a function of one float32 array (B, 3, h, w), computing in fp32 on the CPU."""
+def runtime(format_: str, file: Path, openvino_type: str = "f32") -> Run:
+    """The file, not of TensorRT, as a function of one float32 array (B, 3, h, w) on the CPU, computing in fp32.
+
+    OpenVINO computes in `openvino_type` (f32, bf16) where the CPU has it.
+    """
     if format_ == "onnx":
         onnxruntime = require("onnxruntime", EXTRA)
         settings = onnxruntime.SessionOptions()
@@ -66,7 +69,7 @@ def runtime(format_: str, file: Path) -> Run:
         return lambda images: session.run(None, {INPUT: images})
     if format_ == "openvino":
         # On CPUs with bf16 OpenVINO would compute in it, with errors of 1e-2.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        settings = {"INFERENCE_PRECISION_HINT": openvino_type, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         model = openvino_core().compile_model(str(file), "CPU", settings)
         return lambda images: [np.array(value) for value in model([images]).to_tuple()]
     if format_ == "executorch":
