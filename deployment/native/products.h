@@ -1,4 +1,4 @@
-// Sums of products, the inner loops of int8.cpp, for what this CPU has: AVX-512 VNNI, AVX2, or plain C++.
+// Sums of products, the inner loops of int8.cpp, for what this CPU has: AMX, AVX-512 VNNI, AVX2, or plain C++.
 
 #pragma once
 
@@ -8,6 +8,11 @@
 
 #if defined(__AVX2__) || defined(__AVX512VNNI__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512VNNI__) && defined(__AMX_INT8__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#define HAS_TILES 1
 #endif
 
 namespace products {
@@ -22,7 +27,11 @@ using Weight = int16_t;
 constexpr int TILE = 2, POSITIONS = 4, GROUPS = 1;
 #endif
 constexpr int LANE = 4 / sizeof(Input), OUTPUTS = 16;
-constexpr int BLOCK = 6, TILES = 2 * BLOCK;  // in registers, and packed at once
+#ifdef HAS_TILES
+constexpr int BLOCK = 6, TILES = 16;  // in vector registers, and packed at once: the rows of an AMX register
+#else
+constexpr int BLOCK = 6, TILES = 2 * BLOCK;
+#endif
 
 inline int32_t lane_at(const Input* from) {
     int32_t value;
@@ -85,22 +94,107 @@ void multiply(const Input* x, const Weight* w, int64_t lanes, [[maybe_unused]] i
 #endif
 }
 
+#ifdef HAS_TILES
+
+// Whether the system lets this process use AMX registers, which it has to be asked for once.
+inline bool tiles_allowed() {
+    constexpr long REQUEST = 0x1023, DATA = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    static const bool allowed = syscall(SYS_arch_prctl, REQUEST, DATA) == 0;
+    return allowed;
+}
+
+// AMX registers of this thread while it lives: 0 to 3 sums, 4 inputs of 16 pixels, 5 to 7 weights.
+class TileRegisters {
+public:
+    // For sums of three stretches of memory of `stretch` inputs each.
+    explicit TileRegisters(int64_t stretch) : stretch(stretch), step(64) {
+        while (stretch % step) step -= LANE;  // inputs at a time
+        struct alignas(64) {
+            uint8_t palette = 1, start = 0, unused[14] = {};
+            uint16_t bytes[16] = {};
+            uint8_t rows[16] = {};
+        } shape;
+        for (int i = 0; i < 8; i++) {
+            shape.bytes[i] = i == 4 ? step : 4 * OUTPUTS;
+            shape.rows[i] = i < 5 ? TILES : step / LANE;
+        }
+        _tile_loadconfig(&shape);
+    }
+    ~TileRegisters() { _tile_release(); }
+    TileRegisters(const TileRegisters&) = delete;
+
+    // As `multiply`, for TILES tiles; from a tile to the next, and from a stretch to the next, it is so many inputs.
+    template <int G>
+    void multiply(const Input* x, int64_t next_tile, int64_t next_stretch, const Weight* w, int64_t group,
+                  int32_t* sums) const {
+        constexpr int64_t ROW = 4 * OUTPUTS;
+        asm volatile("" ::: "memory");  // GCC does not know that _tile_loadd reads memory
+        _tile_zero(0);
+        if constexpr (G > 1) _tile_zero(1);
+        if constexpr (G > 2) {
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+        for (int i = 0; i < 3; i++, x += next_stretch)
+            for (int64_t k = 0; k < stretch; k += step, w += step * OUTPUTS) {
+                _tile_loadd(4, x + k, next_tile);
+                _tile_loadd(5, w, ROW);
+                _tile_dpbusd(0, 4, 5);
+                if constexpr (G > 1) {
+                    _tile_loadd(6, w + group, ROW);
+                    _tile_dpbusd(1, 4, 6);
+                }
+                if constexpr (G > 2) {
+                    _tile_loadd(7, w + 2 * group, ROW);
+                    _tile_dpbusd(2, 4, 7);
+                    _tile_loadd(5, w + 3 * group, ROW);
+                    _tile_dpbusd(3, 4, 5);
+                }
+            }
+        _tile_stored(0, sums, G * ROW);
+        if constexpr (G > 1) _tile_stored(1, sums + OUTPUTS, G * ROW);
+        if constexpr (G > 2) {
+            _tile_stored(2, sums + 2 * OUTPUTS, G * ROW);
+            _tile_stored(3, sums + 3 * OUTPUTS, G * ROW);
+        }
+    }
+
+private:
+    const int64_t stretch;
+    int64_t step;
+};
+
+#else
+
+constexpr bool tiles_allowed() { return false; }
+
+struct TileRegisters {  // there are none
+    explicit TileRegisters(int64_t) {}
+    template <int G>
+    void multiply(const Input*, int64_t, int64_t, const Weight*, int64_t, int32_t*) const {}
+};
+
+#endif
+
 // The same in fp32, one input a lane, in this order; with FUSED, as exact and fast as this CPU can.
 template <int N, bool FUSED>
 void multiply(const float* x, const float* w, int64_t lanes, float* sums) {
 #if defined(__AVX512F__)
     using Vector = __m512;
     const auto load = [](const float* from) { return _mm512_loadu_ps(from); };
+    const auto store = [](float* to, Vector value) { _mm512_storeu_ps(to, value); };
     const auto spread = [](float value) { return _mm512_set1_ps(value); };
     const auto fused = [](Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); };
 #elif defined(__AVX2__) && defined(__FMA__)
     using Vector = __m256;
     const auto load = [](const float* from) { return _mm256_loadu_ps(from); };
+    const auto store = [](float* to, Vector value) { _mm256_storeu_ps(to, value); };
     const auto spread = [](float value) { return _mm256_set1_ps(value); };
     const auto fused = [](Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); };
 #else
     using Vector = float;
     const auto load = [](const float* from) { return *from; };
+    const auto store = [](float* to, Vector value) { *to = value; };
     const auto spread = [](float value) { return value; };
     const auto fused = [](Vector a, Vector b, Vector c) { return a * b + c; };
 #endif
@@ -119,7 +213,8 @@ void multiply(const float* x, const float* w, int64_t lanes, float* sums) {
             }
         }
     }
-    std::memcpy(sums, sum, sizeof sum);
+    for (int t = 0; t < N; t++)  // one by one, or GCC keeps all of them in memory
+        for (int v = 0; v < VECTORS; v++) store(sums + t * OUTPUTS + WIDTH * v, sum[t][v]);
 }
 
 template <int N>

@@ -1,4 +1,4 @@
-"""The int8 kernel as this machine has it, in plain C++, and for AVX-512 VNNI with portable vectors in its place."""
+"""The int8 kernel as this machine has it, in plain C++, and for AVX-512 VNNI and AMX with portable code in their place."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import pytest
 from deployment.native.build import INT8, NativeError, build, find_library
 from tests.deployment.portable_kernel import compile_portable
 
-WAYS = ("native", "plain", "vnni")
+WAYS = ("native", "plain", "vnni", "amx")
 FAST = ["-O1", "-shared", "-fPIC"]
+VECTORS = ["-D__AVX512VNNI__", "-D__AVX512F__", "-fdisable-tree-cunroll", "-fdisable-tree-cunrolli"]
 FLAGS = {
     "plain": ["-march=x86-64"],
-    "vnni": ["-D__AVX512VNNI__", "-D__AVX512F__", "-fdisable-tree-cunroll", "-fdisable-tree-cunrolli"],
+    "vnni": [*VECTORS, "-U__AMX_INT8__"],
+    "amx": [*VECTORS, "-U__AMX_INT8__", "-D__AMX_INT8__"],
 }
 
 

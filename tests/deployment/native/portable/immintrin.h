@@ -75,3 +75,38 @@ inline __m512i _mm512_dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {  // unsi
     }
     return sum;
 }
+
+#ifdef __AMX_INT8__
+#include <sys/syscall.h>
+#include <unistd.h>
+#define syscall(...) 0  // permission is always given
+
+struct PortableTiles {
+    uint8_t shape[64] = {}, memory[8][16][64] = {};
+    int bytes(int tile) const { return shape[16 + 2 * tile] | shape[17 + 2 * tile] << 8; }
+    int rows(int tile) const { return shape[48 + tile]; }
+};
+inline thread_local PortableTiles portable_tiles;
+
+inline void _tile_loadconfig(const void* shape) { std::memcpy(portable_tiles.shape, shape, 64); }
+inline void _tile_release() { portable_tiles = {}; }
+inline void _tile_zero(int tile) { std::memset(portable_tiles.memory[tile], 0, sizeof portable_tiles.memory[tile]); }
+inline void _tile_loadd(int tile, const void* from, int64_t stride) {
+    _tile_zero(tile);
+    for (int row = 0; row < portable_tiles.rows(tile); row++)
+        std::memcpy(portable_tiles.memory[tile][row], (const char*)from + row * stride, portable_tiles.bytes(tile));
+}
+inline void _tile_stored(int tile, void* to, int64_t stride) {
+    for (int row = 0; row < portable_tiles.rows(tile); row++)
+        std::memcpy((char*)to + row * stride, portable_tiles.memory[tile][row], portable_tiles.bytes(tile));
+}
+inline void _tile_dpbusd(int sums, int a, int b) {  // unsigned bytes of a, signed ones of b, four a lane
+    auto& [shape, memory] = portable_tiles;
+    for (int row = 0; row < portable_tiles.rows(sums); row++)
+        for (int lane = 0; lane < portable_tiles.rows(b); lane++) {
+            __m512i value = _mm512_set1_epi32(0), sum = _mm512_loadu_si512(memory[sums][row]);
+            for (int o = 0; o < 16; o++) std::memcpy((char*)&value + 4 * o, memory[a][row] + 4 * lane, 4);
+            _mm512_storeu_si512(memory[sums][row], _mm512_dpbusd_epi32(sum, value, _mm512_loadu_si512(memory[b][lane])));
+        }
+}
+#endif
