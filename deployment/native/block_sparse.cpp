@@ -2,7 +2,8 @@
 //
 // Feature maps are NHWC canvases with one zero pixel around every image. A layer is computed on row runs: the selected
 // patches and `reach` pixels around them. What a layer reads outside the runs of the layer before is zero, as if the runs
-// were all there is of the image. Weights, canvases: float, or bfloat16 with sums in float. Needs AVX-512.
+// were all there is of the image. Weights, canvases: float, or bfloat16 with sums in float. Needs AVX-512;
+// bfloat16 takes AMX where the CPU has it.
 
 #include <immintrin.h>
 #include <omp.h>
@@ -12,10 +13,17 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <optional>
+#include <type_traits>
 #include <vector>
 
 #include "job.h"
 #include "runs.h"
+#include "tiles.h"
+
+#if defined(HAS_TILES) && defined(__AVX512BF16__) && defined(__AMX_BF16__)
+#define HAS_BF16_TILES 1
+#endif
 
 namespace {
 
@@ -64,6 +72,7 @@ struct Convolution {
     const T* residual;
     int64_t row;               // elements of the source from one canvas row to the next
     const int64_t* hr_offset;  // of every output channel, from the HR pixel of the LR pixel's upper left corner
+    tiles::Registers* registers;  // null: AMX is not used
 
     // PIXELS x (16 * BLOCKS) outputs, kept in registers.
     template <int BLOCKS, int PIXELS>
@@ -88,28 +97,86 @@ struct Convolution {
             }
         }
 #pragma GCC unroll 24
-        for (int p = 0; p < PIXELS; p++) {
-            alignas(64) float values[16 * BLOCKS];
-            const int64_t at = (pixel + p) * step.outputs + first;
+        for (int p = 0; p < PIXELS; p++) finish<BLOCKS>(sum[p], pixel + p, first, hr_pixel + p * hr_step());
+    }
+
+    int64_t hr_step() const { return job.scale * job.hr_stride[3]; }
+
+    // What follows the convolution, for the outputs of one pixel.
+    template <int BLOCKS>
+    __attribute__((always_inline)) inline void finish(const __m512 (&sum)[BLOCKS], int64_t pixel, int first, int64_t hr_pixel) const {
+        alignas(64) float values[16 * BLOCKS];
+        const int64_t at = pixel * step.outputs + first;
 #pragma GCC unroll 4
-            for (int b = 0; b < BLOCKS; b++) {
-                __m512 value = sum[p][b];
-                if (residual) value = _mm512_add_ps(value, load16(residual + at + 16 * b));
-                if (step.relu) value = _mm512_max_ps(value, _mm512_setzero_ps());
-                if (target)
-                    store16(target + at + 16 * b, value);
-                else
-                    _mm512_store_ps(values + 16 * b, value);
-            }
-            if (target) continue;
-            const int64_t to = hr_pixel + p * job.scale * job.hr_stride[3];
-            const int count = std::min(16 * BLOCKS, step.outputs - first);
-            if (job.hr_bf16)
-                for (int c = 0; c < count; c++) put((bf16*)job.hr + to + hr_offset[first + c], values[c]);
+        for (int b = 0; b < BLOCKS; b++) {
+            __m512 value = sum[b];
+            if (residual) value = _mm512_add_ps(value, load16(residual + at + 16 * b));
+            if (step.relu) value = _mm512_max_ps(value, _mm512_setzero_ps());
+            if (target)
+                store16(target + at + 16 * b, value);
             else
-                for (int c = 0; c < count; c++) put((float*)job.hr + to + hr_offset[first + c], values[c]);
+                _mm512_store_ps(values + 16 * b, value);
+        }
+        if (target) return;
+        const int count = std::min(16 * BLOCKS, step.outputs - first);
+        if (job.hr_bf16)
+            for (int c = 0; c < count; c++) put((bf16*)job.hr + hr_pixel + hr_offset[first + c], values[c]);
+        else
+            for (int c = 0; c < count; c++) put((float*)job.hr + hr_pixel + hr_offset[first + c], values[c]);
+    }
+
+#ifdef HAS_BF16_TILES
+    // As `block`, for `count` pixels by AMX.
+    template <int BLOCKS>
+    void tile_block(int count, int64_t pixel, const T* weight, int first, int64_t hr_pixel) const {
+        constexpr int64_t NEXT = BLOCKS * tiles::LINE;
+        const int64_t next_pixel = step.inputs * sizeof(T), size = registers->step;
+        const char *x = (const char*)(source + pixel * step.inputs - row - step.inputs), *w = (const char*)weight;
+        const float* bias = step.bias + first;
+        registers->set_rows(count);
+        tiles::written();
+        _tile_loadd(0, bias, 0);
+        if constexpr (BLOCKS > 1) _tile_loadd(1, bias + 16, 0);
+        if constexpr (BLOCKS > 2) _tile_loadd(2, bias + 32, 0);
+        if constexpr (BLOCKS > 3) _tile_loadd(3, bias + 48, 0);
+        for (int ky = 0; ky < 3; ky++, x += row * int64_t(sizeof(T)))
+            for (int64_t k = 0; k < registers->stretch; k += size, w += size / 4 * NEXT) {
+                _tile_loadd(4, x + k, next_pixel);
+                _tile_loadd(5, w, NEXT);
+                _tile_dpbf16ps(0, 4, 5);
+                if constexpr (BLOCKS > 1) {
+                    _tile_loadd(6, w + tiles::LINE, NEXT);
+                    _tile_dpbf16ps(1, 4, 6);
+                }
+                if constexpr (BLOCKS > 2) {
+                    _tile_loadd(7, w + 2 * tiles::LINE, NEXT);
+                    _tile_dpbf16ps(2, 4, 7);
+                }
+                if constexpr (BLOCKS > 3) {
+                    _tile_loadd(5, w + 3 * tiles::LINE, NEXT);
+                    _tile_dpbf16ps(3, 4, 5);
+                }
+            }
+        alignas(64) float sums[tiles::ROWS][BLOCKS][16];
+        _tile_stored(0, sums[0][0], NEXT);
+        if constexpr (BLOCKS > 1) _tile_stored(1, sums[0][1], NEXT);
+        if constexpr (BLOCKS > 2) _tile_stored(2, sums[0][2], NEXT);
+        if constexpr (BLOCKS > 3) _tile_stored(3, sums[0][3], NEXT);
+        for (int p = 0; p < count; p++) {
+            __m512 sum[BLOCKS];
+            for (int b = 0; b < BLOCKS; b++) sum[b] = _mm512_loadu_ps(sums[p][b]);
+            finish<BLOCKS>(sum, pixel + p, first, hr_pixel + p * hr_step());
         }
     }
+
+    // In parts of nearly the same length: another length takes another setting of the registers.
+    template <int BLOCKS>
+    void along_tiles(int length, int64_t pixel, const T* weight, int first, int64_t hr_pixel) const {
+        const int parts = (length + tiles::ROWS - 1) / tiles::ROWS, most = (length + parts - 1) / parts;
+        for (int x = 0; x < length; x += most)
+            tile_block<BLOCKS>(std::min(most, length - x), pixel + x, weight, first, hr_pixel + x * hr_step());
+    }
+#endif
 
     template <int BLOCKS, int PIXELS>
     void rest(int count, int64_t pixel, const T* weight, int first, int64_t hr_pixel) const {
@@ -123,11 +190,14 @@ struct Convolution {
 
     template <int BLOCKS, int PIXELS>
     void along(int length, int64_t pixel, const T* weight, int first, int64_t hr_pixel) const {
-        const int64_t hr_step = job.scale * job.hr_stride[3];
+#ifdef HAS_BF16_TILES
+        if constexpr (std::is_same_v<T, bf16>)
+            if (registers) return along_tiles<BLOCKS>(length, pixel, weight, first, hr_pixel);
+#endif
         int x = 0;
         for (; x + PIXELS <= length; x += PIXELS)
-            block<BLOCKS, PIXELS>(pixel + x, weight, first, hr_pixel + x * hr_step);
-        rest<BLOCKS, PIXELS - 1>(length - x, pixel + x, weight, first, hr_pixel + x * hr_step);
+            block<BLOCKS, PIXELS>(pixel + x, weight, first, hr_pixel + x * hr_step());
+        rest<BLOCKS, PIXELS - 1>(length - x, pixel + x, weight, first, hr_pixel + x * hr_step());
     }
 
     void operator()(const Run& run) const {
@@ -169,6 +239,10 @@ void execute(const Job& job, const Step* steps) {
     const auto work = [&](int thread, int s) {
         const Step& step = steps[s];
         const Share& share = shares[step.reach];
+        std::optional<tiles::Registers> registers;
+#ifdef HAS_BF16_TILES
+        if (std::is_same_v<T, bf16> && tiles::allowed()) registers.emplace(3 * step.inputs * sizeof(T));
+#endif
         const Convolution<T> convolution{
             step,
             job,
@@ -177,6 +251,7 @@ void execute(const Job& job, const Step* steps) {
             step.residual < 0 ? nullptr : (const T*)job.canvas[step.residual],
             int64_t(job.width + 2) * step.inputs,
             hr_offset.data(),
+            registers ? &*registers : nullptr,
         };
         for (size_t r = share.start[thread]; r < share.start[thread + 1]; r++) convolution(share.runs[r]);
     };

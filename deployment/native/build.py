@@ -48,8 +48,9 @@ class Library:
     needed: frozenset[str] = frozenset()
 
 
-FLOATS = Library("native kernel", FOLDER / "block_sparse.cpp", (FOLDER / "job.h", FOLDER / "runs.h"), NEEDED)
-INT8 = Library("native int8 kernel", FOLDER / "int8.cpp", (FOLDER / "int8.h", FOLDER / "products.h", *FLOATS.headers))
+HEADERS = (FOLDER / "job.h", FOLDER / "runs.h", FOLDER / "tiles.h")  # of both
+FLOATS = Library("native kernel", FOLDER / "block_sparse.cpp", HEADERS, NEEDED)
+INT8 = Library("native int8 kernel", FOLDER / "int8.cpp", (FOLDER / "int8.h", FOLDER / "products.h", *HEADERS))
 
 
 class NativeError(RuntimeError):

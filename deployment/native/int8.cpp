@@ -20,6 +20,7 @@
 #include "int8.h"
 #include "products.h"
 #include "runs.h"
+#include "tiles.h"
 
 namespace {
 
@@ -99,8 +100,8 @@ public:
         Tile tiles[TILES];
         int count = 0;
         const int widest = floats ? 1 : TILE;
-        std::optional<TileRegisters> registers;
-        if (!floats && tiles_allowed()) registers.emplace(3 * step.inputs);
+        Registers registers;
+        if (BYTE_TILES && !floats && tiles::allowed()) registers.emplace(3 * step.inputs);
         for (size_t r = share.start[thread]; r < share.start[thread + 1]; r++) {
             const Run& run = share.runs[r];
             const int64_t pixel = runs::canvas_pixel(job, run), hr = runs::hr_pixel(job, run);
@@ -115,7 +116,7 @@ public:
 private:
     int64_t hr_step() const { return job.scale * job.hr_stride[3]; }
 
-    using Registers = std::optional<TileRegisters>;
+    using Registers = std::optional<tiles::Registers>;
 
     struct Inputs {  // of the first tile; from a tile to the next, from a row of the kernel to the next
         const Input* at;
@@ -164,7 +165,7 @@ private:
         const int64_t lanes = depth / LANE, group = POSITIONS * depth * OUTPUTS;
         alignas(64) int32_t products[POSITIONS][TILES][G][OUTPUTS];
         if (registers)
-            registers->multiply<G>(inputs.at, inputs.next_tile, inputs.next_row, weight, group, products[0][0][0]);
+            multiply<G>(*registers, inputs.at, inputs.next_tile, inputs.next_row, weight, group, products[0][0][0]);
         else
             for (int position = 0; position < POSITIONS; position++, weight += depth * OUTPUTS)
                 in_blocks(count, [&](int t, auto number) {

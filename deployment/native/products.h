@@ -9,10 +9,10 @@
 #if defined(__AVX2__) || defined(__AVX512VNNI__)
 #include <immintrin.h>
 #endif
-#if defined(__AVX512VNNI__) && defined(__AMX_INT8__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#define HAS_TILES 1
+#include "tiles.h"
+
+#if defined(HAS_TILES) && defined(__AVX512VNNI__) && defined(__AMX_INT8__)
+#define HAS_BYTE_TILES 1
 #endif
 
 namespace products {
@@ -27,9 +27,11 @@ using Weight = int16_t;
 constexpr int TILE = 2, POSITIONS = 4, GROUPS = 1;
 #endif
 constexpr int LANE = 4 / sizeof(Input), OUTPUTS = 16;
-#ifdef HAS_TILES
-constexpr int BLOCK = 6, TILES = 16;  // in vector registers, and packed at once: the rows of an AMX register
+#ifdef HAS_BYTE_TILES
+constexpr bool BYTE_TILES = true;
+constexpr int BLOCK = 6, TILES = tiles::ROWS;  // in vector registers, and packed at once
 #else
+constexpr bool BYTE_TILES = false;
 constexpr int BLOCK = 6, TILES = 2 * BLOCK;
 #endif
 
@@ -94,87 +96,44 @@ void multiply(const Input* x, const Weight* w, int64_t lanes, [[maybe_unused]] i
 #endif
 }
 
-#ifdef HAS_TILES
-
-// Whether the system lets this process use AMX registers, which it has to be asked for once.
-inline bool tiles_allowed() {
-    constexpr long REQUEST = 0x1023, DATA = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    static const bool allowed = syscall(SYS_arch_prctl, REQUEST, DATA) == 0;
-    return allowed;
-}
-
-// AMX registers of this thread while it lives: 0 to 3 sums, 4 inputs of 16 pixels, 5 to 7 weights.
-class TileRegisters {
-public:
-    // For sums of three stretches of memory of `stretch` inputs each.
-    explicit TileRegisters(int64_t stretch) : stretch(stretch), step(64) {
-        while (stretch % step) step -= LANE;  // inputs at a time
-        struct alignas(64) {
-            uint8_t palette = 1, start = 0, unused[14] = {};
-            uint16_t bytes[16] = {};
-            uint8_t rows[16] = {};
-        } shape;
-        for (int i = 0; i < 8; i++) {
-            shape.bytes[i] = i == 4 ? step : 4 * OUTPUTS;
-            shape.rows[i] = i < 5 ? TILES : step / LANE;
-        }
-        _tile_loadconfig(&shape);
+// As `multiply` by AMX, for TILES tiles: from one to the next, and from a row of the kernel to the next, it is so many inputs.
+template <int G>
+void multiply([[maybe_unused]] const tiles::Registers& registers, [[maybe_unused]] const Input* x,
+              [[maybe_unused]] int64_t next_tile, [[maybe_unused]] int64_t next_row, [[maybe_unused]] const Weight* w,
+              [[maybe_unused]] int64_t group, [[maybe_unused]] int32_t* sums) {
+#ifdef HAS_BYTE_TILES
+    tiles::written();
+    _tile_zero(0);
+    if constexpr (G > 1) _tile_zero(1);
+    if constexpr (G > 2) {
+        _tile_zero(2);
+        _tile_zero(3);
     }
-    ~TileRegisters() { _tile_release(); }
-    TileRegisters(const TileRegisters&) = delete;
-
-    // As `multiply`, for TILES tiles; from a tile to the next, and from a stretch to the next, it is so many inputs.
-    template <int G>
-    void multiply(const Input* x, int64_t next_tile, int64_t next_stretch, const Weight* w, int64_t group,
-                  int32_t* sums) const {
-        constexpr int64_t ROW = 4 * OUTPUTS;
-        asm volatile("" ::: "memory");  // GCC does not know that _tile_loadd reads memory
-        _tile_zero(0);
-        if constexpr (G > 1) _tile_zero(1);
-        if constexpr (G > 2) {
-            _tile_zero(2);
-            _tile_zero(3);
-        }
-        for (int i = 0; i < 3; i++, x += next_stretch)
-            for (int64_t k = 0; k < stretch; k += step, w += step * OUTPUTS) {
-                _tile_loadd(4, x + k, next_tile);
-                _tile_loadd(5, w, ROW);
-                _tile_dpbusd(0, 4, 5);
-                if constexpr (G > 1) {
-                    _tile_loadd(6, w + group, ROW);
-                    _tile_dpbusd(1, 4, 6);
-                }
-                if constexpr (G > 2) {
-                    _tile_loadd(7, w + 2 * group, ROW);
-                    _tile_dpbusd(2, 4, 7);
-                    _tile_loadd(5, w + 3 * group, ROW);
-                    _tile_dpbusd(3, 4, 5);
-                }
+    for (int ky = 0; ky < 3; ky++, x += next_row)
+        for (int64_t k = 0; k < registers.stretch; k += registers.step, w += registers.step * OUTPUTS) {
+            _tile_loadd(4, x + k, next_tile);
+            _tile_loadd(5, w, tiles::LINE);
+            _tile_dpbusd(0, 4, 5);
+            if constexpr (G > 1) {
+                _tile_loadd(6, w + group, tiles::LINE);
+                _tile_dpbusd(1, 4, 6);
             }
-        _tile_stored(0, sums, G * ROW);
-        if constexpr (G > 1) _tile_stored(1, sums + OUTPUTS, G * ROW);
-        if constexpr (G > 2) {
-            _tile_stored(2, sums + 2 * OUTPUTS, G * ROW);
-            _tile_stored(3, sums + 3 * OUTPUTS, G * ROW);
+            if constexpr (G > 2) {
+                _tile_loadd(7, w + 2 * group, tiles::LINE);
+                _tile_dpbusd(2, 4, 7);
+                _tile_loadd(5, w + 3 * group, tiles::LINE);
+                _tile_dpbusd(3, 4, 5);
+            }
         }
+    constexpr int64_t NEXT = G * tiles::LINE;
+    _tile_stored(0, sums, NEXT);
+    if constexpr (G > 1) _tile_stored(1, sums + OUTPUTS, NEXT);
+    if constexpr (G > 2) {
+        _tile_stored(2, sums + 2 * OUTPUTS, NEXT);
+        _tile_stored(3, sums + 3 * OUTPUTS, NEXT);
     }
-
-private:
-    const int64_t stretch;
-    int64_t step;
-};
-
-#else
-
-constexpr bool tiles_allowed() { return false; }
-
-struct TileRegisters {  // there are none
-    explicit TileRegisters(int64_t) {}
-    template <int G>
-    void multiply(const Input*, int64_t, int64_t, const Weight*, int64_t, int32_t*) const {}
-};
-
 #endif
+}
 
 // The same in fp32, one input a lane, in this order; with FUSED, as exact and fast as this CPU can.
 template <int N, bool FUSED>

@@ -1,4 +1,4 @@
-"""Compiles the native kernels with portable vectors in place of AVX-512, so that any machine with g++ tests them."""
+"""Compiles the native kernels with portable code in place of AVX-512 and AMX: any machine with g++ tests them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from deployment.native.build import COMPILER, FLOATS, FOLDER, Library
 HERE = Path(__file__).parent / "native"
 # No fused multiply-add where the compiler likes: every build then gives the same bits.
 FLAGS = ["-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fopenmp", "-Wno-psabi", "-march=native"]
+FLAGS += ["-U__AMX_TILE__", "-U__AMX_INT8__", "-U__AMX_BF16__"]
+AMX = ["-D__AMX_TILE__", "-D__AMX_INT8__", "-D__AMX_BF16__"]  # with portable code in its place too
 # Unrolled loops in registers that the CPU lacks take long to compile and are no faster.
 LIBRARY = ["-O1", "-fdisable-tree-cunroll", "-fdisable-tree-cunrolli", "-shared", "-fPIC"]
 SANITIZED = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

@@ -1,4 +1,4 @@
-"""The int8 kernel as this machine has it, in plain C++, and for AVX-512 VNNI and AMX with portable code in their place."""
+"""The int8 kernel as this machine has it, in plain C++, and for VNNI and AMX with portable code in their place."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from deployment.native.build import INT8, NativeError, build, find_library
-from tests.deployment.portable_kernel import compile_portable
+from tests.deployment.portable_kernel import AMX, compile_portable
 
 WAYS = ("native", "plain", "vnni", "amx")
 FAST = ["-O1", "-shared", "-fPIC"]
 VECTORS = ["-D__AVX512VNNI__", "-D__AVX512F__", "-fdisable-tree-cunroll", "-fdisable-tree-cunrolli"]
 FLAGS = {
     "plain": ["-march=x86-64"],
-    "vnni": [*VECTORS, "-U__AMX_INT8__"],
-    "amx": [*VECTORS, "-U__AMX_INT8__", "-D__AMX_INT8__"],
+    "vnni": VECTORS,
+    "amx": [*VECTORS, *AMX],
 }
 
 

@@ -15,7 +15,7 @@ import deployment.native_execution as native_execution
 from deployment.native_execution import NativeNetwork
 from models import build_sr
 from tests.deployment.native.recording import RecordingKernel
-from tests.deployment.portable_kernel import HERE, SANITIZED, compile_portable, skip_without_sanitizers
+from tests.deployment.portable_kernel import AMX, HERE, SANITIZED, compile_portable, skip_without_sanitizers
 from utils.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -207,12 +207,12 @@ def record(network_of, folder, sizes, **options):
     return files
 
 
-@pytest.fixture(scope="module")
-def sanitized(tmp_path_factory) -> Path:
-    """The replaying program and the kernel with both sanitizers."""
+@pytest.fixture(scope="module", params=[[], AMX], ids=["vectors", "amx"])
+def sanitized(request, tmp_path_factory) -> Path:
+    """The replaying program and the kernel with both sanitizers; by AMX it has to give the bits of vectors."""
     folder = tmp_path_factory.mktemp("sanitized")
     skip_without_sanitizers(folder)
-    return compile_portable(folder / "replay", *SANITIZED, str(HERE / "replay.cpp"))
+    return compile_portable(folder / "replay", *SANITIZED, *request.param, str(HERE / "replay.cpp"))
 
 
 def replay(program, way, files):

@@ -76,7 +76,7 @@ inline __m512i _mm512_dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {  // unsi
     return sum;
 }
 
-#ifdef __AMX_INT8__
+#ifdef __AMX_TILE__
 #include <sys/syscall.h>
 #include <unistd.h>
 #define syscall(...) 0  // permission is always given
@@ -100,13 +100,22 @@ inline void _tile_stored(int tile, void* to, int64_t stride) {
     for (int row = 0; row < portable_tiles.rows(tile); row++)
         std::memcpy((char*)to + row * stride, portable_tiles.memory[tile][row], portable_tiles.bytes(tile));
 }
-inline void _tile_dpbusd(int sums, int a, int b) {  // unsigned bytes of a, signed ones of b, four a lane
+// Adds to each sum what `step` makes of it, of a lane of its row of a, and of the lane's row of b.
+template <typename Step>
+void portable_products(int sums, int a, int b, const Step& step) {
     auto& [shape, memory] = portable_tiles;
     for (int row = 0; row < portable_tiles.rows(sums); row++)
         for (int lane = 0; lane < portable_tiles.rows(b); lane++) {
-            __m512i value = _mm512_set1_epi32(0), sum = _mm512_loadu_si512(memory[sums][row]);
+            __m512i value;
             for (int o = 0; o < 16; o++) std::memcpy((char*)&value + 4 * o, memory[a][row] + 4 * lane, 4);
-            _mm512_storeu_si512(memory[sums][row], _mm512_dpbusd_epi32(sum, value, _mm512_loadu_si512(memory[b][lane])));
+            const __m512i sum = _mm512_loadu_si512(memory[sums][row]), weight = _mm512_loadu_si512(memory[b][lane]);
+            _mm512_storeu_si512(memory[sums][row], step(sum, value, weight));
         }
+}
+inline void _tile_dpbusd(int sums, int a, int b) { portable_products(sums, a, b, _mm512_dpbusd_epi32); }
+inline void _tile_dpbf16ps(int sums, int a, int b) {
+    portable_products(sums, a, b, [](__m512i sum, __m512i x, __m512i y) {
+        return (__m512i)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)y);
+    });
 }
 #endif
