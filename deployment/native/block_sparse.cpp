@@ -126,55 +126,91 @@ struct Convolution {
     }
 
 #ifdef HAS_BF16_TILES
-    // As `block`, for `count` pixels by AMX.
-    template <int BLOCKS>
-    void tile_block(int count, int64_t pixel, const T* weight, int first, int64_t hr_pixel) const {
-        constexpr int64_t NEXT = BLOCKS * tiles::LINE;
-        const int64_t next_pixel = step.inputs * sizeof(T), size = registers->step;
-        const char *x = (const char*)(source + pixel * step.inputs - row - step.inputs), *w = (const char*)weight;
+    struct Stretch {  // of a run, up to tiles::ROWS pixels
+        int64_t pixel, hr_pixel;
+        int count;
+    };
+
+    const char* above_left(const Stretch& some) const {
+        return (const char*)(source + some.pixel * step.inputs - row - step.inputs);
+    }
+
+    // 16 * G outputs of one stretch, or of two, by AMX; weights and bias are those of the first output.
+    template <int G, bool TWO>
+    void tile_block(const Stretch* some, const char* w, int64_t next_lane, int first) const {
+        const int64_t next_pixel = step.inputs * sizeof(T), next_row = row * sizeof(T), size = registers->step;
+        const char *x = above_left(some[0]), *y = TWO ? above_left(some[1]) : x;
         const float* bias = step.bias + first;
-        registers->set_rows(count);
         tiles::written();
         _tile_loadd(0, bias, 0);
-        if constexpr (BLOCKS > 1) _tile_loadd(1, bias + 16, 0);
-        if constexpr (BLOCKS > 2) _tile_loadd(2, bias + 32, 0);
-        if constexpr (BLOCKS > 3) _tile_loadd(3, bias + 48, 0);
-        for (int ky = 0; ky < 3; ky++, x += row * int64_t(sizeof(T)))
-            for (int64_t k = 0; k < registers->stretch; k += size, w += size / 4 * NEXT) {
+        if constexpr (G > 1) _tile_loadd(1, bias + 16, 0);
+        if constexpr (TWO) _tile_loadd(2, bias, 0);
+        if constexpr (TWO && G > 1) _tile_loadd(3, bias + 16, 0);
+        for (int ky = 0; ky < 3; ky++, x += next_row, y += next_row)
+            for (int64_t k = 0; k < registers->stretch; k += size, w += size / 4 * next_lane) {
                 _tile_loadd(4, x + k, next_pixel);
-                _tile_loadd(5, w, NEXT);
-                _tile_dpbf16ps(0, 4, 5);
-                if constexpr (BLOCKS > 1) {
-                    _tile_loadd(6, w + tiles::LINE, NEXT);
-                    _tile_dpbf16ps(1, 4, 6);
+                _tile_loadd(6, w, next_lane);
+                _tile_dpbf16ps(0, 4, 6);
+                if constexpr (G > 1) {
+                    _tile_loadd(7, w + tiles::LINE, next_lane);
+                    _tile_dpbf16ps(1, 4, 7);
                 }
-                if constexpr (BLOCKS > 2) {
-                    _tile_loadd(7, w + 2 * tiles::LINE, NEXT);
-                    _tile_dpbf16ps(2, 4, 7);
+                if constexpr (TWO) {
+                    _tile_loadd(5, y + k, next_pixel);
+                    _tile_dpbf16ps(2, 5, 6);
                 }
-                if constexpr (BLOCKS > 3) {
-                    _tile_loadd(5, w + 3 * tiles::LINE, NEXT);
-                    _tile_dpbf16ps(3, 4, 5);
-                }
+                if constexpr (TWO && G > 1) _tile_dpbf16ps(3, 5, 7);
             }
-        alignas(64) float sums[tiles::ROWS][BLOCKS][16];
-        _tile_stored(0, sums[0][0], NEXT);
-        if constexpr (BLOCKS > 1) _tile_stored(1, sums[0][1], NEXT);
-        if constexpr (BLOCKS > 2) _tile_stored(2, sums[0][2], NEXT);
-        if constexpr (BLOCKS > 3) _tile_stored(3, sums[0][3], NEXT);
-        for (int p = 0; p < count; p++) {
-            __m512 sum[BLOCKS];
-            for (int b = 0; b < BLOCKS; b++) sum[b] = _mm512_loadu_ps(sums[p][b]);
-            finish<BLOCKS>(sum, pixel + p, first, hr_pixel + p * hr_step());
+        alignas(64) float sums[2][tiles::ROWS][G][16];
+        constexpr int64_t NEXT = G * tiles::LINE;
+        _tile_stored(0, sums[0][0][0], NEXT);
+        if constexpr (G > 1) _tile_stored(1, sums[0][0][1], NEXT);
+        if constexpr (TWO) _tile_stored(2, sums[1][0][0], NEXT);
+        if constexpr (TWO && G > 1) _tile_stored(3, sums[1][0][1], NEXT);
+        for (int i = 0; i < (TWO ? 2 : 1); i++)
+            for (int p = 0; p < some[i].count; p++) {
+                __m512 sum[G];
+                for (int g = 0; g < G; g++) sum[g] = _mm512_loadu_ps(sums[i][p][g]);
+                finish<G>(sum, some[i].pixel + p, first, some[i].hr_pixel + p * hr_step());
+            }
+    }
+
+    template <bool TWO>
+    void all_outputs(const Stretch* some) const {
+        const char* w = (const char*)step.weight;
+        registers->set_rows(some[0].count, some[TWO].count);
+        for (int group = 0; group < step.outputs; group += 64) {
+            const int blocks = std::min(4, (step.outputs - group + 15) / 16);
+            for (int b = 0; b < blocks; b += 2) {
+                const char* at = w + b * tiles::LINE;
+                if (b + 1 < blocks)
+                    tile_block<2, TWO>(some, at, blocks * tiles::LINE, group + 16 * b);
+                else
+                    tile_block<1, TWO>(some, at, blocks * tiles::LINE, group + 16 * b);
+            }
+            w += int64_t(9) * step.inputs * sizeof(T) / 4 * blocks * tiles::LINE;
         }
     }
 
-    // In parts of nearly the same length: another length takes another setting of the registers.
-    template <int BLOCKS>
-    void along_tiles(int length, int64_t pixel, const T* weight, int first, int64_t hr_pixel) const {
-        const int parts = (length + tiles::ROWS - 1) / tiles::ROWS, most = (length + parts - 1) / parts;
-        for (int x = 0; x < length; x += most)
-            tile_block<BLOCKS>(std::min(most, length - x), pixel + x, weight, first, hr_pixel + x * hr_step());
+    // Runs in stretches of nearly the same length, as another length takes another setting of the registers; two at a time
+    // where the weights do not stay in the first cache, one else.
+    void by_tiles(const Run* from, const Run* to) const {
+        constexpr int64_t CACHE = 32 << 10;
+        const bool pairs = step.weight_bytes > CACHE;
+        Stretch some[2];
+        int waiting = 0;
+        for (const Run* run = from; run < to; run++) {
+            const int64_t pixel = runs::canvas_pixel(job, *run), hr_pixel = runs::hr_pixel(job, *run);
+            const int parts = (run->length + tiles::ROWS - 1) / tiles::ROWS, most = (run->length + parts - 1) / parts;
+            for (int x = 0; x < run->length; x += most) {
+                some[waiting++] = {pixel + x, hr_pixel + x * hr_step(), std::min(most, run->length - x)};
+                if (!pairs)
+                    all_outputs<false>(some), waiting = 0;
+                else if (waiting == 2)
+                    all_outputs<true>(some), waiting = 0;
+            }
+        }
+        if (waiting) all_outputs<false>(some);
     }
 #endif
 
@@ -190,10 +226,6 @@ struct Convolution {
 
     template <int BLOCKS, int PIXELS>
     void along(int length, int64_t pixel, const T* weight, int first, int64_t hr_pixel) const {
-#ifdef HAS_BF16_TILES
-        if constexpr (std::is_same_v<T, bf16>)
-            if (registers) return along_tiles<BLOCKS>(length, pixel, weight, first, hr_pixel);
-#endif
         int x = 0;
         for (; x + PIXELS <= length; x += PIXELS)
             block<BLOCKS, PIXELS>(pixel + x, weight, first, hr_pixel + x * hr_step());
@@ -253,7 +285,12 @@ void execute(const Job& job, const Step* steps) {
             hr_offset.data(),
             registers ? &*registers : nullptr,
         };
-        for (size_t r = share.start[thread]; r < share.start[thread + 1]; r++) convolution(share.runs[r]);
+        const Run *from = share.runs.data() + share.start[thread], *to = share.runs.data() + share.start[thread + 1];
+#ifdef HAS_BF16_TILES
+        if constexpr (std::is_same_v<T, bf16>)
+            if (registers) return convolution.by_tiles(from, to);
+#endif
+        std::for_each(from, to, convolution);
     };
     std::atomic<bool> failed{false};  // an exception must not leave a thread
 #pragma omp parallel num_threads(job.threads)

@@ -101,7 +101,7 @@ public:
         int count = 0;
         const int widest = floats ? 1 : TILE;
         Registers registers;
-        if (BYTE_TILES && !floats && tiles::allowed()) registers.emplace(3 * step.inputs);
+        if (BYTE_TILES && !floats && tiles::allowed()) registers.emplace(3 * step.inputs).set_rows(TILES, TILES);
         for (size_t r = share.start[thread]; r < share.start[thread + 1]; r++) {
             const Run& run = share.runs[r];
             const int64_t pixel = runs::canvas_pixel(job, run), hr = runs::hr_pixel(job, run);

@@ -112,17 +112,17 @@ void multiply([[maybe_unused]] const tiles::Registers& registers, [[maybe_unused
     for (int ky = 0; ky < 3; ky++, x += next_row)
         for (int64_t k = 0; k < registers.stretch; k += registers.step, w += registers.step * OUTPUTS) {
             _tile_loadd(4, x + k, next_tile);
-            _tile_loadd(5, w, tiles::LINE);
-            _tile_dpbusd(0, 4, 5);
+            _tile_loadd(6, w, tiles::LINE);
+            _tile_dpbusd(0, 4, 6);
             if constexpr (G > 1) {
-                _tile_loadd(6, w + group, tiles::LINE);
-                _tile_dpbusd(1, 4, 6);
+                _tile_loadd(7, w + group, tiles::LINE);
+                _tile_dpbusd(1, 4, 7);
             }
             if constexpr (G > 2) {
-                _tile_loadd(7, w + 2 * group, tiles::LINE);
-                _tile_dpbusd(2, 4, 7);
-                _tile_loadd(5, w + 3 * group, tiles::LINE);
-                _tile_dpbusd(3, 4, 5);
+                _tile_loadd(6, w + 2 * group, tiles::LINE);
+                _tile_dpbusd(2, 4, 6);
+                _tile_loadd(7, w + 3 * group, tiles::LINE);
+                _tile_dpbusd(3, 4, 7);
             }
         }
     constexpr int64_t NEXT = G * tiles::LINE;

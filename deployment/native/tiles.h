@@ -24,28 +24,29 @@ inline bool allowed() {
     return answer;
 }
 
-// The registers of this thread while it lives: 0 to 3 sums, 4 inputs of up to ROWS pixels, 5 to 7 weights. A row of the
-// kernel is a stretch of memory, `step` bytes of which are taken at a time.
+// The registers of this thread while it lives: 0 and 1 sums of `first` pixels, 2 and 3 of `second`; 4 and 5 their inputs,
+// 6 and 7 weights. A row of the kernel is a stretch of memory, `step` bytes of which are taken at a time.
 class Registers {
 public:
     const int64_t stretch, step;
 
-    explicit Registers(int64_t stretch_bytes) : stretch(stretch_bytes), step(step_of(stretch_bytes)) { set_rows(ROWS); }
+    explicit Registers(int64_t stretch_bytes) : stretch(stretch_bytes), step(step_of(stretch_bytes)) {}
     ~Registers() { _tile_release(); }
     Registers(const Registers&) = delete;
 
-    // How many pixels are computed together; what the registers hold is lost.
-    void set_rows(int count) {
-        if (count == rows) return;
-        rows = count;
+    // How many pixels are computed together, each 1 to ROWS; what the registers hold is lost.
+    void set_rows(int first, int second) {
+        if (first == rows[0] && second == rows[1]) return;
+        rows[0] = first, rows[1] = second;
         struct alignas(64) {
             uint8_t palette = 1, start = 0, unused[14] = {};
             uint16_t bytes[16] = {};
             uint8_t rows[16] = {};
         } shape;
+        const int of_register[8] = {first, first, second, second, first, second, int(step / 4), int(step / 4)};
         for (int i = 0; i < 8; i++) {
-            shape.bytes[i] = i == 4 ? step : LINE;
-            shape.rows[i] = i < 5 ? count : step / 4;
+            shape.bytes[i] = i == 4 || i == 5 ? step : LINE;
+            shape.rows[i] = of_register[i];
         }
         asm volatile("" ::"r"(&shape) : "memory");  // GCC takes _tile_loadconfig to read 8 bytes alone
         _tile_loadconfig(&shape);
@@ -58,7 +59,7 @@ private:
         return found;
     }
 
-    int rows = 0;
+    int rows[2] = {0, 0};
 };
 
 // GCC does not know that _tile_loadd reads memory: what was written before has to be there.
@@ -70,6 +71,7 @@ constexpr bool allowed() { return false; }
 
 struct Registers {  // there are none
     explicit Registers(int64_t) {}
+    void set_rows(int, int) {}
 };
 
 #endif
