@@ -10,7 +10,7 @@ from loading.build_network import build_network
 from loading.checkpoints import checkpoint_kind, load_front
 from loading.deployed_detector import load_deployed_detector
 from loading.load_sr import load_sr, shipped_file
-from loading.shipped_weights import FOLDER, LABEL_FREE, SHIPPED, shipped_specs
+from loading.shipped_weights import FOLDER, SHIPPED, shipped_specs
 from models import SR_NETWORKS, build_sr
 from models.conditional_sr import ConditionalSR
 from models.execution import Execution
@@ -115,10 +115,9 @@ def ready_network(name: str, scale: int | None) -> SRNetwork:
     if Path(name).is_file():
         return _of_file(name, scale)
     stem, factor = Path(name).stem if name.endswith(".safetensors") else name, scale or DEFAULT_SCALE
-    for folder in (FOLDER, LABEL_FREE):
-        for file in (folder / f"{stem}.safetensors", folder / f"{stem}_x{factor}.safetensors"):
-            if file.is_file():
-                return load_sr(file, scale)
+    for file in (FOLDER / f"{stem}.safetensors", FOLDER / f"{stem}_x{factor}.safetensors"):
+        if file.is_file():
+            return load_sr(file, scale)
     if name == "bicubic":
         return build_sr(name, factor).eval()
     if name in SR_NETWORKS:
@@ -127,7 +126,7 @@ def ready_network(name: str, scale: int | None) -> SRNetwork:
         if files:
             return load_sr(max(files, key=lambda file: file.stat().st_size))
         raise UserError(f"sr: no weights of {name} are shipped for x{factor}; name a weight file")
-    shipped = sorted({path.stem.rpartition("_x")[0] for path in (*shipped_specs(), *LABEL_FREE.glob("*.safetensors"))})
+    shipped = sorted({path.stem.rpartition("_x")[0] for path in shipped_specs()})
     raise CheckpointError(
         f"sr: {name!r} is no file and no name; give a weight file, `{SHIPPED}`, bicubic, or one of {', '.join(shipped)}"
     )

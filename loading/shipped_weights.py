@@ -15,7 +15,6 @@ SHIPPED = "shipped"  # what configurations write instead of a path
 # Diffusion systems need requirements-generative.txt and invent detail: whoever wants that names them.
 ONLY_BY_NAME = ("ldcsr", "ldcsr_kd", "difiisr_dwt", "one_step_diffusion")
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
-LABEL_FREE = FOLDER / "label_free"  # trained for one detector: whoever has that detector names them
 SUMS = "SHA256SUMS"  # in the form of sha256sum
 
 
@@ -39,9 +38,8 @@ def shipped_specs() -> dict[Path, dict]:
 
 def check_shipped(path: str | Path) -> None:
     """Raises CheckpointError where a file of the project's weights is not as it was published; others pass."""
-    path = Path(path).resolve()
-    sums = path.parent / SUMS
-    if path.parent not in (FOLDER, LABEL_FREE) or not path.is_file() or not sums.is_file():
+    path, sums = Path(path).resolve(), FOLDER / SUMS
+    if path.parent != FOLDER or not path.is_file() or not sums.is_file():
         return
     known = dict(line.split()[::-1] for line in sums.read_text(encoding="utf-8").splitlines() if line.strip())
     if path.name in known and hashlib.sha256(path.read_bytes()).hexdigest() != known[path.name]:
