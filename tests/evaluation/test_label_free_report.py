@@ -33,6 +33,7 @@ def test_the_verdict_is_that_of_the_intervals(leads, said):
     assert said in text and text.count("base") == (said != "apart from them.")
 
 
-def test_the_published_page_is_that_of_its_json():
-    file = Path(__file__).resolve().parents[2] / "docs" / "results" / "label_free.json"
+@pytest.mark.parametrize("name", ["label_free", "label_free_bsds"])
+def test_the_published_page_is_that_of_its_json(name):
+    file = Path(__file__).resolve().parents[2] / "docs" / "results" / f"{name}.json"
     assert file.with_suffix(".md").read_text(encoding="utf-8") == page(json.loads(file.read_text()), "EDSR 8x32")
