@@ -57,9 +57,9 @@ class Parity:
 
 
 def runtime(format_: str, file: Path, openvino_type: str = "f32") -> Run:
-    """The file, not of TensorRT, as a function of one float32 array (B, 3, h, w) on the CPU, computing in fp32.
+    """The file, not of TensorRT, as a function of one float32 array (B, 3, h, w) on the CPU.
 
-    OpenVINO computes in `openvino_type` (f32, bf16) where the CPU has it.
+    It computes in fp32; OpenVINO in `openvino_type` (f32, bf16) where the CPU has that.
     """
     if format_ == "onnx":
         onnxruntime = require("onnxruntime", EXTRA)

@@ -126,18 +126,18 @@ struct Convolution {
     }
 
 #ifdef HAS_BF16_TILES
-    struct Stretch {  // of a run, up to tiles::ROWS pixels
+    struct Part {  // of a run, up to tiles::ROWS pixels
         int64_t pixel, hr_pixel;
         int count;
     };
 
-    const char* above_left(const Stretch& some) const {
+    const char* above_left(const Part& some) const {
         return (const char*)(source + some.pixel * step.inputs - row - step.inputs);
     }
 
-    // 16 * G outputs of one stretch, or of two, by AMX; weights and bias are those of the first output.
+    // 16 * G outputs of one part of a run, or of two, by AMX; weights and bias are those of the first output.
     template <int G, bool TWO>
-    void tile_block(const Stretch* some, const char* w, int64_t next_lane, int first) const {
+    void tile_block(const Part* some, const char* w, int64_t next_lane, int first) const {
         const int64_t next_pixel = step.inputs * sizeof(T), next_row = row * sizeof(T), size = registers->step;
         const char *x = above_left(some[0]), *y = TWO ? above_left(some[1]) : x;
         const float* bias = step.bias + first;
@@ -176,7 +176,7 @@ struct Convolution {
     }
 
     template <bool TWO>
-    void all_outputs(const Stretch* some) const {
+    void all_outputs(const Part* some) const {
         const char* w = (const char*)step.weight;
         registers->set_rows(some[0].count, some[TWO].count);
         for (int group = 0; group < step.outputs; group += 64) {
@@ -192,12 +192,12 @@ struct Convolution {
         }
     }
 
-    // Runs in stretches of nearly the same length, as another length takes another setting of the registers; two at a time
+    // Runs in parts of nearly the same length, as another length takes another setting of the registers; two at a time
     // where the weights do not stay in the first cache, one else.
     void by_tiles(const Run* from, const Run* to) const {
         constexpr int64_t CACHE = 32 << 10;
         const bool pairs = step.weight_bytes > CACHE;
-        Stretch some[2];
+        Part some[2];
         int waiting = 0;
         for (const Run* run = from; run < to; run++) {
             const int64_t pixel = runs::canvas_pixel(job, *run), hr_pixel = runs::hr_pixel(job, *run);

@@ -50,6 +50,7 @@ inline Vector load(const void* from) {
 
 // -------------------------------------------------------------------------------------------------------------- layers
 
+#ifdef __AVX512VNNI__
 // std::memcpy of a multiple of 4 bytes, without a call.
 inline void copy(uint8_t* to, const uint8_t* from, int64_t bytes) {
     int64_t i = 0;
@@ -57,6 +58,7 @@ inline void copy(uint8_t* to, const uint8_t* from, int64_t bytes) {
     for (; i + 16 <= bytes; i += 16) std::memcpy(to + i, from + i, 16);
     for (; i < bytes; i += 4) std::memcpy(to + i, from + i, 4);
 }
+#endif
 
 // Inputs of a tile as `multiply` takes them, for each position `apart` further; `from` is the pixel above left of it.
 inline void pack(const uint8_t* from, int64_t row, int inputs, [[maybe_unused]] int count,

@@ -53,6 +53,7 @@ public:
     }
 
 private:
+    // 64 bytes for a multiple of 64 maps in bf16 and int8; the largest divisor that whole lanes fill, of other widths.
     static int64_t step_of(int64_t bytes) {
         int64_t found = LINE;
         while (bytes % found) found -= 4;

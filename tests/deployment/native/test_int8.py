@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 
@@ -109,6 +110,16 @@ def test_patches_are_bit_for_bit_what_the_definition_says(kernel):
 def test_everywhere_it_is_the_network(kernel):
     network, lr = integer_edsr(3, 64, 2), torch.rand(2, 3, 19, 41)
     assert torch.equal(native_of(network)(lr), network(lr))
+
+
+def test_amx_is_taken_where_it_is_there(library, kernel, request):
+    """Were it not, equal bytes would say nothing; only the emulation counts."""
+    if request.node.callspec.params["library"] != "amx":
+        pytest.skip("no emulated AMX in this library")
+    native, count = native_of(integer_edsr(3, 64, 2)), ctypes.CDLL(library).count_tile_products
+    before = count()
+    native(torch.rand(1, 3, 5, 37))
+    assert count() - before > 100
 
 
 def test_a_full_halo_gives_patches_of_the_dense_image(kernel):
