@@ -7,19 +7,15 @@ import json
 import re
 from collections import Counter
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import yaml
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-import stage3_finetune_joint as stage3
-from configs.evaluate_schema import EvaluateConfig, SlicedConfig
+from configs.evaluate_schema import EvaluateConfig
 from data.detection import DetectionDataset, load_data_spec, scan_split
 from data.detection_batch import collate_detection
 from evaluate import main
@@ -28,21 +24,11 @@ from evaluation.build_rows import build_rows
 from evaluation.measure_rows import MethodInput
 from evaluation.pareto import draw_pareto
 from evaluation.row_key import RowKey
-from loading.systems import load_system
-from models import build_sr
-from models.conditional_sr import ConditionalSR
-from models.execution import Execution
-from models.mask_policy import parse_policy
 from models.masker import Masker
-from models.single_sr import SingleSR
-from models.system import ConditionalSRDetector
-from prediction.predictor import PredictOptions, Predictor
-from tests.drawn import draw_detection_set
-from tests.extras import needs
-from tests.test_evaluate import NAMES, TINY, save, talkative_detector
+from tests.evaluated_project import SLICED, Project, by_name, conditional, make_project
+from tests.test_evaluate import NAMES, save, talkative_detector
 from tools import latency
-from utils.checkpoint import CheckpointError
-from utils.config import ConfigError, load_config, parse_config, save_config
+from utils.config import parse_config
 from utils.flops_counter import count_macs_at, count_parameters
 from utils.progress import ProgressBar
 
@@ -52,60 +38,11 @@ POLICIES = [
     "all_fast",
     "all_quality",
 ]
-SLICED = {"weights": "", "rows": 2, "columns": 2, "overlap": 0.2, "full": True}
-
-
-def conditional(seed: int) -> ConditionalSRDetector:
-    torch.manual_seed(seed)
-    masker = Masker(8, bias=0.0)
-    with torch.no_grad():
-        masker.logits.weight.normal_()
-    fast, quality = build_sr("espcn", 2), build_sr("edsr", 2, {"n_blocks": 1, "n_feats": 8})
-    front = ConditionalSR(masker, fast, quality, Execution(halo=2))
-    return ConditionalSRDetector(front, talkative_detector())
-
-
-@dataclass(frozen=True)
-class Project:
-    """A drawn data set, scale 2, canvas 64, with checkpoints of stage 1 and stage 3."""
-
-    folder: Path
-    data: Path
-
-    def __getitem__(self, name: str) -> str:
-        return str(self.folder / f"{name}.pth")
-
-    def arguments(self, out: Path, **options) -> list[str]:
-        common = {"run.out": out, "run.device": "cpu", "run.workers": 0, "data.yaml": self.data, "data.imgsz": 64}
-        common |= {"data.scale": 2, "budgets": [0.25, 0.5], "batch": 3, "timing_runs": 0, "overlays": 1}
-        texts = {key: json.dumps(v) if isinstance(v, dict | list) else v for key, v in (common | options).items()}
-        return [f"--{key}={value}" for key, value in texts.items()]
-
-    def train(self, name: str, *options: str) -> None:
-        """One epoch of stage 3 in mode detector_only."""
-        out = self.folder / name
-        model = self.folder / "tiny.yaml"
-        model.write_text(yaml.safe_dump(TINY))
-        arguments = [
-            f"--run.out={out}", "--run.device=cpu", "--run.workers=0", f"--data.yaml={self.data}", "--data.imgsz=64",
-            "--data.scale=2", "--mode=detector_only", f"--detector.model={model}", "--optim.epochs=1",
-            "--optim.batch=4", "--val_images=1", *options,
-        ]  # fmt: skip
-        assert stage3.main(arguments) == 0
-        (out / stage3.OUTPUT).rename(self[name])
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:
-    folder = tmp_path_factory.mktemp("project")
-    made = Project(folder, draw_detection_set(folder / "set", images=4, size=(48, 64)))
-    save(folder / "joint.pth", "system", conditional(0))
-    save(folder / "frozen.pth", "system", conditional(1))
-    save(folder / "detector.pth", "detector", talkative_detector())
-    save(folder / "espcn.pth", "system", ConditionalSRDetector(SingleSR(build_sr("espcn", 2)), talkative_detector()))
-    made.train("hr", "--sr=hr")
-    made.train("double", "--sr=bicubic", "--upscale=2")
-    return made
+    return make_project(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +64,6 @@ def everything(project: Project, tmp_path_factory) -> tuple[Path, dict]:
     }
     assert main(project.arguments(out, **options)) == 0
     return out, json.loads((out / "results.json").read_text())
-
-
-def by_name(results: dict) -> dict[str, dict]:
-    return {row["name"]: row for row in results["rows"]}
 
 
 def test_rows_and_their_names(everything):
@@ -193,17 +126,6 @@ def test_one_slice_is_plain_bicubic(project: Project, everything, tmp_path: Path
     # Merging also drops boxes that the detector's own suppression, by union, leaves.
     assert one["sr_gmacs"] == bicubic["sr_gmacs"] and one["map50"] == pytest.approx(bicubic["map50"], abs=0.1)
     assert not (tmp_path / "run" / "detections.json").exists() and not (tmp_path / "run" / "overlays").exists()
-
-
-def test_boxes_of_the_double_canvas_are_in_canvas_pixels(project: Project):
-    """Boxes of the system are half of what its detector says of an image twice as large."""
-    spec = load_data_spec(str(project.data))
-    dataset = DetectionDataset(scan_split(spec, "val")[0], spec.names, (64, 64), 2)
-    double, seen = load_system(project["double"]), torch.from_numpy(np.stack([dataset[0]["lr"]])).float() / 255
-    boxes, output = double.predict(seen, None, conf=0.0001)
-    assert output.sr.shape[-2:] == (128, 128)
-    inside = double.detector.predict(output.sr, conf=0.0001)[0]
-    torch.testing.assert_close(boxes[0][:, :4] * 2, inside[:, :4])
 
 
 def test_precision_recall_curves(everything):
@@ -324,148 +246,7 @@ def test_timing_tells_the_oracle_beforehand(project: Project):
     assert MethodInput.of(rows["joint_edge_0.25"], batch).policy == rows["joint_edge_0.25"].policy
 
 
-@pytest.mark.parametrize(("given", "expected"), [("null", 2), ("0", 0), ("3", 3), ("exact", None)])
-def test_the_halo_of_an_evaluation_is_that_of_all_its_systems(project: Project, given: str, expected: int | None):
-    systems = {"joint": project["joint"], "frozen": project["frozen"], "espcn": project["espcn"]}
-    config = parse_config(EvaluateConfig, "", project.arguments(Path("x"), systems=systems, halo=given))
-    rows = build_rows(config, NAMES)
-    assert {row.method.front.execution.halo for row in rows if row.conditional} == {expected}
-    assert any(not row.conditional for row in rows), "systems without a masker have no halo to set"
-
-
 def test_a_halo_that_nothing_uses_is_said(project: Project, tmp_path: Path, capsys):
     options = {"systems": {"espcn": project["espcn"]}, "halo": 1, "limit": 1, "overlays": 0}
     assert main(project.arguments(tmp_path / "run", **options)) == 0
     assert "halo: no row has a masker, so 1 changes nothing" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "options, error, words",
-    [
-        ({}, ValueError, "system: no checkpoint is given"),
-        ({"systems": {"a": "nowhere.pth"}}, CheckpointError, "systems.a: nowhere.pth does not exist; stage3"),
-        ({"systems": {"a": ""}}, ValueError, "systems.a: no checkpoint is given"),
-        ({"systems": {"a": "@detector"}}, CheckpointError, "expected a checkpoint of kind 'system'"),
-        ({"systems": {"../a": "@joint"}}, ValueError, r"systems\.\.\./a: names are letters, digits"),
-        ({"systems": {"a/": "@joint"}}, ValueError, "names are letters, digits"),
-        ({"systems": {"conditional": "@frozen"}, "system": "@joint"}, ValueError, "systems.conditional: the table has"),
-        (
-            {"systems": {"a": "@espcn"}, "detectors": {"a": "@hr"}},
-            ValueError,
-            "detectors.a: the table has a row of this",
-        ),
-        ({"systems": {"a": "@joint", "a_edge_0.5": "@espcn"}}, ValueError, "systems.a_edge_0.5: the table has a row"),
-        ({"systems": {"a": "@joint"}, "budgets": [0.25, 0.25]}, ValueError, "two of them make a row a_budget_0.25;"),
-        (
-            {"systems": {"a": "@joint"}, "budgets": [0.333333, 0.3333331]},
-            ValueError,
-            "two of them make a row a_budget_0.333333;",
-        ),
-        ({"systems": {"a": "@joint"}, "sr_fast": "x.pth"}, ValueError, "sr_fast and sr_quality need `detector`"),
-        ({"detectors": {"a": "@espcn"}}, ValueError, "images of its front end espcn; name it under `systems`"),
-        ({"detectors": {"a": "@detector"}, "data.lr": "native"}, ValueError, "detectors.a: sees HR images"),
-        ({"systems": {"a": "@hr"}, "data.lr": "native"}, ValueError, "systems.a: sees HR images"),
-        ({"sliced": {"a": {"rows": 2}}}, ValueError, "sliced.a: no checkpoint is given"),
-        ({"systems": {"a": "@joint"}, "records": {"b": {"system": "c"}}}, ValueError, "records.b: systems, detectors"),
-    ],
-)
-def test_bad_input_is_refused(project: Project, tmp_path: Path, options: dict, error: type, words: str):
-    text = json.dumps(options)
-    for name in ("detector", "joint", "frozen", "espcn", "hr"):
-        text = text.replace(f"@{name}", project[name])
-    with pytest.raises(error, match=words):
-        main(project.arguments(tmp_path / "run", **json.loads(text)))
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "sliced, words",
-    [
-        ("{a: {weights: x, row: 2}}", "sliced.a: unknown key 'row'; did you mean rows?"),
-        ("{a: {zzz: 2}}", "sliced.a: unknown key 'zzz'; valid keys here: weights, rows, columns"),
-        ("{a: 3}", "sliced.a must be a mapping of the keys weights, rows"),
-        ("{a: {rows: two}}", "sliced.a.rows must be a whole number, found 'two'"),
-        ("{a: {rows: 0}}", "sliced.a.rows must be at least 1"),
-        ("{a: {overlap: 1.0}}", "sliced.a.overlap must be at most 0.9"),
-        ("{a: {match: union}}", "sliced.a.match must be one of ios, iou"),
-        ("[1]", "sliced must be a mapping"),
-    ],
-)
-def test_faulty_slices_are_named(tmp_path: Path, sliced: str, words: str, capsys):
-    (tmp_path / "c.yaml").write_text(f"limit: 3\nsliced: {sliced}\n")
-    with pytest.raises(ConfigError) as caught:
-        load_config(EvaluateConfig, tmp_path / "c.yaml")
-    assert f"c.yaml:2: {words}" in str(caught.value)
-    with pytest.raises(SystemExit):
-        parse_config(EvaluateConfig, "", [f"--sliced={sliced}"])
-    assert f"--{words}" in capsys.readouterr().err
-
-
-def test_slices_survive_saving_and_help(tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "140")  # whatever terminal the tests are run from
-    (tmp_path / "c.yaml").write_text("sliced: {sahi/2: {weights: a.pth, columns: 3}}\n")
-    config = load_config(EvaluateConfig, tmp_path / "c.yaml")
-    assert config.sliced == {"sahi/2": SlicedConfig("a.pth", columns=3)}
-    save_config(config, tmp_path / "saved.yaml")
-    assert load_config(EvaluateConfig, tmp_path / "saved.yaml") == config
-    one = parse_config(EvaluateConfig, "", ["--config", str(tmp_path / "c.yaml"), "--sliced.b", "{weights: b.pth}"])
-    assert one.sliced == config.sliced | {"b": SlicedConfig("b.pth")}
-    with pytest.raises(SystemExit) as end:
-        parse_config(EvaluateConfig, "x", ["--config", str(tmp_path / "c.yaml"), "--help"])
-    assert end.value.code == 0 and '"sahi/2": {"weights": "a.pth", "rows": 2, "columns": 3' in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        (["--sr=hr"], "sr hr trains a detector on HR images: it needs mode detector_only"),
-        (["--sr=hr", "--mode=detector_only", "--data.lr=native"], "sr hr needs HR images, but data.lr is native"),
-        (["--sr=hr", "--mode=detector_only", "--upscale=2"], "upscale 2 enlarges SR images"),
-        (["--sr=bicubic", "--mode=detector_only", "--upscale=2", "--losses.rec=1"], "losses.rec compares SR with HR"),
-        (["--sr=bicubic", "--mode=detector_only", "--upscale=2", "--losses.distill=1"], "images of one size"),
-        (["--sr=sr_fast", "--upscale=1.5", "--losses.hr_share=0.1"], "images of one size"),
-        (["--slices.rows=2"], "slices are of bicubic images"),
-        (["--sr=bicubic", "--mode=detector_only", "--slices.rows=2", "--upscale=1.5"], "slices are of bicubic images"),
-        (["--sr=bicubic", "--mode=detector_only", "--slices.rows=2", "--losses.rec=1"], "losses.rec is of whole"),
-        (
-            ["--sr=bicubic", "--mode=detector_only", "--slices.columns=2", "--data.unlabelled=true"],
-            "slices learn nothing from",
-        ),
-        (["--mode=detector_only"], "set sr to bicubic, sr_fast, sr_quality or hr"),
-    ],
-)
-def test_stage3_refuses_what_makes_no_sense(project: Project, tmp_path: Path, options: list[str], words: str):
-    with pytest.raises(ValueError, match=words):
-        stage3.main([f"--data.yaml={project.data}", f"--run.out={tmp_path / 'run'}", *options])
-
-
-@needs("sahi")
-def test_larger_inputs_slices_and_the_sahi_package(project: Project, tmp_path: Path):
-    """Trained by stage 3, measured by evaluate.py, run by inference."""
-    espcn = ("--sr=sr_fast", "--sr_fast.name=espcn", "--sr_fast.args={n_feats: 8}")
-    project.train("larger", *espcn, "--upscale=1.25", "--losses.rec=0.1")
-    project.train("on_slices", "--sr=bicubic", "--slices.rows=2", "--slices.columns=2")
-    sliced = {"on_slices": SLICED | {"weights": project["on_slices"]}}
-    sliced |= {"sahi": SLICED | {"weights": project["detector"], "library": "sahi"}}
-    options = {"systems": {"larger": project["larger"]}, "sliced": sliced, "timing_runs": 1}
-    assert main(project.arguments(tmp_path / "run", **options)) == 0
-    rows = by_name(json.loads((tmp_path / "run" / "results.json").read_text()))
-    assert list(rows) == ["larger", "on_slices", "sahi"] and all(row["total_ms"] > 0 for row in rows.values())
-    assert rows["larger"]["psnr"] > 0 and rows["sahi"]["sr_ms"] is None
-
-    system = load_system(project["larger"])
-    assert (system.upscale, system.scale, system.front.scale) == (1.25, 2, 2)
-    side = count_macs_at(system.detector, 96, 96) / 1e9  # 1.25 times 64, filled up
-    assert rows["larger"]["total_gmacs"] - rows["larger"]["sr_gmacs"] == pytest.approx(side)
-    image = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    found = Predictor(system, torch.device("cpu"))([image], PredictOptions(parse_policy("learned"), conf=0.0))[0]
-    assert found.sr_image().shape == (60, 80, 3) and found.boxes[:, :4].max() <= 40
-    assert load_system(project["on_slices"]).front.spec["name"] == "bicubic"
-
-
-def test_stage3_checkpoints_say_what_they_are(project: Project):
-    hr, double = load_system(project["hr"]), load_system(project["double"])
-    assert hr.sees_hr and hr.scale == 1 and hr.spec["args"]["front"] == {"name": "hr", "args": {}}
-    assert (double.scale, double.zoom) == (2, 2) and not double.sees_hr
-    meta = torch.load(project["hr"], weights_only=True)["meta"]
-    assert "val/psnr" not in meta["metrics"] and "val/map50_95" in meta["metrics"]

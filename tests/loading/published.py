@@ -6,6 +6,7 @@ Keys and shapes are those of the authors' repositories; the functions see images
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -300,3 +301,20 @@ def run_rcan(w: Weights, x: Tensor, scale: int, groups: int = 2, blocks: int = 2
     for k, factor in enumerate(STAGES[scale]):
         x = F.pixel_shuffle(conv(w, f"upsample.{2 * k}", x), factor)
     return conv(w, "conv_last", x) + mean
+
+
+# Files, and what they must give
+
+
+def save(folder: Path, weights: dict, name: str = "weights.pth", **options) -> Path:
+    torch.save(weights, folder / name, **options)
+    return folder / name
+
+
+@torch.no_grad()
+def assert_gives(network, expected, value_range: int = 1, size=(24, 19)) -> None:
+    """The network on [0, 1] is the published function on its own range, up to rounding."""
+    lr = torch.rand(1, 3, *size)
+    want = expected(value_range * lr) / value_range
+    assert network(lr).shape == want.shape
+    assert (network(lr) - want).abs().max() <= 1e-5 * max(1.0, want.abs().max())

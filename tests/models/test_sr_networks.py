@@ -305,6 +305,6 @@ def test_networks_with_very_few_maps_can_be_built(name, args):
 
 
 def test_every_network_is_tested_here():
-    # tests/loading/test_published_weights.py, tests/models/lmf, and a folder of each diffusion system
+    # tests/loading/test_key_maps.py, tests/models/lmf, and a folder of each diffusion system
     elsewhere = {name for name in SR_NETWORKS if name.startswith("lm_") or name in SKIPPED}
     assert {name for name, _ in SMALL} | elsewhere == set(SR_NETWORKS)

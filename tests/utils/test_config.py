@@ -3,82 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
-import shlex
-import subprocess
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from configs.schema import RunConfig, Stage2Config
 from configs.stage3_schema import Stage3Config
-from utils.config import ConfigError, changed_keys, config_to_dict, load_config, parse_config, save_config
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Inner:
-    """Inner keys.
-
-    Args:
-        rate: steps per second.
-        size: one side or [height, width].
-        on: switch.
-        kind: choice.
-        folder: where, or nowhere.
-        names: some names.
-        args: free mapping.
-    """
-
-    rate: float = 1.0
-    size: int | list[int] = 4
-    on: bool = False
-    kind: Literal["plain", "fancy"] = "plain"
-    folder: str | None = None
-    names: list[str] = field(default_factory=list)
-    args: dict[str, bool | int | float | str] = field(default_factory=lambda: {"depth": 2})
-
-
-@dataclass(frozen=True)
-class Outer:
-    """A small program.
-
-    Args:
-        inner: nested keys.
-        count: how many.
-        save_all: keep everything.
-        limit: smallest rate, or none.
-    """
-
-    inner: Inner = field(default_factory=Inner)
-    count: int = 3
-    save_all: bool = False
-    limit: float | None = None
-
-
-def from_text(tmp_path: Path, text: str) -> Outer:
-    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
-    return load_config(Outer, tmp_path / "c.yaml")
-
-
-def parse(*argv: str) -> Outer:
-    return parse_config(Outer, "A small program.", list(argv))
-
-
-def refused(capsys, *argv: str) -> str:
-    """The one line on stderr with which arguments are refused."""
-    with pytest.raises(SystemExit) as caught:
-        parse(*argv)
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and ": error: " in error
-    return error.split(": error: ")[1].strip()
-
+from tests.utils.small_config import Inner, Outer, from_text, parse, refused
+from utils.config import ConfigError, changed_keys, config_to_dict, load_config, save_config
 
 # --------------------------------------------------------------------------------------------------------------- values
 
@@ -307,112 +240,3 @@ def test_changed_keys():
     sr = replace(old.sr_quality, args={"n_blocks": 1})
     new = replace(old, run=RunConfig(seed=1, precision="bf16"), sr_quality=sr, mode="frozen_detector")
     assert sorted(changed_keys(old, new)) == ["mode", "run.precision", "run.seed", "sr_quality.args"]
-
-
-# ----------------------------------------------------------------------------------------------------------------- help
-
-
-def test_help_is_fast_complete_and_free_of_torch(tmp_path: Path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\nfrom configs.stage3_schema import Stage3Config\nfrom utils.config import parse_config\n"
-        "try:\n    parse_config(Stage3Config, 'What it does.\\n\\n    python script.py\\n')\n"
-        "finally:\n    print('torch' in sys.modules, file=sys.stderr)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script), "--help"], env=environment, capture_output=True, text=True
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert (done.returncode, done.stderr) == (0, "False\n")
-    # Processor seconds: the clock on the wall also counts other programs on a busy machine.
-    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1.5
-    lines = done.stdout.splitlines()
-    assert "    python script.py" in lines
-    defaults = dict(flat(config_to_dict(Stage3Config())))
-    for name, kind in (
-        ("run.seed", "int"), ("run.resume", "{true,false}"), ("optim.lr_low", "float"), ("data.imgsz", "int|list[int]"),
-        ("masker.halo", "int|auto|null"), ("data.yaml", "str"), ("sr_quality.args", "mapping"), ("mode", "{joint,"),
-    ):  # fmt: skip
-        (place,) = [number for number, line in enumerate(lines) if line.startswith(f"  --{name} ")]
-        assert lines[place].split()[1].startswith(kind)
-        default = defaults[name] if isinstance(defaults[name], str) and defaults[name] else json.dumps(defaults[name])
-        assert f"(default: {default})" in " ".join(lines[place : place + 2]), lines[place]
-    names = {line.split()[0] for line in lines if line.startswith("  --")}
-    assert names == {f"--{name}" for name in defaults} | {"--config"}
-
-
-def flat(tree: dict, prefix: str = ""):
-    for key, value in tree.items():
-        if isinstance(value, dict) and key != "args":
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def test_help_shows_the_values_of_the_file(tmp_path: Path, capsys):
-    (tmp_path / "c.yaml").write_text("count: 77")
-    with pytest.raises(SystemExit) as caught:
-        parse("--config", str(tmp_path / "c.yaml"), "--help")
-    assert caught.value.code == 0
-    assert "how many (default: 77)" in capsys.readouterr().out
-
-
-@dataclass(frozen=True)
-class Words:
-    """A key that is one text or several.
-
-    Args:
-        names: one name, or several.
-        place: the same, or none.
-    """
-
-    names: str | list[str] = ""
-    place: str | list[str] | None = None
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("a.pth", "a.pth"), ("[a.pth, b.pth]", ["a.pth", "b.pth"]), ("4", "4"), ("", ""), ("a: b", "a: b"), ("[4]", None)],
-)
-def test_one_text_or_several(text: str, value, capsys):
-    if value is None:
-        with pytest.raises(SystemExit):
-            parse_config(Words, "", [f"--names={text}"])
-        assert "--names must be text or a list such as [a, b], each text, found [4]" in capsys.readouterr().err
-    else:
-        assert parse_config(Words, "", [f"--names={text}"]).names == value
-        assert parse_config(Words, "", ["--place", "null"]).place is None
-
-
-@pytest.mark.parametrize("name", ["a,b", "a, b", "x,y,z"])
-def test_a_path_with_a_comma_needs_quotes_and_is_told_so(tmp_path: Path, capsys, name: str):
-    folder = tmp_path / name
-    folder.mkdir()
-    with pytest.raises(SystemExit):
-        parse_config(Words, "", [f"--names=[{tmp_path / 'other'}, {folder}]"])
-    error = capsys.readouterr().err
-    assert f"--names: commas separate the entries of a list, and {folder} is one path with a comma in it" in error
-    remedy = error.strip().rpartition("between quotes: ")[2]
-    (word,) = shlex.split(remedy)  # as the shell reads what is copied from the message
-    assert parse_config(Words, "", ["--names", word]).names == [str(folder)]
-    (tmp_path / "c.yaml").write_text(f"names: [{folder}]\n")
-    with pytest.raises(ConfigError, match=r"c\.yaml:1: names: commas separate") as caught:
-        load_config(Words, tmp_path / "c.yaml")
-    (tmp_path / "c.yaml").write_text(f"names: {str(caught.value).rpartition('between quotes: ')[2]}\n")
-    assert load_config(Words, tmp_path / "c.yaml").names == [str(folder)]
-    (tmp_path / "c.yaml").write_text(f"names:\n- {folder}\n")
-    assert load_config(Words, tmp_path / "c.yaml").names == [str(folder)]
-
-
-def test_two_paths_that_exist_are_two_paths(tmp_path: Path):
-    for name in ("a", "b", "a,b"):
-        (tmp_path / name).mkdir()
-    assert parse_config(Words, "", [f"--names=[{tmp_path / 'a'}, {tmp_path / 'b'}]"]).names[1] == str(tmp_path / "b")
-
-
-def test_help_says_how_lists_are_written(capsys):
-    with pytest.raises(SystemExit):
-        parse("--help")
-    assert "an entry with a comma, a colon or brackets in it goes between quotes" in capsys.readouterr().out
