@@ -16,9 +16,8 @@ from evaluation.row_key import SHARES, RowKey, by_key
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "results"
 RESULTS = sorted(file for file in FOLDER.glob("*.json") if "comparison" in json.loads(file.read_text()))
 SHARE = st.sampled_from([0.05, 0.1, 0.25, 0.5, 1e-05, 1.0, 0.0])
-NAMED_ONCE = [
-    row for row in ROWS if row.key.recipe not in ("warmed_up", "on_slices")
-]  # newer rows had a record at once
+NEWER = ("warmed_up", "on_slices")  # recipes whose rows had a record from the first
+NAMED_ONCE = [row for row in ROWS if row.key.recipe not in NEWER]
 POLICIES = st.one_of(
     st.tuples(st.sampled_from([None, "learned", "all_fast", "all_quality"]), st.none()),
     st.tuples(st.sampled_from(SHARES), SHARE),
@@ -65,8 +64,9 @@ def test_every_published_name_leads_to_its_record(file: Path):
     rows = [*content["rows"], *(row for rows in content["sweep"].values() for row in rows)]
     assert len(rows) > 60
     for row in rows:
-        assert key_of_old_name(row["name"]) == RowKey.of(row) == key_of({"name": row["name"]})
         assert RowKey.of(row).name == row["name"] and row["family"] in ("frozen", "retrained")
+        if row["recipe"] not in NEWER:
+            assert key_of_old_name(row["name"]) == RowKey.of(row) == key_of({"name": row["name"]})
 
 
 @pytest.mark.parametrize(
