@@ -122,7 +122,8 @@ def pytest_in(folder: Path, tests: tuple[str, ...], output: Path) -> None:
     os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "1", True
     own = Path(__file__).resolve().parents[1]
     for name, module in list(sys.modules.items()):
-        if Path(getattr(module, "__file__", None) or "/").is_relative_to(own):
+        file = Path(getattr(module, "__file__", None) or "/")
+        if file.is_relative_to(own) and not file.is_relative_to(sys.prefix):  # the environment may lie in the project
             del sys.modules[name]
     sys.path[:] = [str(folder), *(place for place in sys.path if Path(place).resolve() != own)]
     import pytest
