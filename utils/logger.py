@@ -122,7 +122,7 @@ def environment() -> dict[str, Any]:
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),  # argv has the file of a module
         "git": git_state(Path(__file__).resolve().parents[1]),
         "versions": versions(),
         "platform": platform.platform(),

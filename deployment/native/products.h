@@ -96,7 +96,8 @@ void multiply(const Input* x, const Weight* w, int64_t lanes, [[maybe_unused]] i
 #endif
 }
 
-// As `multiply` by AMX, for TILES tiles: from one to the next, and from a row of the kernel to the next, it is so many inputs.
+// As `multiply` by AMX, for TILES tiles: `next_tile` inputs from one to the next, `next_row` from a row of the kernel to
+// the next.
 template <int G>
 void multiply([[maybe_unused]] const tiles::Registers& registers, [[maybe_unused]] const Input* x,
               [[maybe_unused]] int64_t next_tile, [[maybe_unused]] int64_t next_row, [[maybe_unused]] const Weight* w,

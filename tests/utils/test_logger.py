@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,3 +184,17 @@ def test_only_the_main_process_logs(tmp_path: Path):
     log.images("x", np.zeros((2, 2, 3), np.uint8), 4)
     log.close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["program.py"], ["-m", "package.program"]])
+def test_the_command_is_the_one_that_was_given(tmp_path: Path, words):
+    """Python itself makes an absolute path of a module's name."""
+    for file in (tmp_path / "program.py", tmp_path / "package/program.py"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("from utils.logger import environment\nprint(environment()['command'])")
+    given = [*words, "--out", "a b"]
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[2])])
+    done = subprocess.run(
+        [sys.executable, *given], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == shlex.join([Path(sys.executable).name, *given]), done.stderr
